@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.distil.setting import TAUGHT
 from benchmarks.distil.work import Work
 from dynlora.engine.randomness import stream_seed
-from dynlora.kinds.recycle.work.steps import LoraTraining
+from dynlora.kinds.sources import LoraTraining
 from dynlora.tasks.token_loss import token_divergence, token_loss
 
 

@@ -13,8 +13,9 @@ from benchmarks import results
 from benchmarks.recycle.setting import BEGAN, DROPPING, FEW, MODULE, VARIANTS
 from benchmarks.recycle.tables import three
 from benchmarks.recycle.work import Work, digest_of
-from dynlora.kinds.recycle.work.run import AveragedTeachers, FewShotTest, teacher_features
+from dynlora.kinds.recycle.work.run import FewShotTest, averaged_features, teacher_features
 from dynlora.kinds.recycle.work.steps import MetaTraining, Pool, Recycling, TextPool
+from dynlora.kinds.sources import AveragedSources
 
 
 def real_pool(work: Work) -> TextPool:
@@ -104,10 +105,10 @@ def without_learning(work: Work, test: FewShotTest) -> None:
         features = materials.meta.text_features(test.data.texts)
     work.take("base", test.accuracy(features))
     work.take("linear head", linear(features, test))
-    averaged = AveragedTeachers()
+    averaged = AveragedSources()
     for number, _ in enumerate(materials.teachers):
         model = materials.teacher(number)
         work.take(f"teacher {number}", test.accuracy(teacher_features(model, materials.meta, test.data.texts)))
         averaged.add(model)
         materials.forget_teacher()
-    work.take("averaged", test.accuracy(averaged.features(materials.meta, test.data.texts)))
+    work.take("averaged", test.accuracy(averaged_features(averaged, materials.meta, test.data.texts)))

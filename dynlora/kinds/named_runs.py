@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from dynlora.config import TASKS
+from dynlora.blocks import in_words, parse_blocks
+from dynlora.config import TASKS, RunConfig, parse_config
+from dynlora.config_files import read_run_config
 from dynlora.errors import ConfigError, RunNotFoundError, RunRoleError
-from dynlora.kinds.settings import marker
-from dynlora.store.meta import TRAIN, config, kind_of, text
+from dynlora.kinds.settings import KindSettings, marker
+from dynlora.store.jsontext import MAX_WHOLE
+from dynlora.store.meta import TRAIN, config, items, kind_of, section, table, text
 from dynlora.store.reader import RunReader
 from dynlora.store.schema import DB_NAME, command_text, run_folder
 
@@ -53,6 +57,11 @@ class NamedRun:
     def classifies(self) -> bool:
         """Whether its labels are classes."""
         return TASKS.get(self.task or "") is True
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes that it knows; none for one that writes texts."""
+        return [str(label) for label in items(self.meta.get("labels"), MAX_WHOLE)]
 
     @property
     def config(self) -> dict[str, Any]:
@@ -138,3 +147,84 @@ def named_runs(
     for run in runs:
         check(run)
     return runs
+
+
+def base_of(run: NamedRun) -> str:
+    """Return the name of the model that a run adapts."""
+    return text(section(run.config, "model").get("name")) or text(run.meta.get("model")) or ""
+
+
+def blocks_of(run: NamedRun) -> str:
+    """Return what a run adapts: the name of its model, and how many of its blocks where not all."""
+    try:
+        blocks = parse_blocks(section(run.config, "model").get("layers"))
+    except ConfigError:  # of a config that somebody wrote
+        blocks = None
+    return base_of(run) if blocks is None else f"{in_words(blocks)} of {base_of(run)}"
+
+
+def check_one_base(runs: Sequence[NamedRun]) -> None:
+    """Refuse runs that adapt different models, or different blocks of one.
+
+    Raises:
+        ConfigError: one sentence that names two of them.
+    """
+    models: dict[str, NamedRun] = {}
+    for run in runs:
+        models.setdefault(blocks_of(run), run)
+    if len(models) > 1:
+        (ours, first), (theirs, other) = list(models.items())[:2]
+        raise ConfigError(
+            f"{other.role} {other.id}: adapts {theirs}, and {first.id} adapts {ours}; give runs of one base model"
+        )
+
+
+def check_ended(run: NamedRun) -> None:
+    """Refuse a run that still learns, or failed.
+
+    Raises:
+        ConfigError: one sentence that says what to do instead.
+    """
+    if run.status not in ("finished", "stopped"):
+        raise ConfigError(f"{run.role} {run.id}: is {run.status}; let it finish, or give another run")
+
+
+class SourcedSettings(KindSettings):
+    """Settings of a run that is made of finished runs of one base model."""
+
+    @abstractmethod
+    def runs(self, runs_dir: Path) -> list[NamedRun]:
+        """Return the runs that it is made of, each once.
+
+        Raises:
+            DynloraError: when one is not there or cannot be used.
+        """
+
+    def model_and_data(self, runs_dir: Path) -> tuple[str, str]:
+        """Return the base model of the runs, and what they learned from, by name."""
+        runs = self.runs(runs_dir)
+        sources = dict.fromkeys(os.path.basename(text(run.meta.get("data")) or "") for run in runs)
+        return base_of(runs[0]), ", ".join(filter(None, sources))[:200]
+
+    def as_config(self, runs_dir: Path) -> dict[str, Any]:
+        """Return the sections of a config that loads what is made: a LoRA on the base model of the runs."""
+        configs = [read_run_config(run.folder) for run in self.runs(runs_dir)]
+        return {
+            "model": {"name": configs[0].model.name, "layers": configs[0].model.layers},
+            "data": {"max_length": max(config.data.max_length for config in configs)},
+            "strategy": {"name": "lora"},
+            "log": {"generate_max": max(config.log.generate_max for config in configs)},
+        }
+
+    @classmethod
+    def stored_config(cls, folder: Path) -> RunConfig:
+        """Return the config that loads what a run made: its store keeps it, see `as_config`.
+
+        Raises:
+            RunNotFoundError: when there is no such run.
+            CorruptRunError: when it cannot be read.
+            ConfigError: when the config breaks a rule.
+        """
+        with RunReader(folder) as reader:
+            stored = table(reader.meta(("config",)).get("config"))
+        return parse_config({key: value for key, value in stored.items() if key != cls.kind})

@@ -124,7 +124,11 @@ class RunKind(ABC):
 
     # --- the work
 
-    @abstractmethod
+    @property
+    def work(self) -> Any:
+        """The module `work/run.py` in the folder of the kind, which does the work; loads torch."""
+        return importlib.import_module(f"{type(self).__module__.rpartition('.')[0]}.work.run")
+
     def resume(self, folder: Path, *, force: bool = False, progress: bool = False, is_new: bool = False) -> Any:
         """Start or continue a run and return its `training.folder_work.Outcome`; loads torch.
 
@@ -138,6 +142,7 @@ class RunKind(ABC):
             ConfigError: when it is finished, running, or may be running elsewhere.
             CorruptRunError: when it cannot be read.
         """
+        return self.work.resume(folder, force=force, progress=progress, is_new=is_new)
 
     def estimate(self, settings: Any, runs_dir: Path) -> tuple[dict[str, Any], str]:
         """Return how long a run will take, as a document with `minutes` and in words; loads torch.
@@ -286,7 +291,9 @@ class RunKind(ABC):
 @functools.cache
 def registry() -> Mapping[str, RunKind]:
     """Return every kind by its name: that of its folder, or that a plug-in declares."""
-    folders = classes_in(dynlora.kinds, RunKind, lambda item: f"{item.name}.kind" * item.ispkg)
+    folders = classes_in(
+        dynlora.kinds, RunKind, lambda item: f"{item.name}.kind" * (item.ispkg and item.name != "sources")
+    )
     own = {kind.name: kind for _, kind in folders}
     kinds: dict[str, Callable[[], RunKind]] = {**joined(own, plugged_in("kinds", RunKind))}
     return {name: made() for name, made in kinds.items()}

@@ -73,22 +73,16 @@ class StoredRun:
     @property
     def modules(self) -> pd.DataFrame:
         """The adapted modules: name, layer, kind, d_in, d_out, max_rank."""
-        from dynlora.store import queries
-
         return queries.modules_frame(self._store())
 
     def scalars(self, name: str | None = None, split: str | None = None) -> pd.DataFrame:
         """Return scalars long: name, split, step, value."""
-        from dynlora.store import queries
-
         return queries.scalars_frame(self._store("scalars", "rollups"), name, split)
 
     def signal(
         self, name: str, start: int | None = None, stop: int | None = None, max_points: int | None = None
     ) -> pd.DataFrame:
         """Return a signal wide: column step, then one per module (or group, ...), for start <= step < stop."""
-        from dynlora.store import queries
-
         return queries.signal_frame(self._store("vectors", "rollups"), name, start, stop, max_points)
 
     def signals(self) -> list[str]:
@@ -103,20 +97,14 @@ class StoredRun:
 
     def events(self, *kinds: str) -> pd.DataFrame:
         """Return events, all or of some kinds: seq, time, step, kind, modules, payload."""
-        from dynlora.store import queries
-
         return queries.events_frame(self._store(), kinds or None)
 
     def groups(self) -> pd.DataFrame:
         """Return the input groups with loss and metric of the last evaluation."""
-        from dynlora.store import queries
-
         return queries.groups_frame(self._store("vectors", "rollups"))
 
     def examples(self) -> pd.DataFrame:
         """Return the probe set with loss, prediction and probability of the last evaluation."""
-        from dynlora.store import queries
-
         return queries.examples_frame(self._store("vectors", "rollups"))
 
 

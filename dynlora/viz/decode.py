@@ -13,8 +13,8 @@ from dynlora.errors import DynloraError
 from dynlora.inference.client import shared
 from dynlora.kinds.decode import frames
 from dynlora.kinds.decode.kind import DecodeKind
-from dynlora.kinds.decode.result import DRAFT, TARGET, Step
-from dynlora.store.meta import count, finite, short_text, table
+from dynlora.kinds.decode.result import Step
+from dynlora.store.meta import count, finite, table
 from dynlora.text import one_line
 from dynlora.viz.ui.cards import card, colours, note, safe, titled, under
 from dynlora.viz.ui.live import fragment
@@ -118,16 +118,8 @@ def _steps_card(stream: Streamed, threshold: float) -> None:
 
 def _step(message: Mapping[str, Any]) -> Step:
     """Return a step of a message; a value of another kind counts as none."""
-    accepted = message.get("accepted")
-    gone = message.get("discarded")
-    return Step(
-        by=TARGET if message.get("by") == TARGET else DRAFT,
-        text=short_text(message.get("text"), MOST_TEXT),
-        tokens=count(message.get("tokens")),
-        reward=finite(message.get("reward")),
-        accepted=accepted if isinstance(accepted, bool) else None,
-        discarded=None if gone is None else short_text(gone, MOST_TEXT),
-    )
+    text = message.get("discarded")
+    return Step.model_validate({**message, "discarded": None if text is None else {"text": text}})
 
 
 def _ending(end: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dynlora.jobs.queue import read_status
-from dynlora.kinds.distil.result import read_distil
+from dynlora.kinds.distil.result import Distil
 from dynlora.kinds.distil.settings import DistilSettings
 from tests.browser.conftest import MODES, Picture, fits, settled, show
 from tests.browser.test_recycle_journey import pick
@@ -57,7 +57,7 @@ def test_a_user_distils_two_runs_that_write_and_uses_the_student(
     expect(page.locator(".st-key-recycle-head")).to_contain_text(re.compile(r"Step [1-9]\d* of 108"))
     until(lambda: read_status(folder).status == "finished", "the end of the distillation")
     expect(page.locator(".st-key-recycle-head")).to_contain_text("finished")
-    assert {one.method for one in read_distil(folder).kl} == {"student", "base", "averaged"}
+    assert {one.method for one in Distil.read(folder).kl} == {"student", "base", "averaged"}
     expect(page.locator(".st-key-card-conclusion")).to_contain_text("nearer to its teachers than the base model")
     loss = page.locator(".st-key-card-loss")
     for name in ("Student", "Base model", "The teacher itself"):

@@ -99,7 +99,7 @@ def test_a_recycle_refuses_teachers_that_do_not_fit(tmp_path: Path) -> None:
     assert settings.model_copy(update={"noise": True}).steps(tmp_path) == 2 * 10 + 2 * 7
     with pytest.raises(ConfigError, match="ways 5: the teachers have 2 classes together"):
         RecycleSettings.of(teachers=(one,)).check(tmp_path)
-    with pytest.raises(ConfigError, match="teachers of one base model"):
+    with pytest.raises(ConfigError, match="runs of one base model"):
         RecycleSettings.of(teachers=(one, other), ways=2).check(tmp_path)
     with pytest.raises(ConfigError, match="writes texts"):
         RecycleSettings.of(teachers=(one, trained(tmp_path, model="minilm")), ways=2).check(tmp_path)

@@ -103,7 +103,7 @@ def test_teachers_of_a_different_number_of_blocks_are_not_mixed(runs_dir: Path) 
     app.multiselect(key="recycle-teachers").set_value([whole, short]).run()
     text = words(app)
     assert "the first 2 blocks of minilm" in text
-    assert "give teachers of one base model" in text
+    assert "give runs of one base model" in text
     assert next(button for button in app.button if button.label == "Start").disabled
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dynlora.errors import DynloraError
 from dynlora.kinds.decode import frames
-from dynlora.kinds.decode.result import Decode, GrowingDecodes, read_decode
+from dynlora.kinds.decode.result import Decode, follow_decode, read_decode
 from dynlora.kinds.decode.settings import DecodeSettings
 from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, StartForm, Trial, kind_of_run
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from dynlora.viz.kit.panel import Choice
-
-GROWING = GrowingDecodes()
 
 
 class DecodeKind(RunKind):
@@ -39,19 +37,13 @@ class DecodeKind(RunKind):
     trial = Trial("Try a problem of your own", "decode", "decode")
     done = "{step:,} of {total:,} solutions"
 
-    def resume(self, folder: Path, *, force: bool = False, progress: bool = False, is_new: bool = False) -> Any:
-        """Start a new or queued decode, or continue one at the problem where it ended."""
-        from dynlora.kinds.decode.work.run import resume
-
-        return resume(folder, force=force, progress=progress, is_new=is_new)
-
     def read(self, folder: Path) -> Decode:
         """Return what a decode has recorded so far."""
         return read_decode(folder)
 
     def follow(self, folder: Path) -> Decode:
         """Return what a decode at work has recorded so far; only what is new is read."""
-        return GROWING.read(folder)
+        return follow_decode(folder)
 
     def choice(self, result: Decode) -> Choice | None:
         """Return the points, each a decode of all problems."""

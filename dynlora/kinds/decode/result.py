@@ -8,26 +8,41 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from operator import attrgetter
-from typing import Any
+from typing import Annotated, Any
 
-from dynlora.store.meta import count, finite, is_count, items, short_text, table
+from pydantic import BeforeValidator, Field, model_validator
+
+from dynlora.kinds.recorded import Number, Recorded, Rows, Tally, text_of
+from dynlora.store.meta import finite, is_count, short_text, table
 from dynlora.store.reader import RunReader
-from dynlora.store.rows import Event
 
 DRAFT, TARGET = "draft", "target"
 SOLVED = "problem"
 """Kind of the event that a solution is."""
 
-MAX_POINTS, MAX_STEPS, MAX_TEXT = 256, 1_000, 20_000
+MAX_TEXT = 20_000
+
+Text = Annotated[str, text_of(MAX_TEXT)]
+"""A text of a solution; empty where it is unknown."""
+
+Known = Annotated[bool | None, BeforeValidator(lambda value: value if isinstance(value, bool) else None)]
+"""Whether something is so; None where that is not known."""
+
+Amount = Annotated[float, BeforeValidator(lambda value: finite(value) or 0.0)]
+"""What something took; 0 where it is unknown."""
 
 
-@dataclass(frozen=True)
-class Point:
+def _discarded(value: Any) -> str | None:
+    """Return the text of a step that was not kept; None where there is none."""
+    step = table(value)
+    return short_text(step.get("text"), MAX_TEXT) if step else None
+
+
+class Point(Recorded):
     """A way of decoding: a rule with its value, or one of the writers alone.
 
     Attributes:
@@ -36,34 +51,30 @@ class Point:
         value: of the rule; None for one writer alone.
     """
 
-    key: str
-    accept: str
-    value: float | None
+    key: Text = ""
+    accept: Text = ""
+    value: Number = None
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(Recorded):
     """One step of a solution.
 
     Attributes:
         by: who wrote what is kept: draft or target.
         text: what is kept.
-        tokens: of it.
         reward: of the draft's step; None where it was not judged.
         accepted: whether the draft's step was kept; None where one writer is alone.
         discarded: the draft's step, where it was not kept.
     """
 
-    by: str
-    text: str
-    tokens: int
-    reward: float | None
-    accepted: bool | None
-    discarded: str | None
+    by: Annotated[str, BeforeValidator(lambda value: TARGET if value == TARGET else DRAFT)] = DRAFT
+    text: Text = ""
+    reward: Number = None
+    accepted: Known = None
+    discarded: Annotated[str | None, BeforeValidator(_discarded)] = None
 
 
-@dataclass(frozen=True)
-class Solution:
+class Solution(Recorded):
     """A problem solved at a point.
 
     Attributes:
@@ -80,40 +91,43 @@ class Solution:
         seconds: of a clock.
     """
 
-    point: str
-    problem: int
-    question: str
-    reference: str
-    answer: str
-    right: bool | None
-    ended: str
-    steps: tuple[Step, ...]
-    draft_kept: int
-    draft_discarded: int
-    target: int
-    prefilled: Mapping[str, int]
-    flops: float
-    flops_with_prefill: float
-    seconds: float
+    point: Text = ""
+    problem: Tally = 0
+    question: Text = ""
+    reference: Text = ""
+    answer: Text = ""
+    right: Known = None
+    ended: Text = ""
+    steps: Rows[Step] = ()
+    draft_kept: Tally = 0
+    draft_discarded: Tally = 0
+    target: Tally = 0
+    prefilled: Annotated[Mapping[str, Tally], BeforeValidator(table)] = Field(default_factory=dict[str, int])
+    flops: Amount = 0.0
+    flops_with_prefill: Amount = 0.0
+    seconds: Amount = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_tokens(cls, value: Any) -> Any:
+        return {**table(value), **table(table(value).get("tokens"))}
 
 
-@dataclass(frozen=True)
-class NestedRank:
+class NestedRank(Recorded):
     """How often the adapter cut to a rank chooses the word that the whole one chooses.
 
     Attributes:
         rank: largest of a module.
         share: of the parameters, 0 to 1.
-        agreement: fraction of the tokens, 0 to 1.
+        agreement: fraction of the tokens, 0 to 1; None where it was not measured.
     """
 
-    rank: int
-    share: float
-    agreement: float
+    rank: Tally = 0
+    share: Amount = 0.0
+    agreement: Number = None
 
 
-@dataclass(frozen=True)
-class Decode:
+class Decode(Recorded):
     """All that a decode recorded.
 
     Attributes:
@@ -125,12 +139,14 @@ class Decode:
         nested: agreement of smaller adapters; empty where it was not measured.
     """
 
-    points: tuple[Point, ...]
-    roles: Mapping[str, Mapping[str, Any]]
-    problems: int
-    step_string: str
-    solutions: tuple[Solution, ...]
-    nested: tuple[NestedRank, ...]
+    points: Rows[Point] = ()
+    roles: Annotated[Mapping[str, Annotated[Mapping[str, Any], BeforeValidator(table)]], BeforeValidator(table)] = (
+        Field(default_factory=dict[str, Mapping[str, Any]])
+    )
+    problems: Tally = 0
+    step_string: Text = ""
+    solutions: Rows[Solution] = ()
+    nested: Rows[NestedRank] = ()
 
     @cached_property
     def solved(self) -> Mapping[str, tuple[Solution, ...]]:
@@ -149,13 +165,15 @@ class SoFar:
         opened: how often a writer had opened it; a start or a resume deletes events, so all is read again after one.
         last: sequence number of the last event that was looked at.
         solutions: the last one of each point and problem.
+        lock: of whoever reads on.
     """
 
     opened: int = 0
     last: int = 0
     solutions: dict[tuple[str, int], Solution] = field(default_factory=dict[tuple[str, int], Solution])
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def read(self, reader: RunReader) -> tuple[Solution, ...]:
+    def read(self, reader: RunReader) -> list[Solution]:
         """Return all solutions, those that are new read from the store.
 
         Raises:
@@ -166,9 +184,10 @@ class SoFar:
             self.opened, self.last, self.solutions = opened, 0, {}
         for event in reader.events(self.last, kinds=[SOLVED]):
             self.last = event.seq
-            if (one := _solution(event)) is not None:
+            if is_count(table(event.payload).get("problem")):
+                one = Solution.model_validate(event.payload)
                 self.solutions[one.point, one.problem] = one
-        return tuple(self.solutions.values())
+        return list(self.solutions.values())
 
 
 def read_decode(folder: str | os.PathLike[str], so_far: SoFar | None = None) -> Decode:
@@ -185,107 +204,36 @@ def read_decode(folder: str | os.PathLike[str], so_far: SoFar | None = None) -> 
     with RunReader(folder) as reader:
         meta = reader.meta(("decode", "nested_ranks"))
         solutions = (so_far or SoFar()).read(reader)
-    plan = table(meta.get("decode"))
-    points = tuple(_points(plan.get("points")))
+    plan = Decode.model_validate({**table(meta.get("decode")), "nested": meta.get("nested_ranks")})
+    points = tuple(point for point in plan.points if point.key)
     known = {point.key for point in points}
-    return Decode(
-        points=points,
-        roles={role: table(value) for role, value in table(plan.get("roles")).items()},
-        problems=count(plan.get("problems")),
-        step_string=short_text(plan.get("step_string"), MAX_TEXT),
-        solutions=tuple(one for one in solutions if one.point in known),
-        nested=tuple(_nested(meta.get("nested_ranks"))),
+    nested = tuple(one for one in plan.nested if one.agreement is not None)
+    return plan.model_copy(
+        update={
+            "points": points,
+            "solutions": tuple(one for one in solutions if one.point in known),
+            "nested": nested,
+        }
     )
-
-
-def _points(value: Any) -> list[Point]:
-    rows = [table(row) for row in items(value, MAX_POINTS)]
-    return [
-        Point(short_text(row.get("key"), MAX_TEXT), short_text(row.get("accept"), MAX_TEXT), finite(row.get("value")))
-        for row in rows
-        if row.get("key")
-    ]
-
-
-def _solution(event: Event) -> Solution | None:
-    """Return the solution that an event records; None where it does not say of which problem."""
-    row = table(event.payload)
-    tokens = table(row.get("tokens"))
-    problem = row.get("problem")
-    if not is_count(problem):
-        return None
-    return Solution(
-        point=short_text(row.get("point"), MAX_TEXT),
-        problem=count(problem),
-        question=short_text(row.get("question"), MAX_TEXT),
-        reference=short_text(row.get("reference"), MAX_TEXT),
-        answer=short_text(row.get("answer"), MAX_TEXT),
-        right=row["right"] if isinstance(row.get("right"), bool) else None,
-        ended=short_text(row.get("ended"), MAX_TEXT),
-        steps=tuple(_step(table(step)) for step in items(row.get("steps"), MAX_STEPS)),
-        draft_kept=count(tokens.get("draft_kept")),
-        draft_discarded=count(tokens.get("draft_discarded")),
-        target=count(tokens.get("target")),
-        prefilled={str(role): count(read) for role, read in table(row.get("prefilled")).items()},
-        flops=finite(row.get("flops")) or 0.0,
-        flops_with_prefill=finite(row.get("flops_with_prefill")) or 0.0,
-        seconds=finite(row.get("seconds")) or 0.0,
-    )
-
-
-def _step(row: Mapping[str, Any]) -> Step:
-    discarded = table(row.get("discarded"))
-    return Step(
-        by=TARGET if row.get("by") == TARGET else DRAFT,
-        text=short_text(row.get("text"), MAX_TEXT),
-        tokens=len(items(row.get("ids"), MAX_TEXT)),
-        reward=finite(row.get("reward")),
-        accepted=row["accepted"] if isinstance(row.get("accepted"), bool) else None,
-        discarded=short_text(discarded.get("text"), MAX_TEXT) if discarded else None,
-    )
-
-
-def _nested(value: Any) -> list[NestedRank]:
-    rows = [table(row) for row in items(value, MAX_POINTS)]
-    values = [(count(row.get("rank")), finite(row.get("share")), finite(row.get("agreement"))) for row in rows]
-    return [NestedRank(rank, share or 0.0, agreed) for rank, share, agreed in values if agreed is not None]
 
 
 MOST_KEPT = 8
 """Decodes that are kept; what was looked at longest ago is forgotten."""
 
 
-@dataclass
-class _Kept:
-    """What was read of a decode, and the lock of whoever reads on."""
-
-    so_far: SoFar = field(default_factory=SoFar)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+@lru_cache(MOST_KEPT)
+def _so_far(folder: str) -> SoFar:
+    """Return what was read of a decode so far, for all viewers of a server."""
+    return SoFar()
 
 
-class GrowingDecodes:
-    """What was read of decodes so far, over all viewers of a server."""
+def follow_decode(folder: str | os.PathLike[str]) -> Decode:
+    """Return what a decode at work has recorded so far; only what is new is read.
 
-    def __init__(self) -> None:
-        """Begin with none."""
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
-
-    def read(self, folder: str | os.PathLike[str]) -> Decode:
-        """Return what a decode has recorded so far; only what is new is read.
-
-        Raises:
-            RunNotFoundError: when there is no such run.
-            CorruptRunError: when it cannot be read.
-        """
-        entry = self._of(os.path.realpath(folder))
-        with entry.lock:
-            return read_decode(folder, entry.so_far)
-
-    def _of(self, folder: str) -> _Kept:
-        with self._lock:
-            entry = self._kept.setdefault(folder, _Kept())
-            self._kept.move_to_end(folder)
-            while len(self._kept) > MOST_KEPT:
-                self._kept.popitem(last=False)
-            return entry
+    Raises:
+        RunNotFoundError: when there is no such run.
+        CorruptRunError: when it cannot be read.
+    """
+    so_far = _so_far(os.path.realpath(folder))
+    with so_far.lock:
+        return read_decode(folder, so_far)

@@ -6,71 +6,41 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dynlora.config import RunConfig, parse_config
+from dynlora.config import RunConfig
 from dynlora.kinds.distil import result as distil_result
-from dynlora.kinds.distil.result import Distil, read_distil
+from dynlora.kinds.distil.result import Distil
 from dynlora.kinds.distil.settings import NOT_RECYCLE, DistilSettings
+from dynlora.kinds.recorded import SourcedKind
 from dynlora.kinds.recycle.result import NO_TEACHER, TEACH
-from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, StartForm, Trial, interval_words
+from dynlora.kinds.run_kind import StartForm, Trial, interval_words
 from dynlora.peft_adapter.forms import FORMS
-from dynlora.store.meta import table
-from dynlora.store.reader import RunReader
 from dynlora.store.schema import command_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-class DistilKind(RunKind):
+class DistilKind(SourcedKind):
     """Data-free distillation. It is not LoRA Recycle: no input is inverted and no episode is learned from."""
 
     name = "distil"
     command = "recycle"
     about = "one LoRA distilled from texts that finished runs wrote (data-free distillation)"
-    page = "recycle"
     settings = DistilSettings
+    result = Distil
     form = StartForm(distil_result.WHAT, TEACH, "Start", NO_TEACHER, remark=NOT_RECYCLE)
     trial = Trial("Write with it")
     formats = tuple(FORMS)
 
-    def resume(self, folder: Path, *, force: bool = False, progress: bool = False, is_new: bool = False) -> Any:
-        """Start a distillation, or continue it from its last checkpoint."""
-        from dynlora.kinds.distil.work.run import resume
-
-        return resume(folder, force=force, progress=progress, is_new=is_new)
-
     def estimate(self, settings: DistilSettings, runs_dir: Path) -> tuple[dict[str, Any], str]:
         """Return how long writing and learning will take; the test comes after that."""
-        from dynlora.kinds.distil.work.materials import Materials
-        from dynlora.kinds.distil.work.run import estimated
-
-        times = {"method": settings.method, **estimated(Materials.load(settings, runs_dir))}
+        times = {"method": settings.method, **self.work.estimated(self.work.Materials.load(settings, runs_dir))}
         words = (
             f"about {times['minutes']:.1f} minutes: {times['writing_minutes']:.1f} to write {times['texts']:,} texts, "
             f"{times['learning_minutes']:.1f} for {settings.train_steps:,} steps of the student; the test comes after "
             f"that\n{NOT_RECYCLE}"
         )
         return times, words
-
-    def read(self, folder: Path) -> Distil:
-        """Return what a distillation has recorded so far."""
-        return read_distil(folder)
-
-    def conclusion(self, result: Distil, chosen: Mapping[str, str] = NOTHING) -> Conclusion:
-        """Return whether the student is nearer to its teachers than the base model."""
-        return Conclusion(distil_result.headline(result), distil_result.basis(result))
-
-    def progress(self, result: Distil, step: int, chosen: Mapping[str, str] = NOTHING) -> Conclusion:
-        """Return the stage of the step until the test is done."""
-        return (
-            self.conclusion(result)
-            if result.kl
-            else Conclusion(distil_result.progress(result, step), distil_result.basis(result))
-        )
-
-    def headline(self, result: Distil) -> str:
-        """Return who taught, and how much."""
-        return distil_result.about(result)
 
     def lines(self, document: Mapping[str, Any], runs_dir: Path) -> Iterator[str]:
         """Yield how to export and use the student, and the tables of divergence, loss and texts."""
@@ -103,9 +73,7 @@ class DistilKind(RunKind):
 
     def model_config(self, folder: Path) -> RunConfig:
         """Return the config that loads the student: the store keeps it, see `DistilSettings.meta`."""
-        with RunReader(folder) as reader:
-            stored = table(reader.meta(("config",)).get("config"))
-        return parse_config({key: value for key, value in stored.items() if key != self.name})
+        return DistilSettings.stored_config(folder)
 
     def load(self, folder: Path) -> Any:
         """Return the student."""

@@ -13,11 +13,18 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from dynlora.config import GENERATIVE, Name
-from dynlora.config_files import read_run_config
 from dynlora.errors import ConfigError
-from dynlora.kinds.named_runs import NamedRun, RunField, named_run, named_runs
-from dynlora.kinds.recycle.settings import RecycleSettings, base_and_data, check_one_base
-from dynlora.kinds.settings import FormField, KindSettings, stages_of
+from dynlora.kinds.named_runs import (
+    NamedRun,
+    RunField,
+    SourcedSettings,
+    check_ended,
+    check_one_base,
+    named_run,
+    named_runs,
+)
+from dynlora.kinds.recycle.settings import RecycleSettings
+from dynlora.kinds.settings import FormField, stages_of
 
 TEXTS_AT_ONCE = 16
 """Texts that a teacher writes in one step."""
@@ -37,8 +44,7 @@ def check_writer(run: NamedRun) -> None:
     Raises:
         ConfigError: one sentence that says why.
     """
-    if run.status not in ("finished", "stopped"):
-        raise ConfigError(f"teacher {run.id}: is {run.status}; let it finish, or give another run")
+    check_ended(run)
     if not writes(run):
         raise ConfigError(f"teacher {run.id}: learned {run.task or 'an unknown task'}; give a run that writes texts")
 
@@ -48,7 +54,7 @@ def about_writer(run: NamedRun) -> str:
     return "writes texts"
 
 
-class DistilSettings(KindSettings):
+class DistilSettings(SourcedSettings):
     """Which runs teach, how many texts each of them writes, and how the student learns from them."""
 
     kind: ClassVar[str] = "distil"
@@ -99,10 +105,6 @@ class DistilSettings(KindSettings):
         """Refuse teachers that are not there, do not write, or adapt different models."""
         check_one_base(self.runs(runs_dir))
 
-    def model_and_data(self, runs_dir: Path) -> tuple[str, str]:
-        """Return the base model of the teachers, and what they learned from."""
-        return base_and_data(self.runs(runs_dir))
-
     def batches(self, texts: int) -> int:
         """Return in how many steps a teacher writes some texts."""
         return math.ceil(texts / TEXTS_AT_ONCE)
@@ -127,14 +129,10 @@ class DistilSettings(KindSettings):
     def meta(self, runs_dir: Path) -> dict[str, Any]:
         """Return what the store keeps of a run before it starts: also how its student is loaded, as a config."""
         document = super().meta(runs_dir)
-        configs = [read_run_config(run.folder) for run in self.runs(runs_dir)]
         document["config"] |= {
-            "model": {"name": configs[0].model.name, "layers": configs[0].model.layers},
-            "data": {"max_length": max(config.data.max_length for config in configs)},
+            **self.as_config(runs_dir),
             "adapter": {"rank": self.rank, "alpha": self.lora_alpha, "dropout": 0.0},
-            "strategy": {"name": "lora"},
             "train": {"steps": self.train_steps, "lr": self.lr},
-            "log": {"generate_max": max(config.log.generate_max for config in configs)},
         }
         return document
 

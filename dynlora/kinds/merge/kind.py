@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from dynlora.config import RunConfig
 from dynlora.errors import ConfigError
 from dynlora.kinds.merge import result as merge_result
-from dynlora.kinds.merge.result import OWN, Merge, head_of, read_merge
-from dynlora.kinds.merge.settings import MergeSettings, stored_config
-from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, StartForm, Trial, interval_words
+from dynlora.kinds.merge.result import OWN, Merge, head_of
+from dynlora.kinds.merge.settings import MergeSettings
+from dynlora.kinds.recorded import SourcedKind
+from dynlora.kinds.run_kind import StartForm, Trial, interval_words
 from dynlora.peft_adapter.forms import FORMS
 from dynlora.store.schema import command_text
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-class MergeKind(RunKind):
+class MergeKind(SourcedKind):
     """Merging of adapters.
 
     Heads: on the data of each source its own head is used. The merge has a head where all heads are equal, or where
@@ -29,8 +30,8 @@ class MergeKind(RunKind):
     name = "merge"
     command = "merge"
     about = "one adapter merged from finished ones"
-    page = "recycle"
     settings = MergeSettings
+    result = Merge
     form = StartForm(
         merge_result.WHAT,
         "Merge adapters",
@@ -40,32 +41,6 @@ class MergeKind(RunKind):
     )
     trial = Trial("Write with it")
     formats = tuple(FORMS)
-
-    def resume(self, folder: Path, *, force: bool = False, progress: bool = False, is_new: bool = False) -> Any:
-        """Start a merge, or continue it from its last checkpoint."""
-        from dynlora.kinds.merge.work.run import resume
-
-        return resume(folder, force=force, progress=progress, is_new=is_new)
-
-    def read(self, folder: Path) -> Merge:
-        """Return what a merge has recorded so far."""
-        return read_merge(folder)
-
-    def conclusion(self, result: Merge, chosen: Mapping[str, str] = NOTHING) -> Conclusion:
-        """Return how the merge does on the data of each source, beside its own adapter."""
-        return Conclusion(merge_result.headline(result), merge_result.basis(result))
-
-    def progress(self, result: Merge, step: int, chosen: Mapping[str, str] = NOTHING) -> Conclusion:
-        """Return the stage of the step until the test is done."""
-        return (
-            self.conclusion(result)
-            if result.loss
-            else Conclusion(merge_result.progress(result, step), merge_result.basis(result))
-        )
-
-    def headline(self, result: Merge) -> str:
-        """Return how many adapters were merged, and how."""
-        return merge_result.about(result)
 
     def lines(self, document: Mapping[str, Any], runs_dir: Path) -> Iterator[str]:
         """Yield how to export and use the merge, and the table of its loss."""
@@ -105,7 +80,7 @@ class MergeKind(RunKind):
                 f"run {folder.name}: is a merge of runs whose heads differ, so it has no head to predict with; export "
                 "it, or give one of its runs"
             )
-        return stored_config(folder)
+        return MergeSettings.stored_config(folder)
 
     def load(self, folder: Path) -> Any:
         """Return the merge on its base model; without the head where the sources' differ."""

@@ -8,12 +8,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dynlora.config import Name, RunConfig, parse_config
+from dynlora.config import Name
 from dynlora.config_files import read_run_config
 from dynlora.errors import ConfigError
-from dynlora.kinds.named_runs import NamedRun, RunField, named_run
-from dynlora.kinds.recycle.settings import base_and_data, blocks_of
-from dynlora.kinds.settings import FormField, KindSettings, stages_of
+from dynlora.kinds.named_runs import NamedRun, RunField, SourcedSettings, check_ended, check_one_base, named_runs
+from dynlora.kinds.settings import FormField, stages_of
 from dynlora.store.meta import count, table
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import ModuleRow
@@ -40,8 +39,7 @@ def check_source(run: NamedRun) -> None:
     Raises:
         ConfigError: one sentence that says why.
     """
-    if run.status not in ("finished", "stopped"):
-        raise ConfigError(f"source {run.id}: is {run.status}; let it finish, or give another run")
+    check_ended(run)
     if read_run_config(run.folder).model.quantization is not None:
         raise ConfigError(
             f"source {run.id}: its base model is quantised, so its update is that of other weights; give runs without "
@@ -49,7 +47,7 @@ def check_source(run: NamedRun) -> None:
         )
 
 
-class MergeSettings(KindSettings):
+class MergeSettings(SourcedSettings):
     """Which runs are merged, how, and how large the merge may become."""
 
     kind: ClassVar[str] = "merge"
@@ -121,11 +119,14 @@ class MergeSettings(KindSettings):
         Raises:
             DynloraError: when one is not there, has not finished, or they do not fit together.
         """
-        runs = [named_run("source", source, runs_dir) for source in self.sources]
-        for run in runs:
-            check_source(run)
-        for run in runs[1:]:
-            check_pair(runs[0], run)
+        runs = named_runs("source", self.sources, runs_dir, check_source)
+        check_one_base(runs)
+        other = next((run for run in runs if run.task != runs[0].task), None)
+        if other is not None:
+            raise ConfigError(
+                f"source {other.id}: learned {other.task}, and {runs[0].id} learned {runs[0].task}; give runs of one "
+                "kind of task"
+            )
         return runs
 
     def check(self, runs_dir: Path) -> None:
@@ -152,10 +153,6 @@ class MergeSettings(KindSettings):
                 f"module; give {least:,} or more"
             )
 
-    def model_and_data(self, runs_dir: Path) -> tuple[str, str]:
-        """Return the base model of the runs, and what they learned from."""
-        return base_and_data(self.runs(runs_dir))
-
     def stages(self, modules: int) -> list[dict[str, Any]]:
         """Return the stages with their first and last step; the step before `first` is done when a stage begins."""
         return stages_of({"modules": modules, "test": len(self.sources)})
@@ -175,31 +172,14 @@ class MergeSettings(KindSettings):
     def meta(self, runs_dir: Path) -> dict[str, Any]:
         """Return what the store keeps of a run before it starts: also how the merge is loaded, as a config."""
         stored, runs = super().meta(runs_dir), self.runs(runs_dir)
-        configs = [read_run_config(run.folder) for run in runs]
         names = [module.name for module in modules_of(runs)]
-        rank = max(config.adapter.rank for config in configs)
+        rank = max(read_run_config(run.folder).adapter.rank for run in runs)
         stored["strategy"] = f"merge_{self.method}"
         stored["config"] |= {
-            "model": {"name": configs[0].model.name, "layers": configs[0].model.layers},
-            "data": {"max_length": max(config.data.max_length for config in configs)},
+            **self.as_config(runs_dir),
             "adapter": {"rank": rank, "alpha": float(rank), "dropout": 0.0, "targets": names},
-            "strategy": {"name": "lora"},
-            "log": {"generate_max": max(config.log.generate_max for config in configs)},
         }
         return stored
-
-
-def stored_config(folder: Path) -> RunConfig:
-    """Return the config that loads the merge: the store keeps it, see `MergeSettings.meta`.
-
-    Raises:
-        RunNotFoundError: when there is no such run.
-        CorruptRunError: when it cannot be read.
-        ConfigError: when the config breaks a rule.
-    """
-    with RunReader(folder) as reader:
-        stored = table(reader.meta(("config",)).get("config"))
-    return parse_config({key: value for key, value in stored.items() if key != MergeSettings.kind})
 
 
 def _parameters_of(run: NamedRun) -> int:
@@ -215,17 +195,3 @@ def modules_of(runs: Sequence[NamedRun]) -> list[ModuleRow]:
         with RunReader(run.folder) as reader:
             modules |= {module.name: module for module in reader.modules() if module.name not in modules}
     return list(modules.values())
-
-
-def check_pair(first: NamedRun, other: NamedRun) -> None:
-    """Refuse two runs that adapt different models, different blocks of one, or learned different kinds of task.
-
-    Raises:
-        ConfigError: one sentence that names both.
-    """
-    for what, remedy, ours, theirs in (
-        ("adapts", "give runs of one base model", blocks_of(first), blocks_of(other)),
-        ("learned", "give runs of one kind of task", str(first.task), str(other.task)),
-    ):
-        if ours != theirs:
-            raise ConfigError(f"source {other.id}: {what} {theirs}, and {first.id} {what} {ours}; {remedy}")

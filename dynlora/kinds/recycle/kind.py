@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dynlora.errors import ConfigError
+from dynlora.kinds.recorded import SourcedKind
 from dynlora.kinds.recycle import result as recycle_result
-from dynlora.kinds.recycle.result import Recycle, read_recycle
+from dynlora.kinds.recycle.result import Recycle
 from dynlora.kinds.recycle.settings import RecycleSettings
-from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, StartForm, Trial, interval_words
+from dynlora.kinds.run_kind import StartForm, Trial, interval_words
 from dynlora.peft_adapter.forms import form_of
 from dynlora.store.schema import command_text
 
@@ -21,14 +22,14 @@ UNCHECKED = "given with --test, not checked against the teachers' data"
 """What is known of the classes of a file."""
 
 
-class RecycleKind(RunKind):
+class RecycleKind(SourcedKind):
     """LoRA Recycle: synthetic inputs of each teacher, and episodes over their classes."""
 
     name = "recycle"
     command = "recycle"
     about = "a meta-LoRA made of finished runs (LoRA Recycle)"
-    page = "recycle"
     settings = RecycleSettings
+    result = Recycle
     form = StartForm(
         recycle_result.PURPOSE,
         recycle_result.TEACH,
@@ -39,41 +40,14 @@ class RecycleKind(RunKind):
     trial = Trial("Try it on a new task", "few-shot", "meta")
     formats = ("peft", "uniform")
 
-    def resume(self, folder: Path, *, force: bool = False, progress: bool = False, is_new: bool = False) -> Any:
-        """Start a recycle, or continue it from its last checkpoint."""
-        from dynlora.kinds.recycle.work.run import resume
-
-        return resume(folder, force=force, progress=progress, is_new=is_new)
-
     def estimate(self, settings: RecycleSettings, runs_dir: Path) -> tuple[dict[str, Any], str]:
         """Return how long inversion and episodes will take; the test comes after that."""
-        from dynlora.kinds.recycle.work.materials import Materials
-        from dynlora.kinds.recycle.work.run import estimated
-
-        times = estimated(Materials.load(settings, runs_dir))
+        times = self.work.estimated(self.work.Materials.load(settings, runs_dir))
         words = (
             f"about {times['minutes']:.1f} minutes: {times['inversion_minutes']:.1f} to invert {times['classes']} "
             f"classes, {times['episodes_minutes']:.1f} for {settings.episodes:,} episodes; the test comes after that"
         )
         return times, words
-
-    def read(self, folder: Path) -> Recycle:
-        """Return what a recycle has recorded so far."""
-        return read_recycle(folder)
-
-    def conclusion(self, result: Recycle, chosen: Mapping[str, str] = NOTHING) -> Conclusion:
-        """Return whether the meta-LoRA beats the base model."""
-        return Conclusion(recycle_result.headline(result), recycle_result.basis(result))
-
-    def progress(self, result: Recycle, step: int, chosen: Mapping[str, str] = NOTHING) -> Conclusion:
-        """Return the stage of the step until the test is done."""
-        if result.accuracy:
-            return self.conclusion(result)
-        return Conclusion(recycle_result.progress(result, step), recycle_result.basis(result))
-
-    def headline(self, result: Recycle) -> str:
-        """Return who taught, and what."""
-        return recycle_result.about(result)
 
     def lines(self, document: Mapping[str, Any], runs_dir: Path) -> Iterator[str]:
         """Yield how to try the meta-LoRA, and the table of its few-shot accuracy."""

@@ -5,48 +5,39 @@ As little trusted as the rest of a run: a value of another kind counts as one th
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
+from pydantic import BeforeValidator, Field
 
 from dynlora.analysis.stats import FEWEST_PAIRS
+from dynlora.kinds.recorded import (
+    MAX_ITEMS,
+    Interval,
+    Number,
+    Recorded,
+    Rows,
+    Short,
+    SourcedResult,
+    Tally,
+    intervals,
+    text_of,
+)
 from dynlora.store import queries
-from dynlora.store.meta import count, finite, items, short_text, table
+from dynlora.store.meta import count, items, table
 from dynlora.store.reader import RunReader
-from dynlora.store.rows import Event
-from dynlora.text import one_line, percent, plural, rough_duration, signed
+from dynlora.text import one_line, percent, plural, signed
 
 WORDS = "words"
 """Kind of the event that holds the nearest words of a class's inputs."""
 
-MAX_TEACHERS, MAX_CLASSES, MAX_INPUTS, MAX_TOKENS, MAX_NAME, MAX_WORD = 500, 10_000, 64, 512, 200, 80
+MAX_WORD = 80
 
 
-@dataclass(frozen=True)
-class Teacher:
-    """A run that taught.
-
-    Attributes:
-        run: its id.
-        name: its display name.
-        classes: names.
-        rank: of its adapter; 0 where unknown.
-        strategy: its method.
-    """
-
-    run: str
-    name: str
-    classes: tuple[str, ...]
-    rank: int
-    strategy: str
-
-
-@dataclass(frozen=True)
-class Inverted:
+class Inverted(Recorded):
     """The synthetic inputs of a class.
 
     Attributes:
@@ -55,152 +46,129 @@ class Inverted:
         agreement: fraction of the inputs that the teacher assigns to the class; None where unknown.
     """
 
-    group: int
-    inputs: tuple[tuple[str, ...], ...]
-    agreement: float | None
+    group: Tally = 0
+    inputs: Rows[Rows[Annotated[str, text_of(MAX_WORD)]]] = Field((), alias="words")
+    agreement: Number = None
 
 
-@dataclass(frozen=True)
-class Accuracy:
+class Accuracy(Interval):
     """Few-shot accuracy of a method, or its difference from another: mean and 95 % interval over the episodes."""
 
-    method: str
-    shots: int
-    mean: float
-    low: float
-    high: float
+    @property
+    def shots(self) -> int:
+        """Examples per class."""
+        return int(self.source)
 
 
-@dataclass(frozen=True)
-class Place:
+def _accuracy(value: Any) -> tuple[dict[str, Any], ...]:
+    """Return the rows of a table by method and number of examples."""
+    rows = intervals(value, by_source=False)
+    return tuple(row for row in rows if row["source"].isdecimal() and len(row["source"]) < 6)
+
+
+Accuracies = Annotated[tuple[Accuracy, ...], BeforeValidator(_accuracy)]
+
+
+class Place(Recorded):
     """The prototype of a class in the plane of the first two principal components."""
 
-    teacher: str
-    name: str
-    x: float
-    y: float
+    teacher: Short = ""
+    name: Short = Field("", alias="class")
+    x: Number = None
+    y: Number = None
 
 
-@dataclass(frozen=True)
-class Recycle:
+class Recycle(SourcedResult):
     """All that a recycle recorded.
 
     Attributes:
-        teachers: in order.
         classes: "teacher / class" of each class in the pool, in order.
         ways, queries, episodes, iterations, tokens: of its settings; 0 where unknown.
-        stages: (name, last step) of each, in order.
         inverted: by position of the class.
         accuracy: of each method and number of shots.
         against_base: the same, less that of the base model on the same episodes.
         against_averaged: the same, less that of the average of the adapters.
-        methods: what each method is called.
         tested: source, classes, texts and whether no teacher knows them; empty before the test.
         places: of the prototypes.
-        minutes: estimated before the start; None where unknown.
-        notes: what a person should know of the results.
     """
 
-    teachers: tuple[Teacher, ...]
-    classes: tuple[str, ...]
-    ways: int
-    queries: int
-    episodes: int
-    iterations: int
-    tokens: int
-    stages: tuple[tuple[str, int], ...]
-    inverted: Mapping[int, Inverted]
-    accuracy: tuple[Accuracy, ...]
-    against_base: tuple[Accuracy, ...]
-    against_averaged: tuple[Accuracy, ...]
-    methods: Mapping[str, str]
-    tested: Mapping[str, Any]
-    places: tuple[Place, ...]
-    minutes: float | None
-    notes: tuple[str, ...]
+    KIND = "recycle"
+    EVENT = WORDS
+    STAGES = {
+        "inversion": "making synthetic inputs",
+        "episodes": "learning from episodes",
+        "noise": "learning from noise",
+    }
 
+    classes: tuple[str, ...] = ()
+    ways: Tally = 0
+    queries: Tally = 0
+    episodes: Tally = 0
+    iterations: Tally = 0
+    tokens: Tally = 0
+    inverted: Mapping[int, Inverted] = Field(default_factory=dict[int, Inverted])
+    accuracy: Accuracies = ()
+    against_base: Accuracies = ()
+    against_averaged: Accuracies = ()
+    tested: Annotated[Mapping[str, Any], BeforeValidator(table)] = Field(default_factory=dict[str, Any], alias="test")
+    places: Rows[Place] = ()
 
-def read_recycle(folder: str | os.PathLike[str]) -> Recycle:
-    """Return what a recycle has recorded so far.
+    @classmethod
+    def more(cls, reader: RunReader, meta: Mapping[str, Any], payloads: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return the classes, the inputs of each by its position, and the prototypes that have a place."""
+        inversions = map(Inverted.model_validate, payloads)
+        places = map(Place.model_validate, items(meta.get("prototypes"), MAX_ITEMS))
+        return {
+            "classes": reader.groups(),
+            "inverted": {one.group: one for one in inversions},
+            "places": [one for one in places if one.x is not None and one.y is not None],
+        }
 
-    Raises:
-        RunNotFoundError: when there is no such run.
-        CorruptRunError: when it cannot be read.
-    """
-    with RunReader(folder) as reader:
-        meta = reader.meta(("recycle", "recycle_results", "prototypes", "estimate"))
-        events, classes = reader.events(kinds=[WORDS]), reader.groups()
-    plan, results = table(meta.get("recycle")), table(meta.get("recycle_results"))
-    inversions = [_inverted(event) for event in events]
-    return Recycle(
-        teachers=tuple(teacher_of(table(row)) for row in items(plan.get("teachers"), MAX_TEACHERS)),
-        classes=tuple(classes),
-        ways=count(plan.get("ways")),
-        queries=count(plan.get("queries")),
-        episodes=count(plan.get("episodes")),
-        iterations=count(plan.get("iterations")),
-        tokens=count(plan.get("tokens")),
-        stages=tuple(stage_of(table(row)) for row in items(plan.get("stages"), MAX_TOKENS)),
-        inverted={one.group: one for one in inversions},
-        accuracy=tuple(_accuracy(results.get("accuracy"))),
-        against_base=tuple(_accuracy(results.get("against_base"))),
-        against_averaged=tuple(_accuracy(results.get("against_averaged"))),
-        methods={str(key): short_text(value, MAX_NAME) for key, value in table(results.get("methods")).items()},
-        tested=table(results.get("test")),
-        places=tuple(_places(meta.get("prototypes"))),
-        minutes=finite(table(meta.get("estimate")).get("minutes")),
-        notes=tuple(short_text(note, 1000) for note in items(results.get("notes"), 100)),
-    )
+    @property
+    def is_tested(self) -> bool:
+        """Whether its few-shot accuracy is measured."""
+        return bool(self.accuracy)
 
+    def about(self) -> str:
+        """Return the line under the title: who taught, and what."""
+        ways = f"; an episode asks for {self.ways} of them" if self.ways else ""
+        return f"{plural(len(self.sources), 'teacher')} with {len(self.classes):,} classes{ways}"
 
-def teacher_of(row: Mapping[str, Any]) -> Teacher:
-    """Return a teacher as a run recorded it."""
-    return Teacher(
-        run=short_text(row.get("run"), MAX_NAME),
-        name=short_text(row.get("name"), MAX_NAME),
-        classes=tuple(short_text(name, MAX_NAME) for name in items(row.get("classes"), MAX_CLASSES)),
-        rank=count(row.get("rank")),
-        strategy=short_text(row.get("strategy"), MAX_NAME),
-    )
+    def headline(self) -> str:
+        """Return the conclusion: how the meta-LoRA compares with the base model, and a way that always beats it."""
+        gaps = sorted((one for one in self.against_base if one.model == META), key=lambda one: one.shots)
+        simpler = _always_better(self)
+        if not gaps:
+            sentence = (
+                "Not tested yet." if not self.accuracy else "Few-shot accuracy was measured without a base model."
+            )
+            return f"{sentence} {simpler}".strip()
+        if _episodes(self) < FEWEST_PAIRS:
+            return f"Too few episodes to compare the meta-LoRA with the base model: {_gaps(gaps)}. {simpler}".strip()
+        better = [one for one in gaps if one.low > 0]
+        worse = [one for one in gaps if one.high < 0]
+        if better:
+            but = f" It is worse {_gaps(worse)}." if worse else ""
+            return f"The meta-LoRA beats the base model {_gaps(better)}.{but} {_beats_average(self)}{simpler}".strip()
+        instead = simpler or "Use the base model."
+        if worse:
+            return f"The meta-LoRA is worse than the base model {_gaps(worse)}. {instead}"
+        return f"The meta-LoRA is not significantly different from the base model {_gaps(gaps)}. {instead}"
 
-
-def stage_of(row: Mapping[str, Any]) -> tuple[str, int]:
-    """Return the name of a stage, and its last step."""
-    return short_text(row.get("name"), MAX_NAME), count(row.get("last"))
-
-
-def _inverted(event: Event) -> Inverted:
-    row = table(event.payload)
-    inputs = [items(words, MAX_TOKENS) for words in items(row.get("words"), MAX_INPUTS)]
-    shortened = tuple(tuple(short_text(word, MAX_WORD) for word in words) for words in inputs)
-    return Inverted(count(row.get("group")), shortened, finite(row.get("agreement")))
-
-
-def intervals_of(value: Any) -> Iterator[tuple[str, str, float, float, float, Mapping[str, Any]]]:
-    """Yield each row of a table of tables: its keys, mean, low, high and itself; one without a number is left out."""
-    for outer, inner in table(value).items():
-        for key, row in table(inner).items():
-            mean, low, high = (finite(table(row).get(name)) for name in ("mean", "low", "high"))
-            if mean is not None and low is not None and high is not None:
-                yield outer[:MAX_NAME], key[:MAX_NAME], mean, low, high, table(row)
-
-
-def _accuracy(value: Any) -> list[Accuracy]:
-    return [
-        Accuracy(method, int(shots), mean, low, high)
-        for method, shots, mean, low, high, _ in intervals_of(value)
-        if shots.isdecimal() and len(shots) < 6
-    ]
-
-
-def _places(value: Any) -> list[Place]:
-    rows = [table(row) for row in items(value, MAX_CLASSES)]
-    points = [(row, finite(row.get("x")), finite(row.get("y"))) for row in rows]
-    return [
-        Place(short_text(row.get("teacher"), MAX_NAME), short_text(row.get("class"), MAX_NAME), x, y)
-        for row, x, y in points
-        if x is not None and y is not None
-    ]
+    def basis(self) -> str:
+        """Return what the conclusion rests on."""
+        if not self.accuracy:
+            return WHAT
+        tested, notes = self.tested, one_line(" ".join(self.notes), 400)
+        classes = tested.get("classes")
+        of = f" of {classes} classes" if isinstance(classes, int) else ""
+        new = (
+            "The test is a file that was given, not compared with the teachers' data."
+            if tested.get("is_new") is True
+            else "The teachers know these classes, so a new task may be harder."
+        )
+        paired = f"Paired over {_episodes(self):,} episodes{of}, {self.ways} at a time."
+        return f"{_simpler(self)}{paired} {new} {notes}".strip()
 
 
 META, BASE, AVERAGED = "meta", "base", "averaged"
@@ -252,19 +220,19 @@ class Better:
 
 def better_than_meta(result: Recycle) -> list[Better]:
     """Return every method that is better than the meta-LoRA, at each number of examples, the fewest first."""
-    mine = {row.shots: row for row in result.accuracy if row.method == META}
-    paired = {(AVERAGED, row.shots) for row in result.against_averaged if row.method == META and row.high < 0}
+    mine = {row.shots: row for row in result.accuracy if row.model == META}
+    paired = {(AVERAGED, row.shots) for row in result.against_averaged if row.model == META and row.high < 0}
     pairs = [
-        Better(row.method, row.shots, row.mean, mine[row.shots].mean)
+        Better(row.model, row.shots, row.mean, mine[row.shots].mean)
         for row in result.accuracy
-        if row.shots in mine and (row.low > mine[row.shots].high or (row.method, row.shots) in paired)
+        if row.shots in mine and (row.low > mine[row.shots].high or (row.model, row.shots) in paired)
     ]
     return sorted(pairs, key=lambda pair: pair.shots)
 
 
 def always_better(result: Recycle) -> str | None:
     """Return the method that is better than the meta-LoRA at all its numbers of examples; the best of several."""
-    tested = {row.shots for row in result.accuracy if row.method == META}
+    tested = {row.shots for row in result.accuracy if row.model == META}
     pairs = better_than_meta(result)
     sums: dict[str, float] = {}
     for method in {pair.method for pair in pairs}:
@@ -299,11 +267,11 @@ def accuracy_frame(rows: tuple[Accuracy, ...]) -> pd.DataFrame:
     Columns: method, name, shots, mean, low, high.
     """
     places = {method: place for place, method in enumerate(ORDER)}
-    ordered = sorted(rows, key=lambda row: (row.shots, places.get(row.method, len(places)), row.method))
+    ordered = sorted(rows, key=lambda row: (row.shots, places.get(row.model, len(places)), row.model))
     table = [
         {
-            "method": row.method,
-            "name": method_name(row.method),
+            "method": row.model,
+            "name": method_name(row.model),
             "shots": row.shots,
             "mean": row.mean,
             "low": row.low,
@@ -336,14 +304,9 @@ def places_frame(result: Recycle) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["teacher", "class", "x", "y"])
 
 
-def stage_at(result: Recycle, step: int) -> str:
-    """Return the name of the stage that a step belongs to, the last one after the end."""
-    return next((name for name, last in result.stages if step <= last), result.stages[-1][0] if result.stages else "")
-
-
 def teachers_frame(result: Recycle) -> pd.DataFrame:
     """Return the teachers: columns teacher, classes, strategy, rank, run."""
-    rows = [[one.name, len(one.classes), one.strategy, one.rank, one.run] for one in result.teachers]
+    rows = [[one.name, len(one.classes), one.strategy, one.rank, one.run] for one in result.sources]
     return pd.DataFrame(rows, columns=["teacher", "classes", "strategy", "rank", "run"])
 
 
@@ -370,9 +333,6 @@ EVIDENCE = (
 )
 """What `benchmarks/results/recycle-*.json` have, where it wins and where it does not."""
 
-STAGES = {"inversion": "making synthetic inputs", "episodes": "learning from episodes", "noise": "learning from noise"}
-"""What happens in each stage."""
-
 WITHOUT_TRAINING = {
     AVERAGED: "Averaging the adapters, without training,",
     "best_teacher": "The best teacher alone, without training,",
@@ -380,35 +340,9 @@ WITHOUT_TRAINING = {
 """Ways that need no meta-LoRA, as the subject of a sentence."""
 
 
-def about(result: Recycle) -> str:
-    """Return the line under the title: who taught, and what."""
-    ways = f"; an episode asks for {result.ways} of them" if result.ways else ""
-    return f"{plural(len(result.teachers), 'teacher')} with {len(result.classes):,} classes{ways}"
-
-
-def headline(result: Recycle) -> str:
-    """Return the conclusion: how the meta-LoRA compares with the base model, and a way that always beats it."""
-    gaps = sorted((one for one in result.against_base if one.method == META), key=lambda one: one.shots)
-    simpler = _always_better(result)
-    if not gaps:
-        sentence = "Not tested yet." if not result.accuracy else "Few-shot accuracy was measured without a base model."
-        return f"{sentence} {simpler}".strip()
-    if _episodes(result) < FEWEST_PAIRS:
-        return f"Too few episodes to compare the meta-LoRA with the base model: {_gaps(gaps)}. {simpler}".strip()
-    better = [one for one in gaps if one.low > 0]
-    worse = [one for one in gaps if one.high < 0]
-    if better:
-        but = f" It is worse {_gaps(worse)}." if worse else ""
-        return f"The meta-LoRA beats the base model {_gaps(better)}.{but} {_beats_average(result)}{simpler}".strip()
-    instead = simpler or "Use the base model."
-    if worse:
-        return f"The meta-LoRA is worse than the base model {_gaps(worse)}. {instead}"
-    return f"The meta-LoRA is not significantly different from the base model {_gaps(gaps)}. {instead}"
-
-
 def _beats_average(result: Recycle) -> str:
     """Return where the meta-LoRA beats the average of the adapters; nothing where it does not."""
-    rows = [row for row in result.against_averaged if row.method == META and row.low > 0]
+    rows = [row for row in result.against_averaged if row.model == META and row.low > 0]
     ordered = sorted(rows, key=lambda row: row.shots)
     return f"It beats the average of the adapters too, {_gaps(ordered)}. " if rows else ""
 
@@ -428,22 +362,6 @@ def _gaps(rows: Sequence[Accuracy]) -> str:
 def _gap(row: Accuracy) -> str:
     low, mean, high = (signed(100 * value, 1) for value in (row.low, row.mean, row.high))
     return f"{mean} points (95 % CI {low} to {high})"
-
-
-def basis(result: Recycle) -> str:
-    """Return what the conclusion rests on."""
-    if not result.accuracy:
-        return WHAT
-    tested, notes = result.tested, one_line(" ".join(result.notes), 400)
-    classes = tested.get("classes")
-    of = f" of {classes} classes" if isinstance(classes, int) else ""
-    new = (
-        "The test is a file that was given, not compared with the teachers' data."
-        if tested.get("is_new") is True
-        else "The teachers know these classes, so a new task may be harder."
-    )
-    paired = f"Paired over {_episodes(result):,} episodes{of}, {result.ways} at a time."
-    return f"{_simpler(result)}{paired} {new} {notes}".strip()
 
 
 def _simpler(result: Recycle) -> str:
@@ -475,10 +393,3 @@ def _against(pairs: Sequence[Better]) -> str:
 def _episodes(result: Recycle) -> int:
     """Return the episodes of the test; 0 where unknown."""
     return max((count(value) for value in table(result.tested.get("episodes")).values()), default=0)
-
-
-def progress(result: Recycle, step: int) -> str:
-    """Return what happens now, and the time that was estimated."""
-    stage = stage_at(result, step)
-    minutes = "" if result.minutes is None else f"; estimated before the start: {rough_duration(60 * result.minutes)}"
-    return f"Now {STAGES.get(stage, stage or 'loading')}{minutes}."

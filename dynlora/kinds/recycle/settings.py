@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dynlora.blocks import in_words, parse_blocks
 from dynlora.config import GENERATIVE, Name
 from dynlora.errors import ConfigError
-from dynlora.kinds.named_runs import NamedRun, RunField, named_runs
-from dynlora.kinds.settings import FormField, KindSettings
-from dynlora.store.meta import section, text
+from dynlora.kinds.named_runs import NamedRun, RunField, SourcedSettings, check_ended, check_one_base, named_runs
+from dynlora.kinds.settings import FormField
 
 CLASSES_AT_ONCE = 6
 """Classes of a teacher that are inverted together: the published code takes 4, with 10 inputs each."""
-
-
-def classes_of(run: NamedRun) -> list[str]:
-    """Return the names of the classes that a run knows."""
-    labels = run.meta.get("labels")
-    return [str(label) for label in labels] if isinstance(labels, list) else []  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
 
 
 def check_teacher(run: NamedRun) -> None:
@@ -32,8 +23,7 @@ def check_teacher(run: NamedRun) -> None:
     Raises:
         ConfigError: one sentence that says why.
     """
-    if run.status not in ("finished", "stopped"):
-        raise ConfigError(f"teacher {run.id}: is {run.status}; let it finish, or give another run")
+    check_ended(run)
     if run.task in GENERATIVE:
         raise ConfigError(
             f"teacher {run.id}: writes texts, and this recycles classifiers; give runs that classify, or runs that all "
@@ -41,16 +31,16 @@ def check_teacher(run: NamedRun) -> None:
         )
     if not run.classifies:
         raise ConfigError(f"teacher {run.id}: learned {run.task or 'an unknown task'}; give a run that classifies")
-    if len(classes_of(run)) < 2:
-        raise ConfigError(f"teacher {run.id}: knows {len(classes_of(run))} class; give a run with two classes or more")
+    if len(run.classes) < 2:
+        raise ConfigError(f"teacher {run.id}: knows {len(run.classes)} class; give a run with two classes or more")
 
 
 def about_classes(run: NamedRun) -> str:
     """Return how many classes a run knows, in words."""
-    return f"{len(classes_of(run))} classes"
+    return f"{len(run.classes)} classes"
 
 
-class RecycleSettings(KindSettings):
+class RecycleSettings(SourcedSettings):
     """Which runs teach, how many inputs are made of them, and which episodes the meta-LoRA learns from."""
 
     kind: ClassVar[str] = "recycle"
@@ -151,56 +141,17 @@ class RecycleSettings(KindSettings):
         """Refuse teachers that are not there, have one class or other models, and too few classes together."""
         runs = self.runs(runs_dir)
         check_one_base(runs)
-        classes = sum(len(classes_of(run)) for run in runs)
+        classes = sum(len(run.classes) for run in runs)
         if classes < self.ways:
             raise ConfigError(
                 f"ways {self.ways}: the teachers have {classes} classes together; give fewer ways or more teachers"
             )
 
-    def model_and_data(self, runs_dir: Path) -> tuple[str, str]:
-        """Return the base model of the teachers, and what they learned from."""
-        return base_and_data(self.runs(runs_dir))
-
     def steps(self, runs_dir: Path) -> int:
         """Return the iterations of all inversions, and the episodes after them, those of the control too."""
-        parts = sum(-(-max(1, len(classes_of(run))) // CLASSES_AT_ONCE) for run in self.runs(runs_dir))
+        parts = sum(-(-max(1, len(run.classes)) // CLASSES_AT_ONCE) for run in self.runs(runs_dir))
         return parts * self.iterations + self.episodes * (2 if self.noise else 1)
 
     def title(self) -> str:
         """Return the display name, or a description when none was given."""
         return self.name or f"Meta-LoRA of {len(set(self.teachers))} runs, seed {self.seed}"
-
-
-def base_of(run: NamedRun) -> str:
-    """Return the name of the model that a run adapts."""
-    return text(section(run.config, "model").get("name")) or text(run.meta.get("model")) or ""
-
-
-def base_and_data(runs: Sequence[NamedRun]) -> tuple[str, str]:
-    """Return the base model of some runs, and what they learned from, by name."""
-    sources = dict.fromkeys(os.path.basename(text(run.meta.get("data")) or "") for run in runs)
-    return base_of(runs[0]), ", ".join(filter(None, sources))[:200]
-
-
-def blocks_of(run: NamedRun) -> str:
-    """Return what a run adapts: the name of its model, and how many of its blocks where not all."""
-    try:
-        blocks = parse_blocks(section(run.config, "model").get("layers"))
-    except ConfigError:  # of a config that somebody wrote
-        blocks = None
-    return base_of(run) if blocks is None else f"{in_words(blocks)} of {base_of(run)}"
-
-
-def check_one_base(runs: Sequence[NamedRun]) -> None:
-    """Refuse teachers that adapt different models, or different blocks of one.
-
-    Raises:
-        ConfigError: one sentence that names two of them.
-    """
-    models = {blocks_of(run): run for run in runs}
-    if len(models) > 1:
-        one, other = list(models)[:2]
-        raise ConfigError(
-            f"teacher {models[other].id}: adapts {other}, and {models[one].id} adapts {one}; give teachers of one "
-            "base model"
-        )

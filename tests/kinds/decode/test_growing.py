@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from dynlora.kinds.decode import result as growing_decodes
 from dynlora.kinds.decode.kind import DecodeKind
-from dynlora.kinds.decode.result import GrowingDecodes, read_decode
+from dynlora.kinds.decode.result import follow_decode, read_decode
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import Event
 from dynlora.store.writer import RunWriter
@@ -63,33 +62,23 @@ def test_a_second_look_reads_only_what_is_new(rows: list[int], tmp_path: Path) -
 def test_what_a_resume_deleted_is_gone_and_a_later_solution_of_a_problem_counts(
     rows: list[int], tmp_path: Path
 ) -> None:
-    folder, growing = written_decode(tmp_path, state=None), GrowingDecodes()
-    assert len(growing.read(folder).solutions) == 20
+    folder = written_decode(tmp_path, state=None)
+    assert len(follow_decode(folder).solutions) == 20
     with continued(folder, 10) as writer:
-        assert len(growing.read(folder).solutions) == 10
+        assert len(follow_decode(folder).solutions) == 10
         solve(writer, 11, "threshold=0.5", 0, answer="later")
-        again = growing.read(folder)
+        again = follow_decode(folder)
         assert rows == [20, 10, 1]
         assert again.solved["threshold=0.5"][0].answer == "later"
         assert again == read_decode(folder)
 
 
 def test_a_decode_that_began_anew_is_read_anew(tmp_path: Path) -> None:
-    folder, growing = written_decode(tmp_path, state=None), GrowingDecodes()
-    growing.read(folder)
+    folder = written_decode(tmp_path, state=None)
+    follow_decode(folder)
     with RunWriter.open(folder, resume_from=None) as writer:
         writer.commit()
-        assert growing.read(folder).solutions == ()
-
-
-def test_those_that_nobody_looks_at_are_forgotten(
-    rows: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(growing_decodes, "MOST_KEPT", 2)
-    folders, growing = [written_decode(tmp_path, state=None) for _ in range(3)], GrowingDecodes()
-    for folder in (*folders, folders[2], folders[0]):
-        growing.read(folder)
-    assert rows == [20, 20, 20, 0, 20]
+        assert follow_decode(folder).solutions == ()
 
 
 def test_solutions_are_in_the_order_of_the_problems(tmp_path: Path) -> None:
@@ -97,6 +86,6 @@ def test_solutions_are_in_the_order_of_the_problems(tmp_path: Path) -> None:
     with RunWriter.open(folder, resume_from=None) as writer:
         for step, problem in enumerate((2, 0, 1), 1):
             solve(writer, step, "draft", problem)
-        decode = GrowingDecodes().read(folder)
+        decode = follow_decode(folder)
     assert [one.problem for one in decode.solved["draft"]] == [0, 1, 2]
     assert list(decode.solved) == ["draft"]

@@ -19,8 +19,7 @@ from transformers import AutoModelForCausalLM
 from dynlora import open_run
 from dynlora.errors import ConfigError
 from dynlora.jobs import kinds as jobs
-from dynlora.kinds.distil import result as distil_result
-from dynlora.kinds.distil.result import read_distil
+from dynlora.kinds.distil.result import Distil
 from dynlora.kinds.distil.settings import NOT_RECYCLE, DistilSettings, settings_of_teachers
 from dynlora.kinds.distil.work.run import resume
 from dynlora.kinds.distil.work.steps import Distilling
@@ -63,7 +62,7 @@ def test_the_record_says_what_it_is_and_what_it_is_made_of(finished: Path, write
         ("text_tokens", "held_out"): 3,
         ("text_tokens", "samples"): 6,
     }
-    record = read_distil(finished)
+    record = Distil.read(finished)
     assert [(one.stage, one.teacher, one.texts, one.wanted) for one in record.written] == [
         *(("samples", teacher, 20, 20) for teacher in range(3)),
         *(("held_out", teacher, 10, 10) for teacher in range(3)),
@@ -90,9 +89,7 @@ def test_every_teacher_is_measured_beside_base_average_and_student(finished: Pat
     gap = results["kl_against_base"]["student"]["all"]
     assert gap["mean"] == pytest.approx(results["kl"]["student"]["all"]["mean"] - results["kl"]["base"]["all"]["mean"])
     assert gap["low"] <= gap["mean"] <= gap["high"] < 0, "a planted signal is distilled"
-    assert distil_result.headline(read_distil(finished)).startswith(
-        "The student is nearer to its teachers than the base model"
-    )
+    assert Distil.read(finished).headline().startswith("The student is nearer to its teachers than the base model")
 
 
 def test_data_that_is_gone_leaves_out_the_losses_alone(decoder: Path, tmp_path: Path) -> None:
@@ -203,6 +200,6 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(
     result = command(writers, "recycle", writer_ids[0], "--tokens", "500", "--estimate")
     assert (result.exit_code, "tokens 500: the teachers read at most 255 after the start" in result.output) == (2, True)
     elsewhere = train_writer(tmp_path / "runs", save_tiny_lm(tmp_path / "gpt2", "gpt2"), SAID[0], 5)
-    with pytest.raises(ConfigError, match="give teachers of one base model"):
+    with pytest.raises(ConfigError, match="give runs of one base model"):
         work(settings_of([*writer_ids, str(elsewhere)]), writers)
     assert sorted(path.name for path in writers.iterdir()) == before, "no folder is left"

@@ -120,10 +120,10 @@ def test_the_student_at_the_start_is_the_base_and_shares_its_memory(materials: M
 
 def test_a_student_of_different_data_writes_plain_texts(materials: Materials) -> None:
     one, other, _ = materials.models
-    assert common_task([one, other]) == one.task
+    assert common_task([one.task, other.task]) == one.task
     chat = replace(other, task=replace(cast(CausalLM, other.task), reads="messages"))
-    assert common_task([chat]).settings()["reads"] == "messages"
-    assert common_task([chat, one]).settings()["reads"] == "text"
+    assert common_task([chat.task]).settings()["reads"] == "messages"
+    assert common_task([chat.task, one.task]).settings()["reads"] == "text"
 
 
 def test_every_text_is_seen_once_before_any_is_seen_again(materials: Materials) -> None:

@@ -17,7 +17,7 @@ from dynlora.errors import ConfigError
 from dynlora.inference.session import evaluate_run, load_run
 from dynlora.jobs import launch
 from dynlora.kinds.merge.kind import MergeKind
-from dynlora.kinds.merge.result import read_merge
+from dynlora.kinds.merge.result import Merge
 from dynlora.kinds.merge.settings import MergeSettings
 from dynlora.kinds.merge.work.run import Merging, resume
 from dynlora.kinds.run_kind import kind_of_run
@@ -52,13 +52,13 @@ def classified(taught: Path, teacher_ids: list[str]) -> Path:
 
 
 def test_the_record_says_what_it_is_made_of(finished: Path, writer_ids: list[str]) -> None:
-    meta, result = meta_of(finished), read_merge(finished)
+    meta, result = meta_of(finished), Merge.read(finished)
     assert (meta["kind"], meta["strategy"], meta["task"]) == ("merge", "merge_stack", "causal_lm")
     assert [source.run for source in result.sources] == writer_ids
     assert [source.rank for source in result.sources] == [2, 3, 4]
     assert result.weights == (pytest.approx(1 / 3),) * 3
     modules = len(result.ranks)
-    assert result.stages == (("modules", modules), ("test", modules + 3))
+    assert [(stage.name, stage.last) for stage in result.stages] == [("modules", modules), ("test", modules + 3)]
     assert open_run(finished).status == "finished"
     parameters = [source["parameters"] for source in meta["merge"]["sources"]]
     assert result.budget == max(parameters), "the usual budget is that of the largest adapter"
@@ -91,7 +91,7 @@ def test_one_adapter_twice_with_the_whole_budget_is_that_adapter(
     copy = tmp_path / "twin"
     shutil.copytree(writers / writer_ids[0], copy)
     folder = merged(writers, [writer_ids[0], str(copy)], rows=6)
-    result = read_merge(folder)
+    result = Merge.read(folder)
     assert {row.merge for row in result.ranks} == {2}
     for row in result.against_own:
         assert row.mean == pytest.approx(0, abs=1e-5)
@@ -117,8 +117,8 @@ def test_the_whole_stack_is_the_weighted_sum_of_the_updates(taught: Path, teache
 
 @pytest.mark.parametrize("stage", ["modules", "test"])
 def test_killed_anywhere_and_resumed_is_bit_equal(stage: str, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = {"modules": 5, "test": len(read_merge(finished).ranks) + 1}[stage]
-    check_killed(finished, Merging, step, monkeypatch, read_merge)
+    step = {"modules": 5, "test": len(Merge.read(finished).ranks) + 1}[stage]
+    check_killed(finished, Merging, step, monkeypatch, Merge.read)
 
 
 def test_the_command_merges_and_prints_the_conclusion(writers: Path, writer_ids: list[str]) -> None:
@@ -182,7 +182,7 @@ def test_a_merge_of_runs_that_write_is_exported_for_peft(
 def test_a_merge_of_classifiers_is_exported_without_a_head(
     classified: Path, taught: Path, backbone: Path, tmp_path: Path
 ) -> None:
-    result = read_merge(classified)
+    result = Merge.read(classified)
     assert result.head == "own"
     assert any("heads of the sources differ" in note for note in result.notes)
     assert {row.source for row in result.loss} == {source.run for source in result.sources}
@@ -219,7 +219,7 @@ def test_equal_heads_stay_with_the_merge(taught: Path, teacher_ids: list[str], t
     copy = tmp_path / "twin"
     shutil.copytree(taught / teacher_ids[0], copy)
     folder = merged(taught, [teacher_ids[0], str(copy)], rows=4)
-    assert read_merge(folder).head == "equal"
+    assert Merge.read(folder).head == "equal"
     one, other = (load_run(path).answers(["film great"])[0] for path in (folder, copy))
     assert one["prediction"] == other["prediction"]
     assert MergeKind().has_model(folder)

@@ -22,8 +22,9 @@ from dynlora.jobs import kinds as jobs
 from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.kinds.recycle.work.few_shot import load_meta
 from dynlora.kinds.recycle.work.materials import Materials
-from dynlora.kinds.recycle.work.run import AveragedTeachers, texts_of_file
+from dynlora.kinds.recycle.work.run import averaged_features, texts_of_file
 from dynlora.kinds.recycle.work.token_space import pooled
+from dynlora.kinds.sources import AveragedSources
 from tests.kinds.recycle.conftest import TASKS, train_teacher
 from tests.kinds.recycle.test_run import settings_of
 from tests.tiny import write_csv
@@ -254,7 +255,7 @@ def test_the_average_counts_a_teacher_that_left_a_module_as_it_was(
     """Weights of each teacher, its base where it adapts nothing, are averaged by hand."""
     part = train_teacher(tmp_path / "runs", backbone, TASKS[2], 9, targets=["query", "value"])
     materials = Materials.load(settings_of([teacher_ids[0], str(part)]), taught)
-    averaged, weights = AveragedTeachers(), []
+    averaged, weights = AveragedSources(), []
     for index in range(2):
         model = materials.teacher(index)
         averaged.add(model)
@@ -265,7 +266,7 @@ def test_the_average_counts_a_teacher_that_left_a_module_as_it_was(
         materials.meta, "text_features", lambda texts: {name: of.weight.clone() for name, of in layers.items()}
     )
     before = {name: of.weight.clone() for name, of in layers.items()}
-    features: Any = averaged.features(materials.meta, [])
+    features: Any = averaged_features(averaged, materials.meta, [])
     assert any("intermediate" in name for name in features), "a module that one teacher alone adapts"
     for name, weight in features.items():
         mean = (weights[0][f"{name}.weight"] + weights[1][f"{name}.weight"]) / 2

@@ -14,7 +14,7 @@ from dynlora.kinds.recycle.panels import words
 from dynlora.kinds.recycle.panels.accuracy import FewShotAccuracy, FewShotResult
 from dynlora.kinds.recycle.panels.agreement import Agreement
 from dynlora.kinds.recycle.panels.episodes import Episodes
-from dynlora.kinds.recycle.result import read_recycle
+from dynlora.kinds.recycle.result import Recycle
 from dynlora.store import queries
 from dynlora.viz import few_shot
 from dynlora.viz.kit import theme
@@ -25,11 +25,11 @@ RESULTS_FOLDER = Path(__file__).parents[3] / "benchmarks" / "results"
 
 
 def test_the_conclusion_names_the_gain_over_the_base_model_with_its_interval(tmp_path: Path) -> None:
-    recycle = read_recycle(written_recycle(tmp_path))
-    assert result.headline(recycle) == (
+    recycle = Recycle.read(written_recycle(tmp_path))
+    assert recycle.headline() == (
         "The meta-LoRA beats the base model at 1 example per class: +5.0 points (95 % CI +4.0 to +6.0)."
     )
-    assert result.basis(recycle) == (
+    assert recycle.basis() == (
         "Paired over 200 episodes of 6 classes, 3 at a time. The test is a file that was given, not compared with the "
         "teachers' data."
     )
@@ -41,23 +41,23 @@ def test_the_conclusion_names_the_gain_over_the_base_model_with_its_interval(tmp
 )
 def test_no_gain_is_said_with_what_to_use_instead(gap: float, message: str, tmp_path: Path) -> None:
     results = {**RESULTS, "against_base": {"meta": {"5": interval(gap)}}}
-    recycle = read_recycle(written_recycle(tmp_path, recycle_results=results))
-    assert message in result.headline(recycle)
-    assert result.headline(recycle).endswith("Use the base model.")
+    recycle = Recycle.read(written_recycle(tmp_path, recycle_results=results))
+    assert message in recycle.headline()
+    assert recycle.headline().endswith("Use the base model.")
 
 
 def test_a_simpler_way_that_is_better_is_named_first(tmp_path: Path) -> None:
     accuracy = {**RESULTS["accuracy"], "averaged": {"1": interval(0.9)}}
-    recycle = read_recycle(written_recycle(tmp_path, recycle_results={**RESULTS, "accuracy": accuracy}))
-    assert result.basis(recycle).startswith(
+    recycle = Recycle.read(written_recycle(tmp_path, recycle_results={**RESULTS, "accuracy": accuracy}))
+    assert recycle.basis().startswith(
         "Average of the adapters is better at 1 example per class: 90.0 % against 75.0 %."
     )
 
 
 def test_each_number_of_examples_has_its_own_gain(tmp_path: Path) -> None:
     gains = {"meta": {"5": interval(0.018), "1": interval(0.025)}}
-    recycle = read_recycle(written_recycle(tmp_path, recycle_results={**RESULTS, "against_base": gains}))
-    assert result.headline(recycle) == (
+    recycle = Recycle.read(written_recycle(tmp_path, recycle_results={**RESULTS, "against_base": gains}))
+    assert recycle.headline() == (
         "The meta-LoRA beats the base model at 1 example per class: +2.5 points (95 % CI +1.5 to +3.5); "
         "at 5: +1.8 points (95 % CI +0.8 to +2.8)."
     )
@@ -65,8 +65,8 @@ def test_each_number_of_examples_has_its_own_gain(tmp_path: Path) -> None:
 
 def test_a_loss_at_another_number_of_examples_is_not_left_out(tmp_path: Path) -> None:
     gains = {"meta": {"1": interval(0.05), "5": interval(-0.02)}}
-    recycle = read_recycle(written_recycle(tmp_path, recycle_results={**RESULTS, "against_base": gains}))
-    assert result.headline(recycle).endswith(
+    recycle = Recycle.read(written_recycle(tmp_path, recycle_results={**RESULTS, "against_base": gains}))
+    assert recycle.headline().endswith(
         "It is worse at 5 examples per class: \u22122.0 points (95 % CI \u22123.0 to \u22121.0)."
     )
 
@@ -78,21 +78,21 @@ def averaged(*means: float, **more: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_way_that_is_always_better_is_in_the_headline(tmp_path: Path) -> None:
-    recycle = read_recycle(written_recycle(tmp_path, recycle_results=averaged(0.9, 0.95)))
-    assert result.headline(recycle).endswith(
+    recycle = Recycle.read(written_recycle(tmp_path, recycle_results=averaged(0.9, 0.95)))
+    assert recycle.headline().endswith(
         "(95 % CI +4.0 to +6.0). Averaging the adapters, without training, is better at 1 example per class: "
         "90.0 % against 75.0 %; at 5: 95.0 % against 80.0 %."
     )
-    assert result.basis(recycle).startswith("Paired over"), "it is not said twice"
+    assert recycle.basis().startswith("Paired over"), "it is not said twice"
 
 
 def test_a_gain_over_the_average_is_in_the_headline_and_a_loss_names_the_average(tmp_path: Path) -> None:
     gaps = {"meta": {"1": interval(0.018), "5": interval(-0.02)}}
-    recycle = read_recycle(written_recycle(tmp_path, recycle_results=averaged(0.73, 0.8, against_averaged=gaps)))
-    assert result.headline(recycle).endswith(
+    recycle = Recycle.read(written_recycle(tmp_path, recycle_results=averaged(0.73, 0.8, against_averaged=gaps)))
+    assert recycle.headline().endswith(
         "It beats the average of the adapters too, at 1 example per class: +1.8 points (95 % CI +0.8 to +2.8)."
     )
-    assert result.basis(recycle).startswith("Average of the adapters is better at 5 examples per class:")
+    assert recycle.basis().startswith("Average of the adapters is better at 5 examples per class:")
 
 
 def test_the_evidence_on_the_page_is_what_was_recorded() -> None:
@@ -112,36 +112,36 @@ def test_the_evidence_on_the_page_is_what_was_recorded() -> None:
 
 def test_the_base_model_is_not_advised_where_averaging_is_always_better(tmp_path: Path) -> None:
     results = averaged(0.9, 0.95, against_base={"meta": {"5": interval(-0.2)}})
-    headline = result.headline(read_recycle(written_recycle(tmp_path, recycle_results=results)))
+    headline = Recycle.read(written_recycle(tmp_path, recycle_results=results)).headline()
     assert "Averaging the adapters, without training, is better" in headline
     assert "Use the base model" not in headline
 
 
 def test_a_way_that_is_better_at_more_examples_only_is_named(tmp_path: Path) -> None:
-    recycle = read_recycle(written_recycle(tmp_path, recycle_results=averaged(0.75, 0.95)))
-    assert "Averaging" not in result.headline(recycle)
-    assert result.basis(recycle).startswith(
+    recycle = Recycle.read(written_recycle(tmp_path, recycle_results=averaged(0.75, 0.95)))
+    assert "Averaging" not in recycle.headline()
+    assert recycle.basis().startswith(
         "Average of the adapters is better at 5 examples per class: 95.0 % against 80.0 %. Paired over"
     )
 
 
 def test_while_it_works_the_stage_and_the_estimate_are_said(tmp_path: Path) -> None:
-    recycle = read_recycle(written_recycle(tmp_path, state=None, until=2))
-    assert result.headline(recycle) == "Not tested yet."
-    assert result.progress(recycle, 2) == "Now making synthetic inputs; estimated before the start: 2 min."
-    assert result.progress(recycle, 6).startswith("Now learning from episodes")
+    recycle = Recycle.read(written_recycle(tmp_path, state=None, until=2))
+    assert recycle.headline() == "Not tested yet."
+    assert recycle.progress(2) == "Now making synthetic inputs; estimated before the start: 2 min."
+    assert recycle.progress(6).startswith("Now learning from episodes")
 
 
 def test_classes_that_their_teacher_does_not_see_are_named(tmp_path: Path) -> None:
     folder = written_recycle(tmp_path)
-    frame = result.agreement_frame(read_recycle(folder), folder)
+    frame = result.agreement_frame(Recycle.read(folder), folder)
     assert frame["class"].tolist() == ["happy", "bad", "good", "angry"]
     assert frame["agreement"].tolist() == [0.5, 1.0, 1.0, 1.0]
     assert Agreement().caption(frame).startswith("1 of 4 classes is below 95 %: happy. Its inputs")
 
 
 def test_methods_are_shown_in_order_with_their_intervals(tmp_path: Path) -> None:
-    frame = result.accuracy_frame(read_recycle(written_recycle(tmp_path)).accuracy)
+    frame = result.accuracy_frame(Recycle.read(written_recycle(tmp_path)).accuracy)
     assert frame["name"].tolist()[:3] == ["Meta-LoRA", "Base model", "Meta-LoRA on noise (control)"]
     assert "Highest: 1-shot Meta-LoRA with 75.0 %" in FewShotAccuracy().caption(FewShotResult(frame, frame.iloc[:0]))
     drawn = FewShotAccuracy().figure(FewShotResult(frame, frame.iloc[:0]), theme.LIGHT)
@@ -151,7 +151,7 @@ def test_methods_are_shown_in_order_with_their_intervals(tmp_path: Path) -> None
 @pytest.mark.parametrize("count", [1, 2, 10, 12])
 def test_any_number_of_shots_has_panels(count: int, tmp_path: Path) -> None:
     many = {str(shots): interval(0.5) for shots in range(1, count + 1)}
-    recycle = read_recycle(written_recycle(tmp_path, recycle_results={**RESULTS, "accuracy": {"meta": many}}))
+    recycle = Recycle.read(written_recycle(tmp_path, recycle_results={**RESULTS, "accuracy": {"meta": many}}))
     frame = result.accuracy_frame(recycle.accuracy)
     assert len(traces_of(FewShotAccuracy().figure(FewShotResult(frame, frame.iloc[:0]), theme.LIGHT))) == count
 
@@ -166,7 +166,7 @@ def test_episodes_have_a_band_within_what_can_be(tmp_path: Path) -> None:
 
 
 def test_words_are_escaped(tmp_path: Path) -> None:
-    recycle = read_recycle(written_recycle(tmp_path))
+    recycle = Recycle.read(written_recycle(tmp_path))
     drawn = words.words_html(recycle.inverted[0], theme.LIGHT)
     assert "&lt;b&gt;film" in drawn
     assert "<b>" not in drawn
@@ -174,13 +174,13 @@ def test_words_are_escaped(tmp_path: Path) -> None:
 
 def test_a_value_of_another_kind_counts_as_none(tmp_path: Path) -> None:
     odd = {"accuracy": {"meta": {"one": interval(1.0), "1": {"mean": "high"}}, "base": 3}, "test": [1], "methods": 7}
-    recycle = read_recycle(
+    recycle = Recycle.read(
         written_recycle(
             tmp_path, recycle={"teachers": [3, {"classes": "x"}]}, recycle_results=odd, prototypes=[{"x": None, "y": 1}]
         )
     )
     assert (recycle.accuracy, recycle.places, dict(recycle.tested)) == ((), (), {})
-    assert [teacher.classes for teacher in recycle.teachers] == [(), ()]
+    assert [teacher.classes for teacher in recycle.sources] == [(), ()]
 
 
 def test_pasted_examples_are_label_colon_text() -> None:

@@ -15,9 +15,10 @@ from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
 from dynlora.errors import ConfigError, CorruptRunError
 from dynlora.jobs import kinds as jobs
 from dynlora.kinds.recycle.settings import RecycleSettings
-from dynlora.kinds.recycle.work.materials import Inversion, teachers_of
+from dynlora.kinds.recycle.work.materials import Inversion
 from dynlora.kinds.recycle.work.run import held_out_texts, resume
 from dynlora.kinds.recycle.work.steps import Recycling
+from dynlora.kinds.sources import sources_of
 from dynlora.store.summary import COPIED_NAME, Copied
 from dynlora.store.writer import RunWriter
 from tests.kinds.recycle.conftest import TASKS, train_teacher
@@ -166,10 +167,10 @@ def test_teachers_that_cannot_teach_are_refused_in_one_sentence(
 ) -> None:
     before = sorted(path.name for path in taught.iterdir())
     other = train_teacher(tmp_path / "runs", save_tiny("distilbert", tmp_path / "other"), TASKS[0], 7)
-    with pytest.raises(ConfigError, match="give teachers of one base model"):
+    with pytest.raises(ConfigError, match="give runs of one base model"):
         work(settings_of([*teacher_ids, str(other)]), taught)
     short = train_teacher(tmp_path / "runs", backbone, TASKS[0], 8, layers=1)
-    with pytest.raises(ConfigError, match="adapts the first block of .*give teachers of one base model"):
+    with pytest.raises(ConfigError, match="adapts the first block of .*give runs of one base model"):
         work(settings_of([*teacher_ids, str(short)]), taught)
     with pytest.raises(ConfigError, match="ways 9: the teachers have 7 classes"):
         work(settings_of(teacher_ids, ways=9), taught)
@@ -180,7 +181,7 @@ def test_teachers_that_cannot_teach_are_refused_in_one_sentence(
 
 def test_a_text_of_two_teachers_counts_once(taught: Path, teacher_ids: list[str]) -> None:
     settings = settings_of(teacher_ids)
-    teachers = teachers_of(settings.runs(taught))
+    teachers = sources_of(settings.runs(taught))
     once, _ = held_out_texts(teachers)
     twice, notes = held_out_texts([*teachers, *teachers])
     assert once.texts == twice.texts

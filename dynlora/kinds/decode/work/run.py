@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from dynlora import assets
@@ -37,6 +36,7 @@ from dynlora.kinds.decode.work.rewards import BY_NAME, ClassifierReward, OwnRewa
 from dynlora.kinds.decode.work.solve import DRAFT, TARGET, Cast, Limits, Point, payload, solve
 from dynlora.kinds.decode.work.writer import Role, StepEnd
 from dynlora.kinds.named_runs import ADAPTERS, NamedRun
+from dynlora.kinds.sources import share_weights
 from dynlora.store.meta import section, table, text, whole
 from dynlora.store.reader import RunReader
 from dynlora.store.writer import RunWriter
@@ -113,35 +113,6 @@ def same_tokenizer(one: AdaptedModel, other: AdaptedModel) -> bool:
 def _written_down(tokenizer: Any) -> Any:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     return backend.to_str() if backend is not None else (type(tokenizer), tokenizer.get_vocab())
-
-
-@torch.no_grad()
-def share_weights(models: Sequence[nn.Module]) -> int:
-    """Let frozen tensors of models that are equal, by name and value, be one tensor in memory; return the bytes saved.
-
-    Adapters and trained heads stay each model's own. A model of some blocks shares those, whatever their numbers are.
-    """
-    known: dict[str, list[nn.Parameter]] = {}
-    saved, seen = 0, set[int]()
-    for model in models:
-        for name, tensor in model.named_parameters():
-            if tensor.requires_grad or id(tensor) in seen or "lora_" in name:
-                continue
-            seen.add(id(tensor))
-            others = known.setdefault(re.sub(r"\.\d+\.", ".*.", name.replace(".base_layer", "")), [])
-            twin = next((other for other in others if _equal(other, tensor)), None)
-            if twin is None:
-                others.append(tensor)
-            elif twin.data_ptr() != tensor.data_ptr():
-                saved += tensor.numel() * tensor.element_size()
-                tensor.data = twin.data
-    return saved
-
-
-def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return False
-    return torch.equal(one[:1], other[:1]) and torch.equal(one, other)  # most blocks differ at once
 
 
 LINE, BLANK_LINE = "\n", "\n\n"

@@ -10,7 +10,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.kinds.distil import result as distil_result
-from dynlora.kinds.distil.result import Distil, PerToken
+from dynlora.kinds.distil.result import Distil
+from dynlora.kinds.recorded import Interval
 from dynlora.viz.kit.charts import model_intervals
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.theme import Palette
@@ -27,7 +28,7 @@ class ComparedPanel(Panel[distil_result.Compared]):
     axis: ClassVar[str]
 
     @abstractmethod
-    def rows(self, result: Distil) -> tuple[Sequence[PerToken], Sequence[PerToken]]:
+    def rows(self, result: Distil) -> tuple[Sequence[Interval], Sequence[Interval]]:
         """Return the numbers, and their paired differences from the base model's."""
 
     def data(self, view: RunView) -> distil_result.Compared | None:
@@ -56,7 +57,7 @@ class Divergence(ComparedPanel):
     about = "Texts that teachers wrote for the test alone"
     axis = "KL in nats per token"
 
-    def rows(self, result: Distil) -> tuple[Sequence[PerToken], Sequence[PerToken]]:
+    def rows(self, result: Distil) -> tuple[Sequence[Interval], Sequence[Interval]]:
         """Return the divergences and their differences."""
         return result.kl, result.kl_against_base
 
@@ -77,7 +78,7 @@ class HeldOutLoss(ComparedPanel):
     about = "Held-out examples of each teacher's own data"
     axis = "Loss in nats per token"
 
-    def rows(self, result: Distil) -> tuple[Sequence[PerToken], Sequence[PerToken]]:
+    def rows(self, result: Distil) -> tuple[Sequence[Interval], Sequence[Interval]]:
         """Return the losses and their differences."""
         return result.loss, result.loss_against_base
 

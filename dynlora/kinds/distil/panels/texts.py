@@ -32,7 +32,7 @@ class Texts(Panel[TeacherTexts]):
 
     def choice(self, view: RunView) -> Choice | None:
         """Return the teachers that have written."""
-        names = short_names(list(distil_result.teacher_names(view.result).values()), 80)
+        names = short_names(list(view.result.names().values()), 80)
         options = {str(place): names[place] for place in sorted(_by_teacher(view.result))}
         return Choice("teacher", "Teacher", options, next(iter(options))) if options else None
 
@@ -70,4 +70,4 @@ class Texts(Panel[TeacherTexts]):
 
 def _by_teacher(result: Distil) -> dict[int, Written]:
     """Return the texts of each teacher that has some, by its position."""
-    return {one.teacher: one for one in result.written if one.teacher < len(result.teachers) and one.samples}
+    return {one.teacher: one for one in result.written if one.teacher < len(result.sources) and one.samples}

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dynlora import assets, strategies, tasks
-from dynlora.engine.adapt import adapt, nothing
+from dynlora import strategies
 from dynlora.engine.evaluation.generate import Limits, Written, write
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.loop.adapter_state import adapter_state, load_adapter_state
@@ -21,20 +20,24 @@ from dynlora.engine.loop.hardware import autocast_context
 from dynlora.engine.model.base_model import BaseModel, load_base
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError
-from dynlora.inference.export import write_adapter
 from dynlora.inference.session import load_run
 from dynlora.inference.writing import total_tokens
 from dynlora.kinds.distil.settings import NOT_RECYCLE, DistilSettings
-from dynlora.kinds.recycle.work.materials import Teacher, base_folder, copied_state, teachers_of
-from dynlora.kinds.recycle.work.steps import LoraTraining
-from dynlora.kinds.recycle.work.token_space import around
-from dynlora.kinds.run_kind import kind_of_run
-from dynlora.peft_adapter.forms import form_of
-from dynlora.peft_adapter.serving_text import load_block
+from dynlora.kinds.sources import (
+    LoraTraining,
+    Source,
+    add_lora,
+    around,
+    base_folder,
+    common_task,
+    copied_state,
+    export_made,
+    share_weights,
+    sources_of,
+)
 from dynlora.tasks import Task
 from dynlora.tasks.token_loss import token_divergence
 from dynlora.tasks.token_rows import IGNORED, end_token
-from dynlora.training.folder_work import staged
 
 
 @dataclass(frozen=True)
@@ -229,56 +232,16 @@ def divergence(
     return token_divergence(teacher_logits, student_logits, labels)  # pyright: ignore[reportArgumentType] - of a task that writes
 
 
-CARD = """# {name}
-
-The student of {teachers} adapters of `{base}`. {what}
-
-{load}
-"""
-
-WRITE = """
-tokenizer = AutoTokenizer.from_pretrained("{folder}")
-batch = tokenizer("a text", return_tensors="pt")
-print(tokenizer.decode(model.generate(**batch, max_new_tokens=64)[0]))"""
-
-LOAD = {
-    "peft": "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-    'model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "{folder}").eval()' + WRITE,
-    "merged": "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-    'model = AutoModelForCausalLM.from_pretrained("{folder}").eval()' + WRITE,
-}
-"""Lines that load each format."""
-
-
 def export_student(folder: Path, out: Path, format: str = "peft") -> dict[str, Any]:
-    """Write the student of a distillation; nothing is left at `out` unless all could be written.
-
-    Args:
-        folder: of the run.
-        out: a new or empty folder, or a new file that ends in .zip.
-        format: name of a form, see `peft_adapter.forms`.
+    """Write the student of a distillation, see `sources.export_made`.
 
     Raises:
         ConfigError: when the form is unknown, the run kept no student, or `out` is taken.
         StorageError: when `out` cannot be written.
     """
-    form = form_of(format)
-    settings, config, model = DistilSettings.of_run(folder), kind_of_run(folder).model_config(folder), load_run(folder)
-    parameters = model.adapters.adapter_parameter_count()["active"]
-    base = assets.shared_model_name(config.model.name)
-    with staged(out) as staging:
-        write_adapter(staging, config, model, form, settings.title())
-        python = {format: lines.format(base=base, folder=out.stem) for format, lines in LOAD.items()}
-        card = CARD.format(
-            name=settings.title(),
-            teachers=len(set(settings.teachers)),
-            base=base,
-            what=NOT_RECYCLE,
-            load=load_block(form, python, base, out.stem),
-        )
-        (staging / "README.md").write_text(card, "utf-8")
-    written = {"folder": str(out), "format": form.format, "form": form.name}
-    return {**written, "parameters": parameters, "method": settings.method}
+    settings = DistilSettings.of_run(folder)
+    about = f"The student of {len(set(settings.teachers))} adapters of `{{base}}`. {NOT_RECYCLE}"
+    return export_made(settings, DistilSettings.stored_config(folder), load_run(folder), out, format, about)
 
 
 @dataclass
@@ -299,7 +262,7 @@ class Materials:
     """
 
     settings: DistilSettings
-    teachers: list[Teacher]
+    teachers: list[Source]
     models: list[AdaptedModel]
     student: AdaptedModel
     folder: Path
@@ -321,16 +284,15 @@ class Materials:
         """
         settings.check(runs_dir)
         runs = settings.runs(runs_dir)
-        teachers = teachers_of(runs)
+        teachers = sources_of(runs)
         models: list[AdaptedModel] = []
         for teacher in teachers:
             model = teacher.load()
-            if models:
-                share_frozen(model.base.model, models[0].base.model)
             models.append(model)
+            share_weights([models[0].base.model, model.base.model])
         folder = base_folder(runs)
-        student = new_student(settings, folder, teachers, common_task(models))
-        share_frozen(student.base.model, models[0].base.model)
+        student = new_student(settings, folder, teachers, common_task([model.task for model in models]))
+        share_weights([models[0].base.model, student.base.model])
         return cls(settings, teachers, models, student, folder)
 
     @property
@@ -352,29 +314,15 @@ class Materials:
         load_adapter_state(self.student.adapters, self.fresh)
 
 
-def common_task(models: Sequence[AdaptedModel]) -> Task:
-    """Return the teachers' task, with its defaults (plain texts) where their data is of different kinds."""
-    first = models[0].task
-    return first if all(model.task == first for model in models) else tasks.build(first.name)
-
-
-def new_student(settings: DistilSettings, folder: Path, teachers: list[Teacher], task: Task) -> AdaptedModel:
+def new_student(settings: DistilSettings, folder: Path, teachers: list[Source], task: Task) -> AdaptedModel:
     """Return the base model with a LoRA whose update is zero."""
     base = _base(folder, teachers, settings, task)
     base.model.requires_grad_(False)
-    strategy = strategies.build("lora", {})
-    adapters = adapt(
-        base,
-        strategy,
-        rank=settings.rank,
-        lora_alpha=settings.lora_alpha,
-        dropout=0.0,
-        targets=None,
-        total=settings.train_steps,
-        seed=settings.seed,
-        batches=nothing,
+    adapters = add_lora(
+        base, rank=settings.rank, lora_alpha=settings.lora_alpha, seed=settings.seed, total=settings.train_steps
     )
-    base.model.eval()
+    strategy = strategies.build("lora", {})
+    strategy.attach_task(task)
     return AdaptedModel(
         base,
         adapters,
@@ -386,7 +334,7 @@ def new_student(settings: DistilSettings, folder: Path, teachers: list[Teacher],
     )
 
 
-def _base(folder: Path, teachers: list[Teacher], settings: DistilSettings, task: Task) -> BaseModel:
+def _base(folder: Path, teachers: list[Source], settings: DistilSettings, task: Task) -> BaseModel:
     return load_base(folder, task=task, seed=settings.seed, layers=teachers[0].config.model.layers)
 
 
@@ -399,20 +347,3 @@ def check_length(model: AdaptedModel, before: int, tokens: int) -> None:
     most = total_tokens(model) - before
     if tokens > most:
         raise ConfigError(f"tokens {tokens}: the teachers read at most {most:,} after the start; lower tokens")
-
-
-def share_frozen(model: nn.Module, other: nn.Module) -> int:
-    """Let a model's frozen weights that are equal to another's be the same memory; returns how many are."""
-    known = {_plain(name): tensor for name, tensor in other.named_parameters() if not tensor.requires_grad}
-    shared = 0
-    for name, tensor in model.named_parameters():
-        same = known.get(_plain(name))
-        if same is not None and same.shape == tensor.shape and not tensor.requires_grad and torch.equal(same, tensor):
-            tensor.data = same.data
-            shared += 1
-    return shared
-
-
-def _plain(name: str) -> str:
-    """Return the name that a weight has without adapters."""
-    return name.replace(".base_layer.", ".")

@@ -14,22 +14,19 @@ import torch
 
 from dynlora import strategies
 from dynlora.analysis.stats import per_token
-from dynlora.engine.data.text_data import Rows, of_groups
+from dynlora.engine.data.text_data import Rows
 from dynlora.engine.evaluation.generate import Written
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.loop.hardware import describe_machine
 from dynlora.engine.model.adapters import Adapters
-from dynlora.engine.randomness import stream_seed
 from dynlora.errors import DynloraError
 from dynlora.kinds.distil.settings import NOT_RECYCLE, TEXTS_AT_ONCE, DistilSettings
 from dynlora.kinds.distil.work.materials import Materials, StudentTraining, Texts, divergence, written_texts
 from dynlora.kinds.distil.work.steps import Distilling
-from dynlora.kinds.recycle.work.materials import Teacher
-from dynlora.kinds.recycle.work.run import AveragedTeachers
+from dynlora.kinds.sources import AveragedSources
 from dynlora.store.rows import ModuleRow
 from dynlora.store.writer import RunWriter
 from dynlora.training.folder_work import Outcome
-from dynlora.training.inputs import read_data
 from dynlora.training.progress_stream import StopRequest
 from dynlora.training.stepwise import PROBES, fastest_s, keep_adapter, results_of, run_steps, tell_estimate
 
@@ -111,17 +108,14 @@ class DistilMetrics:
         of, rows_of = self.distilling.materials.settings, dict[int, Rows]()
         for index, teacher in enumerate(self.distilling.materials.teachers):
             try:
-                rows = _held_out(teacher)
+                rows_of[index] = teacher.sample(of.rows, of.seed, index)
             except DynloraError as error:
-                self.notes.append(f"the data of teacher {teacher.run} cannot be read ({str(error)[:200]})")
-                continue
-            order = np.random.default_rng(stream_seed(of.seed, "held-out examples", index)).permutation(len(rows))
-            rows_of[index] = rows.take(np.sort(order[: of.rows]))
+                self.notes.append(str(error))
         return rows_of
 
     def averaged(self) -> AdaptedModel | None:
         """Return the base model with the mean of the teachers' updates; None and a note where there is none."""
-        materials, averaged = self.distilling.materials, AveragedTeachers()
+        materials, averaged = self.distilling.materials, AveragedSources()
         for teacher in materials.teachers:
             try:
                 model = teacher.load()  # with weights of its own, which are merged in place
@@ -192,12 +186,6 @@ def _against(by_model: Mapping[str, PerText], other: str) -> dict[str, Any]:
     return {name: per_token(sums - theirs, counts) for name, (sums, _) in by_model.items() if name != other}
 
 
-def _held_out(teacher: Teacher) -> Rows:
-    """Return the held-out examples of what a teacher learned."""
-    data, groups = read_data(teacher.config), teacher.config.data.train_groups
-    return data.held_out if groups is None else of_groups(data.held_out, groups)
-
-
 def _said_of_texts(distilling: Distilling) -> Iterator[str]:
     """Yield a sentence for each teacher whose texts are empty or repeat an earlier one."""
     rows = distilling.described_texts()
@@ -249,12 +237,7 @@ def _describe(writer: RunWriter, distilling: Distilling) -> None:
             "method": of.method,
             "what": NOT_RECYCLE,
             "teachers": [one.described() for one in materials.teachers],
-            "samples": of.samples,
-            "held_out": of.held_out,
-            "tokens": of.tokens,
-            "train_steps": of.train_steps,
-            "batch_size": of.batch_size,
-            "rank": of.rank,
+            **of.model_dump(include={"samples", "held_out", "tokens", "train_steps", "batch_size", "rank"}),
             "start": materials.start.what,
             "start_ids": list(materials.start.ids),
             "model": materials.folder.name,

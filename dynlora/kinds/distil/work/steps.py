@@ -11,7 +11,7 @@ from dynlora.engine.randomness import stream_seed
 from dynlora.engine.recorder import Recorder
 from dynlora.kinds.distil.settings import TEXTS_AT_ONCE
 from dynlora.kinds.distil.work.materials import Materials, StudentTraining, Texts, written_texts
-from dynlora.kinds.recycle.work.materials import copied_state
+from dynlora.kinds.sources import copied_state
 from dynlora.tasks.token_rows import end_token
 from dynlora.training.stepwise import Stepwise
 

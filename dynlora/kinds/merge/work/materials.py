@@ -7,15 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from dynlora import assets, tasks
-from dynlora.config import RunConfig
-from dynlora.config_files import read_run_config
+from dynlora import assets
 from dynlora.engine.compress.components import Components
-from dynlora.engine.data.text_data import Rows, of_groups
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates
 from dynlora.engine.given_start import GivenModule
 from dynlora.engine.loop.adapter_state import checked_state, load_adapter_state, saved_sizes
@@ -25,43 +21,19 @@ from dynlora.engine.model.adapters import Adapters, replace_module
 from dynlora.engine.model.base_model import BaseModel, head_parameters, load_base
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo, find_modules
-from dynlora.engine.randomness import stream_seed
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.inference.export import write_adapter
 from dynlora.inference.session import GATE_ROWS, load_run
 from dynlora.kinds.merge.result import OWN, head_of
-from dynlora.kinds.merge.settings import MergeSettings, stored_config
-from dynlora.kinds.named_runs import NamedRun
-from dynlora.peft_adapter.forms import form_of
-from dynlora.peft_adapter.serving_text import load_block
+from dynlora.kinds.merge.settings import MergeSettings
+from dynlora.kinds.sources import Source, common_task, export_made, sources_of
 from dynlora.tasks import Task
 from dynlora.tasks.classification import Classification
-from dynlora.training.folder_work import staged
 from dynlora.training.inputs import read_data
-
-CARD = """# {name}
-
-A merge of {sources} adapters of `{base}` by dynlora (`dynlora merge`, method {method}).{head}
-
-{load}
-"""
-
-LOAD = {
-    "peft": "from peft import PeftModel\nfrom transformers import {auto}, AutoTokenizer\n\n"
-    'model = PeftModel.from_pretrained({auto}.from_pretrained("{base}"{classes}), "{folder}").eval()\n'
-    'tokenizer = AutoTokenizer.from_pretrained("{folder}")',
-    "merged": "from transformers import {auto}, AutoTokenizer\n\n"
-    'model = {auto}.from_pretrained("{folder}").eval()\ntokenizer = AutoTokenizer.from_pretrained("{folder}")',
-}
-"""Lines that load each format."""
 
 HEADLESS = (
     "\n\nThe heads of these adapters differ, so the merge has none: it gives features, and a head is put on them."
 )
-
-AUTO = {"CAUSAL_LM": "AutoModelForCausalLM", "SEQ_CLS": "AutoModelForSequenceClassification"}
-"""Class of transformers by PEFT's type of task; `AutoModel` for features."""
 
 
 class Features(Classification):
@@ -87,7 +59,7 @@ def _without_head(folder: Path) -> AdaptedModel:
     """Return the merge on the base model without a head, whose modules have names without its prefix."""
     if find_checkpoint(folder / "adapter") is None:
         raise ConfigError(f"run {folder.name}: has no adapter, since it has not ended; continue it first")
-    config, state = stored_config(folder), checked_state(read_checkpoint(folder / "adapter"))["adapters"]
+    config, state = MergeSettings.stored_config(folder), checked_state(read_checkpoint(folder / "adapter"))["adapters"]
     task = Classification(("one", "other"))  # any head: it is left out
     whole = load_base(assets.resolve_model(config.model.name), task=task, seed=config.seed, layers=config.model.layers)
     infos = find_modules(whole.model, config.adapter.targets, whole.head)
@@ -116,97 +88,27 @@ def _without(prefix: str, modules: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def export_merge(folder: Path, out: Path, format: str = "peft") -> dict[str, Any]:
-    """Write a merge; nothing is left at `out` unless all could be written.
-
-    Args:
-        folder: of the run.
-        out: a new or empty folder, or a new file that ends in .zip.
-        format: name of a form, see `peft_adapter.forms`.
+    """Write a merge, see `sources.export_made`.
 
     Raises:
         ConfigError: when the form is unknown, the run has not ended, or `out` is taken.
         StorageError: when `out` cannot be written.
     """
-    form = form_of(format)
-    settings, config, model = MergeSettings.of_run(folder), stored_config(folder), load_merge(folder)
-    parameters = model.adapters.adapter_parameter_count()["active"]
-    base = assets.shared_model_name(config.model.name)
-    auto = AUTO.get(model.task.peft_task_type, "AutoModel")
-    classes = f", num_labels={len(model.labels)}" if model.labels else ""
-    with staged(out) as staging:
-        write_adapter(staging, config, model, form, settings.title())
-        named = {"auto": auto, "base": base, "folder": out.stem, "classes": classes}
-        python = {format: lines.format(**named) for format, lines in LOAD.items()}
-        card = CARD.format(
-            name=settings.title(),
-            sources=len(settings.sources),
-            base=base,
-            method=settings.method,
-            head=HEADLESS if auto == "AutoModel" else "",
-            load=load_block(form, python, base, out.stem),
-        )
-        (staging / "README.md").write_text(card, "utf-8")
-    written = {"folder": str(out), "format": form.format, "form": form.name}
-    return {**written, "parameters": parameters, "method": settings.method}
+    settings, model = MergeSettings.of_run(folder), load_merge(folder)
+    head = HEADLESS if isinstance(model.task, Features) else ""
+    about = (
+        f"A merge of {len(settings.sources)} adapters of `{{base}}` by dynlora (`dynlora merge`, method "
+        f"{settings.method}).{head}"
+    )
+    return export_made(settings, MergeSettings.stored_config(folder), model, out, format, about)
 
 
-@dataclass(frozen=True)
-class Source:
-    """A run that is merged.
-
-    Attributes:
-        run: its id.
-        name: for people.
-        folder: of the run.
-        config: its settings.
-    """
-
-    run: str
-    name: str
-    folder: Path
-    config: RunConfig
-
-    @classmethod
-    def of(cls, run: NamedRun) -> Source:
-        """Return a checked run as a source."""
-        return cls(run.id, run.name, run.folder, read_run_config(run.folder))
-
-    def load(self) -> AdaptedModel:
-        """Return the trained model, all of it frozen, on the accelerator where there is one.
-
-        Raises:
-            DynloraError: one sentence that names the source, when it cannot be loaded.
-        """
-        try:
-            model = load_run(self.folder)
-        except DynloraError as error:
-            raise type(error)(f"source {self.run}: {error}") from None
-        model.base.model.requires_grad_(False)
-        if torch.accelerator.is_available():
-            model.base.model.to(torch.accelerator.current_accelerator())  # pyright: ignore
-        return model
-
-    def held_out(self, n: int, seed: int, key: int) -> Rows:
-        """Return at most n held-out examples of what the run learned, drawn once by key, in their order.
-
-        Raises:
-            DynloraError: when the data cannot be read.
-        """
-        data, groups = read_data(self.config), self.config.data.train_groups
-        rows = data.held_out if groups is None else of_groups(data.held_out, groups)
-        order = np.random.default_rng(stream_seed(seed, "held-out examples", key)).permutation(len(rows))
-        return rows.take(np.sort(order[:n]))
-
-    def described(self, parameters: int) -> dict[str, object]:
-        """Return what a merge keeps of its source, as plain values."""
-        adapter, strategy = self.config.adapter, self.config.strategy
-        return {
-            "run": self.run,
-            "name": self.name,
-            "rank": adapter.rank,
-            "strategy": strategy.name,
-            "parameters": parameters,
-        }
+def on_machine(source: Source) -> AdaptedModel:
+    """Return the trained model of a source, on the accelerator where there is one."""
+    model = source.load()
+    if torch.accelerator.is_available():
+        model.base.model.to(torch.accelerator.current_accelerator())  # pyright: ignore
+    return model
 
 
 @dataclass(frozen=True)
@@ -306,12 +208,12 @@ class Materials:
             DynloraError: when a source cannot be merged, or the budget holds no component.
         """
         settings.check(runs_dir)
-        sources = [Source.of(run) for run in settings.runs(runs_dir)]
+        sources = sources_of(settings.runs(runs_dir))
         updates: list[Updates] = []
         order: dict[str, int] = {}
         machine = torch.device("cpu")
         for source in sources:
-            model = source.load()
+            model = on_machine(source)
             machine = model.base.model.device
             order = order or {name: place for place, (name, _) in enumerate(model.base.model.named_modules())}
             updates.append(Updates.of(source, model))
@@ -341,8 +243,7 @@ class Materials:
     @property
     def task(self) -> Task:
         """The sources' task, with its defaults where their data is of different kinds."""
-        first = self.updates[0].task
-        return first if all(one.task == first for one in self.updates) else tasks.build(first.name)
+        return common_task([one.task for one in self.updates])
 
     def of_module(self, info: ModuleInfo) -> dict[int, GivenModule]:
         """Return the updates of a module by position of the source, those that adapt it alone."""

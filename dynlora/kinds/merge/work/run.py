@@ -27,7 +27,7 @@ from dynlora.engine.recorder import Recorder
 from dynlora.errors import DynloraError
 from dynlora.kinds.merge.result import BASE, MERGE, MERGED, OWN
 from dynlora.kinds.merge.settings import STACK, MergeSettings
-from dynlora.kinds.merge.work.materials import Materials, with_merge
+from dynlora.kinds.merge.work.materials import Materials, on_machine, with_merge
 from dynlora.store.rows import ModuleRow
 from dynlora.store.writer import RunWriter
 from dynlora.tasks import WritingTask
@@ -186,10 +186,10 @@ class Merging(Stepwise):
         """Return the loss of base model, own adapter and merge on the held-out examples of a source."""
         source, settings = self.materials.sources[index], self.materials.settings
         try:
-            rows = source.held_out(settings.rows, settings.seed, index)
+            rows = source.sample(settings.rows, settings.seed, index)
         except DynloraError as error:
-            return f"the data of source {source.run} cannot be read ({str(error)[:200]})"
-        model = source.load()
+            return str(error)
+        model = on_machine(source)
         tokens = usable(model.tokens(rows))
         losses = {}
         for name, state in ((BASE, model.adapters.disabled), (OWN, nullcontext)):
@@ -322,7 +322,7 @@ def _describe(merging: Merging, writer: RunWriter) -> None:
             "method": of.method,
             "weights": list(of.shares),
             "density": None if of.method == STACK else of.kept_share,
-            "sources": [one.described(parameters) for one, parameters in sources],
+            "sources": [{**one.described(), "parameters": parameters} for one, parameters in sources],
             "budget": materials.budget,
             "of": sum(materials.parameters),
             "head": materials.head,
@@ -342,7 +342,7 @@ def _finish(merging: Merging, writer: RunWriter, _stop: StopRequest) -> bool:
     for note in document["notes"]:
         writer.log("warning", note)
     writer.set_meta("merge_results", document)
-    model = with_merge(materials.sources[0].load(), materials.modules, merging.merged, materials.settings.seed)
+    model = with_merge(on_machine(materials.sources[0]), materials.modules, merging.merged, materials.settings.seed)
     writer.set_meta("params", model.adapters.adapter_parameter_count())
     has_head = materials.head != OWN
     keep_adapter(

@@ -13,19 +13,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from dynlora import assets
 from dynlora.assets.public_text import digest_of, public_sentences
-from dynlora.config import RunConfig
-from dynlora.config_files import read_run_config
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.loop.adapter_state import adapter_state, load_adapter_state
-from dynlora.engine.loop.checkpoint import copy_into, load_optimizer_state, optimizer_state, pack, unpack
+from dynlora.engine.loop.checkpoint import copy_into, load_optimizer_state, optimizer_state
 from dynlora.engine.loop.hardware import autocast_context, resolve_precision
 from dynlora.engine.randomness import stream
-from dynlora.errors import ConfigError, DynloraError
-from dynlora.inference.session import load_run
-from dynlora.kinds.named_runs import NamedRun
-from dynlora.kinds.recycle.settings import CLASSES_AT_ONCE, RecycleSettings, base_of, classes_of
+from dynlora.kinds.recycle.settings import CLASSES_AT_ONCE, RecycleSettings
 from dynlora.kinds.recycle.work.token_space import (
     MetaModel,
     Moments,
@@ -35,6 +29,7 @@ from dynlora.kinds.recycle.work.token_space import (
     load_backbone,
     text_moments,
 )
+from dynlora.kinds.sources import Source, base_folder, copied_state, sources_of
 
 BETAS = (0.5, 0.99)
 """Of Adam, as published."""
@@ -214,48 +209,6 @@ def at_slots(values: Tensor, slots: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Teacher:
-    """A run that teaches.
-
-    Attributes:
-        run: its id.
-        name: for people.
-        folder: of the run.
-        classes: names of its classes.
-        config: its settings.
-    """
-
-    run: str
-    name: str
-    folder: Path
-    classes: tuple[str, ...]
-    config: RunConfig
-
-    def load(self) -> AdaptedModel:
-        """Return the trained model, all of it frozen.
-
-        Raises:
-            DynloraError: one sentence that names the teacher, when it cannot be loaded.
-        """
-        try:
-            model = load_run(self.folder)
-        except DynloraError as error:
-            raise type(error)(f"teacher {self.run}: {error}") from None
-        model.base.model.requires_grad_(False)
-        return model
-
-    def described(self) -> dict[str, object]:
-        """Return what a recycle keeps of its teacher, as plain values."""
-        return {
-            "run": self.run,
-            "name": self.name,
-            "classes": list(self.classes),
-            "rank": self.config.adapter.rank,
-            "strategy": self.config.strategy.name,
-        }
-
-
-@dataclass(frozen=True)
 class Part:
     """Classes of one teacher that are inverted together.
 
@@ -270,25 +223,7 @@ class Part:
     first: int
 
 
-def teachers_of(runs: Sequence[NamedRun]) -> list[Teacher]:
-    """Return checked runs as teachers.
-
-    Raises:
-        ConfigError: when the model of one is quantised: its embeddings are others.
-    """
-    teachers = []
-    for run in runs:
-        config = read_run_config(run.folder)
-        if config.model.quantization is not None:
-            raise ConfigError(
-                f"teacher {run.id}: its base model is quantised, so its embeddings are not those of the others; give "
-                "runs without model.quantization"
-            )
-        teachers.append(Teacher(run.id, run.name, run.folder, tuple(classes_of(run)), config))
-    return teachers
-
-
-def parts_of(teachers: Sequence[Teacher]) -> list[Part]:
+def parts_of(teachers: Sequence[Source]) -> list[Part]:
     """Return what is inverted together, in order."""
     parts, first = [], 0
     for index, teacher in enumerate(teachers):
@@ -300,14 +235,9 @@ def parts_of(teachers: Sequence[Teacher]) -> list[Part]:
     return parts
 
 
-def pooled_classes(teachers: Sequence[Teacher]) -> list[tuple[str, str]]:
+def pooled_classes(teachers: Sequence[Source]) -> list[tuple[str, str]]:
     """Return (teacher, class) of all classes, in order."""
     return [(teacher.name, name) for teacher in teachers for name in teacher.classes]
-
-
-def base_folder(runs: Sequence[NamedRun]) -> Path:
-    """Return the local folder of the base model that all teachers adapt."""
-    return assets.resolve_model(base_of(runs[0]))
 
 
 @dataclass
@@ -327,7 +257,7 @@ class Materials:
     """
 
     settings: RecycleSettings
-    teachers: list[Teacher]
+    teachers: list[Source]
     parts: list[Part]
     meta: MetaModel
     space: TokenSpace
@@ -351,7 +281,7 @@ class Materials:
         """
         settings.check(runs_dir)
         runs = settings.runs(runs_dir)
-        teachers = teachers_of(runs)
+        teachers = sources_of(runs)
         base = load_backbone(base_folder(runs))
         meta = add_meta_lora(
             base,
@@ -405,9 +335,3 @@ class Materials:
         """Return token ids (n, slots) as words."""
         tokenizer: Any = self.meta.base.tokenizer
         return [[str(tokenizer.decode([number])).strip() for number in row] for row in tokens.tolist()]
-
-
-def copied_state(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a saved state whose tensors nothing changes any more."""
-    tensors: dict[str, Any] = {}
-    return unpack(pack(state, tensors), tensors)

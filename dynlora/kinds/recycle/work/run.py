@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,12 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from dynlora.analysis.stats import normal_reach
 from dynlora.data_files.reader import read_table
-from dynlora.engine.data.text_data import Rows, of_groups
-from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, merge
+from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.loop.adapter_state import load_adapter_state
 from dynlora.engine.loop.hardware import describe_machine
 from dynlora.engine.model.base_model import BaseModel
@@ -26,12 +23,12 @@ from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError, DataError, DynloraError
 from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.kinds.recycle.work.few_shot import EpisodeDraw, episode_accuracy, rows_of_classes
-from dynlora.kinds.recycle.work.materials import Materials, Teacher
+from dynlora.kinds.recycle.work.materials import Materials
 from dynlora.kinds.recycle.work.steps import MetaTraining, Recycling, SyntheticPool
 from dynlora.kinds.recycle.work.token_space import MetaModel
+from dynlora.kinds.sources import AveragedSources, Source
 from dynlora.store.writer import RunWriter
 from dynlora.training.folder_work import Outcome
-from dynlora.training.inputs import read_data
 from dynlora.training.progress_stream import StopRequest
 from dynlora.training.stepwise import fastest_s, keep_adapter, results_of, run_steps, tell_estimate
 
@@ -113,7 +110,7 @@ def _first_of_each(rows: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     return list(first.values())
 
 
-def held_out_texts(teachers: Sequence[Teacher]) -> tuple[LabelledTexts, list[str]]:
+def held_out_texts(teachers: Sequence[Source]) -> tuple[LabelledTexts, list[str]]:
     """Return the held-out texts of the teachers' own data that can still be read, and sentences on what cannot.
 
     Classes of different teachers are different classes; a text counts once, for the first teacher that has it.
@@ -123,21 +120,15 @@ def held_out_texts(teachers: Sequence[Teacher]) -> tuple[LabelledTexts, list[str
     notes: list[str] = []
     for teacher in teachers:
         try:
-            rows, labels = _held_out(teacher)
+            rows, labels = teacher.held_out()
         except DynloraError as error:
-            notes.append(f"the data of teacher {teacher.run} cannot be read ({str(error)[:200]})")
+            notes.append(str(error))
             continue
         for text, label in zip(rows.text, rows.label, strict=True):
             texts.setdefault(text, int(label) + len(classes))
         classes += [f"{teacher.name} / {name}" for name in labels]
     label = np.array(list(texts.values()), dtype=int)
     return LabelledTexts(list(texts), label, classes, "held-out examples of the teachers' data"), notes
-
-
-def _held_out(teacher: Teacher) -> tuple[Rows, list[str]]:
-    """Return the held-out examples of what a teacher learned, and the names of its classes."""
-    data, groups = read_data(teacher.config), teacher.config.data.train_groups
-    return data.held_out if groups is None else of_groups(data.held_out, groups), data.labels
 
 
 @dataclass(frozen=True)
@@ -222,65 +213,16 @@ def teacher_features(model: AdaptedModel, meta: MetaModel, texts: Sequence[str])
     return MetaModel(base, model.adapters, meta.pooling, meta.max_length).text_features(texts)
 
 
-class AveragedTeachers:
-    """The mean of the teachers' merged weights: of one base, it is the base with the mean of their updates."""
-
-    def __init__(self) -> None:
-        """Begin with none."""
-        self._sums: dict[str, Tensor] = {}
-        self._adapted: Counter[str] = Counter()
-        self.count = 0
-
-    @torch.no_grad()
-    def add(self, model: AdaptedModel) -> None:
-        """Add a teacher; its gates are taken as one, and it is merged in place.
-
-        Raises:
-            NotMergeableError: when its update is not one, or does not fit the weights.
-        """
-        names = [module.info.name for module in model.adapters]
-        bake_gates(model, None)
-        merge(model)
-        prefix = model.base.model.base_model_prefix + "."
-        for name in names:
-            for kind, tensor in model.base.model.get_submodule(name).named_parameters():
-                key = f"{name.removeprefix(prefix)}.{kind}"
-                self._sums[key] = self._sums.get(key, torch.zeros_like(tensor)) + tensor
-                self._adapted[key] += 1
-        self.count += 1
-
-    @torch.no_grad()
-    def features(self, meta: MetaModel, texts: Sequence[str]) -> Tensor:
-        """Return the pooled state of texts in a backbone with the mean weights, (n, d).
-
-        The weights of `meta` are put back afterwards.
-        """
-        frozen: dict[str, Tensor] = {
-            f"{module.info.name}.{kind}": tensor
-            for module in meta.adapters
-            for kind, tensor in module.base_layer.named_parameters()
-        }
-        before = {name: tensor.clone() for name, tensor in frozen.items()}
-        try:
-            self._put(frozen)
-            with meta.adapters.disabled():
-                return meta.text_features(texts)
-        finally:
-            for name, tensor in before.items():
-                frozen[name].copy_(tensor)
-
-    @torch.no_grad()
-    def put_into(self, model: PreTrainedModel) -> None:
-        """Give a base model of the teachers the mean weights, in place."""
-        prefix = model.base_model_prefix + "."
-        self._put({name.removeprefix(prefix): tensor for name, tensor in model.named_parameters()})
-
-    def _put(self, frozen: Mapping[str, Tensor]) -> None:
-        """Replace the base model's weights by the mean ones."""
-        for name, total in self._sums.items():
-            if name in frozen:
-                others = self.count - self._adapted[name]  # teachers that left these weights as they were
-                frozen[name].copy_((total + others * frozen[name]) / self.count)
+@torch.no_grad()
+def averaged_features(averaged: AveragedSources, meta: MetaModel, texts: Sequence[str]) -> Tensor:
+    """Return the pooled state of texts in a backbone with the mean weights, (n, d); those of `meta` are put back."""
+    frozen = {
+        f"{module.info.name}.{kind}": tensor
+        for module in meta.adapters
+        for kind, tensor in module.base_layer.named_parameters()
+    }
+    with averaged.replacing(frozen), meta.adapters.disabled():
+        return meta.text_features(texts)
 
 
 @dataclass
@@ -345,7 +287,7 @@ class RecycleMetrics:
 
     def _measure_teachers(self, texts: list[str]) -> Iterator[str]:
         """Measure each teacher alone, and their average."""
-        materials, averaged = self.recycling.materials, AveragedTeachers()
+        materials, averaged = self.recycling.materials, AveragedSources()
         alone: dict[str, dict[int, np.ndarray]] = {}
         for index, teacher in enumerate(materials.teachers):
             yield f"teacher {teacher.name}"
@@ -360,7 +302,7 @@ class RecycleMetrics:
             self.accuracy["best_teacher"] = alone[self.best]
         if averaged.count == len(materials.teachers):
             yield "averaged"
-            self._take("averaged", averaged.features(materials.meta, texts))
+            self._take("averaged", averaged_features(averaged, materials.meta, texts))
 
     def _take(self, method: str, features: Tensor) -> None:
         if self.test is not None:
@@ -442,12 +384,7 @@ def _describe(writer: RunWriter, recycling: Recycling) -> None:
         "recycle",
         {
             "teachers": [teacher.described() for teacher in materials.teachers],
-            "ways": of.ways,
-            "shots": list(of.shots),
-            "queries": of.queries,
-            "episodes": of.episodes,
-            "iterations": of.iterations,
-            "tokens": of.tokens,
+            **of.model_dump(mode="json", include={"ways", "shots", "queries", "episodes", "iterations", "tokens"}),
             "public_text_digest": materials.digest,
             "model": materials.meta.base.folder.name,
             "stages": recycling.stages,

@@ -19,12 +19,11 @@ from torch import Tensor, nn
 from transformers import AutoModel
 from transformers.utils import logging as transformers_logging
 
-from dynlora import strategies
-from dynlora.engine.adapt import adapt, nothing
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.base_model import BaseModel, load_tokenizer
 from dynlora.errors import AssetError, first_line
+from dynlora.kinds.sources import add_lora, around
 from dynlora.tasks.classification import Classification
 
 
@@ -173,16 +172,6 @@ def _written_with(tokenizer: Any, characters: set[str], known: int) -> list[int]
     return [number for number, text in zip(ids, texts, strict=True) if text.strip() and characters.issuperset(text)]
 
 
-def around(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the special tokens that a tokenizer puts before and after a text."""
-    ids: list[int] = tokenizer("the")["input_ids"]
-    inner: list[int] = tokenizer("the", add_special_tokens=False)["input_ids"]
-    for start in range(len(ids) - len(inner) + 1):
-        if ids[start : start + len(inner)] == inner:
-            return tuple(ids[:start]), tuple(ids[start + len(inner) :])
-    return (), ()
-
-
 @contextmanager
 def reading(model: Any, inputs: Synthetic) -> Iterator[dict[str, Tensor]]:
     """Let a model read synthetic inputs inside the block; yields the batch to call it with.
@@ -329,18 +318,7 @@ def add_meta_lora(
         pooling: mean or last.
         max_length: texts are cut after so many tokens.
     """
-    adapters = adapt(
-        base,
-        strategies.build("lora", {}),
-        rank=rank,
-        lora_alpha=lora_alpha,
-        dropout=0.0,
-        targets=None,
-        total=total,
-        seed=seed,
-        batches=nothing,
-    )
-    base.model.eval()
+    adapters = add_lora(base, rank=rank, lora_alpha=lora_alpha, seed=seed, total=total)
     return MetaModel(base, adapters, pooling, max_length)
 
 
