@@ -31,9 +31,9 @@ from benchmarks.quality.tasks import TASKS, task_data
 from dynlora.config import parse_config
 from dynlora.engine.evaluation.to_learn import bits_to_learn, capacity_bits, labels_to_learn, sampled, verdict
 from dynlora.engine.recorder import NullRecorder
+from dynlora.training.advice import LABELS
 from dynlora.training.build import build_trainer, make_accelerator
 from dynlora.training.inputs import load_inputs
-from dynlora.training.rate_advice import LABELS
 
 LEAST = 0.01
 """Gain in nats per example below which more rank is not worth its parameters."""

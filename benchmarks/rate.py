@@ -34,7 +34,7 @@ from dynlora import open_run
 from dynlora.analysis.advice import BELOW, RULE, curves_of, mean_curve, suggested_rate
 from dynlora.config import parse_config
 from dynlora.training import run as training_run
-from dynlora.training.rate_advice import advise_rate
+from dynlora.training.advice import advise_rate
 
 DEFAULT = parse_config({}).train.lr
 """The rate of a run that names none; it has to be in the grid."""

@@ -26,7 +26,7 @@ from dynlora.analysis.retention import RETENTION, Retention, retention_conclusio
 from dynlora.config import parse_config
 from dynlora.store import queries
 from dynlora.training import run as training_run
-from dynlora.training.rate_advice import advise_rate
+from dynlora.training.advice import advise_rate
 
 
 @dataclass(frozen=True)

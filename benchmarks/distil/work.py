@@ -18,8 +18,7 @@ from dynlora.engine.randomness import stream_seed
 from dynlora.engine.recorder import NullRecorder
 from dynlora.kinds.distil.settings import TEXTS_AT_ONCE, DistilSettings
 from dynlora.kinds.distil.work.materials import Materials, StudentTraining, Texts, written_texts
-from dynlora.kinds.distil.work.run import DistilMetrics, PerText
-from dynlora.kinds.distil.work.steps import Distilling
+from dynlora.kinds.distil.work.run import Distilling, DistilMetrics, PerText
 from dynlora.kinds.sources import LoraTraining
 from dynlora.training import run
 from dynlora.training.inputs import read_data

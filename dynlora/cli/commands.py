@@ -272,7 +272,7 @@ def suggested_rate(
         if ranks[name] != (1.0 if name == "budget" else False):
             raise ConfigError(f"{option}: is about ranks, and --rate suggests a learning rate; give one of them")
     settings = _advised(config, overrides, out)
-    from dynlora.training.rate_advice import advise_rate
+    from dynlora.training.advice import advise_rate
 
     answer = advise_rate(settings, steps)
     document = {**answer, "evidence": advice.RATE_EVIDENCE}

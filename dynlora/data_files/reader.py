@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dynlora.data_files import binary_file, csv_file, json_file
+from dynlora.data_files import binary_file, json_file
 from dynlora.data_files.opening import (
     NO_TEXT,
     Source,
@@ -24,7 +24,7 @@ from dynlora.data_files.opening import (
     stem_of,
     to_add,
 )
-from dynlora.data_files.table import Table, broken_text, joined
+from dynlora.data_files.table import Table, broken_text, joined, read_csv
 from dynlora.safe_files import kind_of_file, why_not_a_file
 from dynlora.text import printable
 
@@ -34,8 +34,8 @@ HELD_OUT_NAMES = ("validation", "test", "dev", "valid", "eval")
 SHARD = re.compile(r"-\d+-of-\d+$")
 
 READERS: dict[str, Callable[[Source, int | None], Table]] = {
-    ".csv": csv_file.read,
-    ".tsv": csv_file.read,
+    ".csv": read_csv,
+    ".tsv": read_csv,
     ".json": json_file.read,
     ".jsonl": json_file.read,
     ".parquet": binary_file.read_parquet,

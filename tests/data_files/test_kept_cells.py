@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dynlora.data_files import csv_file, json_file, reader
+from dynlora.data_files import json_file, reader
+from dynlora.data_files import table as data_files_table
 from dynlora.errors import DataError
 from tests.data_files.files import csv_text, json_lines, write_excel
 
@@ -87,7 +88,7 @@ def test_numbers_are_equal_to_the_last_digit_in_every_form_of_json(
 def test_a_text_is_kept_as_it_is_spelled_though_other_pieces_hold_words(
     odd: str, texts_first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(csv_file, "PIECE", 4)
+    monkeypatch.setattr(data_files_table, "PIECE", 4)
     words, odds = [f"word {i}" for i in range(4)], [odd] * 4
     texts = [*words, *odds] if texts_first else [*odds, *words]
     path = tmp_path / "rows.csv"
@@ -98,14 +99,14 @@ def test_a_text_is_kept_as_it_is_spelled_though_other_pieces_hold_words(
 
 
 def test_yes_and_no_are_not_made_of_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csv_file, "PIECE", 2)
+    monkeypatch.setattr(data_files_table, "PIECE", 2)
     path = tmp_path / "rows.csv"
     path.write_text("text,label\na,True\nb,False\nc,5\nd,0\n")
     assert reader.read_table(path).values("label") == ["True", "False", "5", "0"]
 
 
 def test_gaps_in_a_piece_make_no_text_of_a_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csv_file, "PIECE", 2)
+    monkeypatch.setattr(data_files_table, "PIECE", 2)
     path = tmp_path / "rows.csv"
     path.write_text("text,label,g\na,1,x\nb,0,y\nc,1,\nd,0,\n")
     table = reader.read_table(path)

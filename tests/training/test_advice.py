@@ -22,9 +22,8 @@ from dynlora.engine.loop.trainer import Trainer
 from dynlora.errors import ConfigError
 from dynlora.jobs.advice import RateAnswer
 from dynlora.store import queries
-from dynlora.training import rate_advice
-from dynlora.training.advice import AdviceRequest, advise, probing_trainer
-from dynlora.training.rate_advice import HIGHEST, advise_rate, range_test, rates_of
+from dynlora.training import advice as rate_advice
+from dynlora.training.advice import HIGHEST, AdviceRequest, advise, advise_rate, probing_trainer, range_test, rates_of
 from tests.command_line import document
 from tests.tiny import tiny_arguments, tiny_config, tiny_values
 from tests.tiny_lm import lm_values, save_problems, save_tiny_lm

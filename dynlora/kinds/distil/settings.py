@@ -49,11 +49,6 @@ def check_writer(run: NamedRun) -> None:
         raise ConfigError(f"teacher {run.id}: learned {run.task or 'an unknown task'}; give a run that writes texts")
 
 
-def about_writer(run: NamedRun) -> str:
-    """Return what a run does, in words."""
-    return "writes texts"
-
-
 class DistilSettings(SourcedSettings):
     """Which runs teach, how many texts each of them writes, and how the student learns from them."""
 
@@ -76,7 +71,7 @@ class DistilSettings(SourcedSettings):
         "Thorough": {"samples": 256, "train_steps": 1000},
     }
 
-    teachers: Annotated[tuple[Name, ...], RunField("teacher", check_writer, about_writer)] = Field(
+    teachers: Annotated[tuple[Name, ...], RunField("teacher", check_writer, lambda run: "writes texts")] = Field(
         ..., min_length=1, max_length=100, description="Finished runs that write texts: their ids, or their folders."
     )
     samples: int = Field(64, ge=1, le=100_000, description="Texts that each teacher writes for the student.")

@@ -84,7 +84,7 @@ class MergeKind(SourcedKind):
 
     def load(self, folder: Path) -> Any:
         """Return the merge on its base model; without the head where the sources' differ."""
-        from dynlora.kinds.merge.work.materials import load_merge
+        from dynlora.kinds.merge.work.run import load_merge
 
         return load_merge(folder)
 
@@ -92,7 +92,7 @@ class MergeKind(SourcedKind):
         self, folder: Path, out: Path, format: str, which: str = "last", measure: str = "sample"
     ) -> tuple[dict[str, Any], str]:
         """Write the merge as an adapter that PEFT loads, or as a plain transformers folder."""
-        from dynlora.kinds.merge.work.materials import export_merge
+        from dynlora.kinds.merge.work.run import export_merge
 
         document = export_merge(folder, out, format)
         return document, f"wrote {out} ({format}), a merge of {document['parameters']:,} parameters"

@@ -35,11 +35,6 @@ def check_teacher(run: NamedRun) -> None:
         raise ConfigError(f"teacher {run.id}: knows {len(run.classes)} class; give a run with two classes or more")
 
 
-def about_classes(run: NamedRun) -> str:
-    """Return how many classes a run knows, in words."""
-    return f"{len(run.classes)} classes"
-
-
 class RecycleSettings(SourcedSettings):
     """Which runs teach, how many inputs are made of them, and which episodes the meta-LoRA learns from."""
 
@@ -62,9 +57,9 @@ class RecycleSettings(SourcedSettings):
         "Thorough": {"iterations": 100, "episodes": 500},
     }
 
-    teachers: Annotated[tuple[Name, ...], RunField("teacher", check_teacher, about_classes)] = Field(
-        ..., min_length=1, max_length=500, description="Finished runs that teach: their ids, or their folders."
-    )
+    teachers: Annotated[
+        tuple[Name, ...], RunField("teacher", check_teacher, lambda run: f"{len(run.classes)} classes")
+    ] = Field(..., min_length=1, max_length=500, description="Finished runs that teach: their ids, or their folders.")
     ways: Annotated[int, FormField("Ways (classes per episode)")] = Field(
         5, ge=2, le=100, description="Classes of an episode."
     )

@@ -21,8 +21,7 @@ from dynlora.errors import ConfigError
 from dynlora.jobs import kinds as jobs
 from dynlora.kinds.distil.result import Distil
 from dynlora.kinds.distil.settings import NOT_RECYCLE, DistilSettings, settings_of_teachers
-from dynlora.kinds.distil.work.run import resume
-from dynlora.kinds.distil.work.steps import Distilling
+from dynlora.kinds.distil.work.run import Distilling, resume
 from dynlora.store.reader import RunReader
 from tests.kinds.distil.conftest import SAID, settings_of, train_writer
 from tests.kinds.recycle.conftest import TASKS, train_teacher
@@ -112,7 +111,7 @@ def test_killed_anywhere_and_resumed_is_bit_equal(step: int, finished: Path, mon
 def test_killed_by_the_system_and_resumed_is_bit_equal(finished: Path, writers: Path) -> None:
     folder = jobs.create(DistilSettings.of_run(finished), writers, "queued")
     slow = (
-        "import sys, time; from pathlib import Path; from dynlora.kinds.distil.work.steps import Distilling\n"
+        "import sys, time; from pathlib import Path; from dynlora.kinds.distil.work.run import Distilling\n"
         "from dynlora.kinds.distil.work.run import resume\n"
         "advance = Distilling.advance\n"
         "def waiting(self):\n"

@@ -21,8 +21,7 @@ from dynlora.kinds.distil.work.materials import (
     start_of,
     written_texts,
 )
-from dynlora.kinds.distil.work.run import DistilMetrics
-from dynlora.kinds.distil.work.steps import Distilling
+from dynlora.kinds.distil.work.run import Distilling, DistilMetrics
 from dynlora.tasks.causal_lm import CausalLM
 from tests.kinds.distil.conftest import settings_of
 from tests.tiny_lm import byte_tokenizer

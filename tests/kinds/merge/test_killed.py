@@ -11,7 +11,7 @@ from tests.faults.kill_kinds import campaign
 from tests.faults.marks import NOT_ON_WINDOWS
 
 PLACES = {
-    "loading": "dynlora.kinds.merge.work.materials:Materials.load@1",
+    "loading": "dynlora.kinds.merge.work.run:Materials.load@1",
     "in a module": "dynlora.kinds.merge.work.run:merged_components@4",
     "in the test": "dynlora.kinds.merge.work.run:Merging._measured@2",
     "before a checkpoint": "dynlora.training.stepwise:write_checkpoint@3",

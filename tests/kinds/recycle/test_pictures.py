@@ -12,7 +12,7 @@ import transformers
 from dynlora.errors import AssetError
 from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.kinds.recycle.work.materials import Inversion
-from dynlora.kinds.recycle.work.picture_space import PictureSpace, load_vision, picture_features, picture_moments
+from dynlora.kinds.recycle.work.token_space import PictureSpace, load_vision, picture_features, picture_moments
 from tests.tiny import save_tiny
 
 SMALL: dict[str, Any] = {
