@@ -32,11 +32,20 @@ from dynlora.errors import ConfigError, checked, keys_of, nearest, section_in
 from dynlora.renamed_settings import accept_old_names, with_written_defaults
 from dynlora.text import printable
 
-TASKS: Mapping[str, bool | None] = {"auto": None, "classification": True, "regression": False, "causal_lm": False}
+TASKS: Mapping[str, bool | None] = {
+    "auto": None,
+    "classification": True,
+    "regression": False,
+    "causal_lm": False,
+    "planted": False,
+}
 """Every task, and whether its labels are classes; None: the data says so."""
 
 GENERATIVE = ("causal_lm",)
 """Tasks that learn to write texts; they need no labels."""
+
+UNLABELLED = (*GENERATIVE, "planted")
+"""Tasks that read no column of labels."""
 
 NO_NUL = r"^[^\x00]*$"
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500, pattern=NO_NUL)]
@@ -83,10 +92,11 @@ class DataConfig(Section):
     path: Name | None = Field(
         None, description="CSV, TSV, JSON, JSONL, Parquet or Excel file, or a folder with train and held-out files."
     )
-    task: Literal["auto", "classification", "regression", "causal_lm"] = Field(
+    task: Literal["auto", "classification", "regression", "causal_lm", "planted"] = Field(
         "auto",
         description="auto: causal_lm (language modelling) for conversations, completions or a text without label; else "
-        "regression when the labels are fractional numbers, and classification.",
+        "regression when the labels are fractional numbers, and classification. planted: learn a teacher whose ranks "
+        "are known.",
     )
     metric: Literal[
         "auto",
@@ -99,6 +109,7 @@ class DataConfig(Section):
         "perplexity",
         "token_accuracy",
         "exact_match",
+        "relative_error",
     ] = Field("auto", description="The metric that decides which checkpoint is best.")
     text: Column | None = Field(None, description="Column of the text; empty: text, sentence or sentence1.")
     text_pair: Column | None = Field(None, description="Column of the second text of a pair; empty: sentence2.")
@@ -136,6 +147,18 @@ class DataConfig(Section):
     encoding: Encoding | None = Field(
         None, description="Encoding of a CSV, TSV or JSON file, such as windows-1251; empty: found from its bytes."
     )
+    planted_modules: Column = Field(
+        "4",
+        description="data.task=planted: modules that the teacher changes, a number drawn at random, or parts of their "
+        "names such as query or layer.2.",
+    )
+    planted_rank: int = Field(8, ge=1, le=1024, description="data.task=planted: rank of each update of the teacher.")
+    planted_strength: float = Field(
+        0.3, gt=0, le=10, description="data.task=planted: norm of each update over that of its frozen weight."
+    )
+    planted_seed: int = Field(
+        0, ge=0, le=2**31 - 1, description="data.task=planted: seed that the teacher is drawn by."
+    )
     repair: tuple[repairs.Repair, ...] | None = Field(
         None,
         description="Repairs of the rows before training, such as drop_duplicates; `dynlora data check` names them.",
@@ -156,9 +179,11 @@ class DataConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _default_source(cls, values: Any) -> Any:
-        """Fall back to the built-in data set when neither name nor path is given."""
+        """Fall back to the built-in data set when neither name nor path is given; one may be named as its task is."""
         if isinstance(values, Mapping) and values.get("name") is None and values.get("path") is None:
-            return {**values, "name": "sentiment4"}
+            values = {**values, "name": "planted" if values.get("task") == "planted" else "sentiment4"}
+        if isinstance(values, Mapping) and values.get("task") is None and values.get("name") in TASKS:
+            return {**values, "task": values["name"]}
         return values
 
     @model_validator(mode="after")
@@ -199,7 +224,7 @@ class DataConfig(Section):
     def is_generative(self) -> bool | None:
         """Whether the texts are to be written, not labelled; None where the columns say so."""
         if self.task != "auto":
-            return self.task in GENERATIVE
+            return self.task in UNLABELLED
         return True if self.prompt or self.completion or self.messages else None
 
     @property

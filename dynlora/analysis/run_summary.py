@@ -11,7 +11,7 @@ from dynlora.store.catalogue import deciding_metric
 from dynlora.store.meta import finite
 from dynlora.text import ago, metric_words, one_line, percent, plural, rough_duration, score, sentence_case, source_name
 
-LOW_IS_GOOD = ("loss", "perplexity", "mse", "mae", "rmse", "ece", "brier")
+LOW_IS_GOOD = ("loss", "relative_error", "perplexity", "mse", "mae", "rmse", "ece", "brier")
 """Metrics of which less is better."""
 
 ACTIVE = ("queued", "running", "stopping")

@@ -10,7 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
@@ -383,6 +383,15 @@ _SENTIMENT4_TEXT = EmbeddedDataset(
     columns={"id": "as in sentiment4", "text": "the sentence", "domain": "tweets, movies, amazon or nyt"},
 )
 
+_PLANTED = replace(
+    _SENTIMENT4_TEXT,
+    name="planted",
+    description="The texts of sentiment4-text, on which a model learns a teacher that differs from it in known modules "
+    "(data.task=planted)",
+    rows={"train": 15_411, "validation": 526},
+    content_sha256="1bc03469b238c63aba44a91fa75d873d743820983e97ffe739893c3ece038100",
+)
+
 _ARITHMETIC = EmbeddedDataset(
     name="arithmetic",
     package=None,
@@ -405,6 +414,6 @@ MODELS: Mapping[str, EmbeddedModel] = MappingProxyType({model.name: model for mo
 """Built-in models by name."""
 
 DATASETS: Mapping[str, EmbeddedDataset] = MappingProxyType(
-    {data.name: data for data in (_SENTIMENT4, _SENTIMENT4_TEXT, _ARITHMETIC)}
+    {data.name: data for data in (_SENTIMENT4, _SENTIMENT4_TEXT, _ARITHMETIC, _PLANTED)}
 )
 """Built-in data sets by name."""

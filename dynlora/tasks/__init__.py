@@ -57,7 +57,7 @@ def choose(name: str, section: Any, columns: Columns, labels: Callable[[], Label
             f"data.task={name}: its plug-in cannot be used; the log says why, `dynlora doctor` lists plug-ins"
         )
     kind = kinds[name] if name != "auto" else next((cls for cls in kinds.values() if cls.claims_columns(columns)), None)
-    if kind is not None and issubclass(kind, WritingTask):
+    if kind is not None and not issubclass(kind, LabelledTask):
         return kind.of_columns(section, columns)
     column = labels()
     labelled = [cls for cls in kinds.values() if issubclass(cls, LabelledTask)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
@@ -19,7 +19,7 @@ from dynlora.tasks.token_rows import EncodedRows, Prompt, TextRows
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """What a model learns; every one is a `LabelledTask` or a `WritingTask`.
+    """What a model learns; most are a `LabelledTask` or a `WritingTask`.
 
     Attributes:
         labels: names of the classes, in order of their index; empty for a task without classes.
@@ -53,6 +53,26 @@ class Task(ABC):
     def claims_columns(cls, columns: Columns) -> bool:
         """Say whether the columns alone show that data is of this task, when the config leaves that open."""
         return False
+
+    @classmethod
+    def of_columns(cls, section: Any, columns: Columns) -> Self:
+        """Return the task of data without labels.
+
+        Args:
+            section: section `data` of the configuration.
+            columns: those that are learned from.
+        """
+        raise NotImplementedError
+
+    def prepared(self, model: nn.Module, modules: Sequence[str], batches: Callable[[int], list[Any]]) -> Self:
+        """Return the task once the base model is there; only one that depends on it is another then.
+
+        Args:
+            model: without adapters.
+            modules: names of those that can be adapted.
+            batches: gives n batches of training texts.
+        """
+        return self
 
     def settings(self) -> dict[str, str]:
         """Return what a checkpoint keeps of the task beside its name and its classes."""
@@ -291,16 +311,6 @@ class WritingTask(Task):
 
     trains_head: ClassVar[bool] = False
     is_causal: ClassVar[bool] = True
-
-    @classmethod
-    @abstractmethod
-    def of_columns(cls, section: Any, columns: Columns) -> Self:
-        """Return the task of data without labels.
-
-        Args:
-            section: section `data` of the configuration.
-            columns: those that are learned from.
-        """
 
     @abstractmethod
     def check_tokenizer(self, tokenizer: Any, rows: TextRows) -> None:

@@ -17,11 +17,12 @@ from dynlora.assets import DATASETS, MODELS, resolve_model
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import with_absolute_paths
 from dynlora.engine.data import packing
-from dynlora.engine.data.batches import Tokens
+from dynlora.engine.data.batches import LOOK, Tokens, calibration_batches, tokenize
 from dynlora.engine.data.packing import check_packing, pack
 from dynlora.engine.data.text_data import TextData, load_data
 from dynlora.engine.loop.hardware import resolve_precision
 from dynlora.engine.model.base_model import BaseModel, Weights, load_base, load_tokenizer
+from dynlora.engine.model.modules import find_modules
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError
 from dynlora.jobs import environment
@@ -103,6 +104,7 @@ def load_inputs(config: RunConfig, start: Path | None = None, began_in: str | No
         weights=weights_of(config, began_in),
         layers=config.model.layers,
     )
+    data, base = _prepared(config, data, base)
     if isinstance(data.task, WritingTask):
         data.task.check_tokenizer(base.tokenizer, data.train)
     if config.data.packing:
@@ -113,6 +115,19 @@ def load_inputs(config: RunConfig, start: Path | None = None, began_in: str | No
     total = config.train.max_steps(len(inputs.sequences(usable(inputs.encoded("train")))))
     strategy.check(total, config.adapter.rank)
     return replace(inputs, total=total)
+
+
+def _prepared(config: RunConfig, data: TextData, base: BaseModel) -> tuple[TextData, BaseModel]:
+    """Return data and model with the task as it is once the model is known."""
+    modules = [module.name for module in find_modules(base.model, None, base.head)]
+
+    def batches(n: int) -> list[Any]:
+        """Return n batches of training texts."""
+        rows = data.train_sample(n * LOOK, config.seed)
+        return calibration_batches(tokenize(base.tokenizer, rows, config.data.max_length, data.task), n, config.seed)
+
+    task = data.task.prepared(base.model, modules, batches)
+    return (data, base) if task is data.task else (replace(data, task=task), replace(base, task=task))
 
 
 def _check_packing(task: Task, base: BaseModel) -> None:

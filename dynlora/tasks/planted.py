@@ -1,0 +1,369 @@
+"""Planted ranks: the model learns a teacher that differs from it in known modules, by updates of known rank."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoModel, AutoModelForCausalLM
+
+from dynlora.data_files.columns import Columns
+from dynlora.errors import ConfigError, DataError
+from dynlora.tasks.base import Task
+from dynlora.tasks.token_rows import EncodedRows, TextRows
+
+RELATIVE_ERROR = "relative_error"
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The updates of a teacher, by the seed that they are drawn from.
+
+    Attributes:
+        seed: of the draw.
+        rank: of each update.
+        sizes: singular value of each update, by module name; all R of one update are equal.
+        distance: mean distance between teacher and base model, in the unit of the loss.
+    """
+
+    seed: int
+    rank: int
+    sizes: Mapping[str, float]
+    distance: float = 1.0
+
+    def factors(self, name: str, module: nn.Module) -> tuple[Tensor, Tensor]:
+        """Return ΔW = U Vᵀ of a module as U, (d_out, R), and Vᵀ, (R, d_in): random orthonormal directions."""
+        d_out, d_in = int(module.out_features), int(module.in_features)  # pyright: ignore[reportArgumentType]
+        key = hashlib.sha256(f"planted:{self.seed}:{name}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(key[:7], "little"))
+        rank = min(self.rank, d_in, d_out)
+        left, right = (torch.linalg.qr(torch.randn(d, rank, generator=generator))[0] for d in (d_out, d_in))
+        return left * self.sizes[name], right.T.contiguous()
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What teacher, student and base model say of a batch.
+
+    Attributes:
+        student, teacher, base: last hidden states, (batch, seq, d), or logits, (batch, seq, vocabulary).
+        mask: 1 for tokens, 0 for padding, (batch, seq).
+        is_distribution: they are logits of the next token.
+    """
+
+    student: Tensor
+    teacher: Tensor
+    base: Tensor | None
+    mask: Tensor
+    is_distribution: bool
+
+    def distance(self, answer: Tensor) -> Tensor:
+        """Return the mean distance of an answer to the teacher's over the tokens of each example, (batch,).
+
+        It is ‖h - h_teacher‖² of hidden states, and KL(teacher ‖ student) in nats of next-token distributions.
+        """
+        if self.is_distribution:
+            teacher = self.teacher.float().log_softmax(-1)
+            by_token = F.kl_div(answer.float().log_softmax(-1), teacher, reduction="none", log_target=True).sum(-1)
+        else:
+            by_token = (answer.float() - self.teacher.float()).square().sum(-1)
+        return (by_token * self.mask).sum(1) / self.mask.sum(1).clamp_min(1)
+
+
+class _EncoderOrDecoder:
+    """Loads the bare encoder, or the language model where the checkpoint is one."""
+
+    @staticmethod
+    def _kind(config: Any) -> Any:
+        names = getattr(config, "architectures", None) or ()
+        return AutoModelForCausalLM if any(name.endswith("ForCausalLM") for name in names) else AutoModel
+
+    @classmethod
+    def from_pretrained(cls, folder: Any, *, config: Any, **options: Any) -> Any:
+        """Return what transformers loads."""
+        return cls._kind(config).from_pretrained(folder, config=config, **options)
+
+    @classmethod
+    def from_config(cls, config: Any) -> Any:
+        """Return a model with random weights."""
+        return cls._kind(config).from_config(config)
+
+
+@dataclass(frozen=True)
+class Planted(Task):
+    """Learn h of a teacher, W_teacher = W0 + U Vᵀ in a few modules and W0 in all others.
+
+    The loss is the distance to the teacher over the base model's mean distance to it, so that it starts near one. The
+    relative error of a set of texts is Σ distance(student) / Σ distance(base).
+
+    Attributes:
+        modules, rank, strength, seed: what is planted; see section `data` of the configuration.
+        truth: what was planted; None before `prepared`.
+    """
+
+    modules: str = "4"
+    rank: int = 8
+    strength: float = 0.3
+    seed: int = 0
+    truth: Truth | None = field(default=None)
+
+    name: ClassVar[str] = "planted"
+    order: ClassVar[int] = 95
+    peft_task_type: ClassVar[str] = "FEATURE_EXTRACTION"
+    metrics: ClassVar[Mapping[str, bool]] = {RELATIVE_ERROR: False}
+    trains_head: ClassVar[bool] = False
+    loss_unit: ClassVar[str] = "of the base model's"
+    prediction_unit: ClassVar[str] = "distance"
+    output_unit: ClassVar[str] = "distance"
+    disagreement_unit: ClassVar[str] = "distance"
+
+    # --- data
+
+    @classmethod
+    def of_columns(cls, section: Any, columns: Columns) -> Self:
+        """Return the task that section `data` describes; of a row only the text is read."""
+        return cls((), section.planted_modules, section.planted_rank, section.planted_strength, section.planted_seed)
+
+    def settings(self) -> dict[str, str]:
+        """Return what was planted: the teacher is drawn again from it."""
+        return {} if self.truth is None else {"truth": json.dumps(vars(self.truth), sort_keys=True)}
+
+    def __post_init__(self) -> None:
+        """Take the truth of a checkpoint, which is text."""
+        if isinstance(self.truth, str):
+            object.__setattr__(self, "truth", Truth(**json.loads(self.truth)))
+
+    def encode_rows(self, tokenizer: Any, rows: TextRows, max_length: int) -> EncodedRows:
+        """Return texts as the tokenizer has them."""
+        limit = min(max_length, tokenizer.model_max_length)
+        encoded = tokenizer(rows.text, truncation=True, max_length=limit)
+        names = [name for name in tokenizer.model_input_names if name in encoded]
+        return EncodedRows([{name: encoded[name][index] for name in names} for index in range(len(rows.text))])
+
+    def whole_lengths(self, tokenizer: Any, rows: TextRows) -> list[int]:
+        """Return the tokens of each text."""
+        return [len(ids) for ids in tokenizer(rows.text, verbose=False)["input_ids"]]
+
+    def no_labels(self, n: int) -> np.ndarray:
+        """Return zeros, (n,), int64: the teacher is the label."""
+        return np.zeros(n, np.int64)
+
+    def group_of(self, label: Any) -> str:
+        """Return nothing: there are no labels.
+
+        Raises:
+            DataError: always.
+        """
+        raise DataError("data.group_by=label: planted ranks have no labels; group by a column or length")
+
+    def usual_metric(self, data_name: str) -> str:
+        """Return the relative error."""
+        return RELATIVE_ERROR
+
+    # --- model
+
+    @classmethod
+    def made(cls, model: Any) -> bool:
+        """Take no model: a teacher is only known from settings."""
+        return False
+
+    def model_class(self) -> Any:
+        """Return what loads the bare encoder, or the language model."""
+        return _EncoderOrDecoder
+
+    def configure(self, config: Any) -> None:
+        """Leave the config as it is: there is no head."""
+
+    def prepared(self, model: nn.Module, modules: Sequence[str], batches: Callable[[int], list[Any]]) -> Self:
+        """Return the task with its updates drawn, each as strong as the others in what it changes at the output.
+
+        ‖ΔW‖ = strength · ‖W‖ first. Then each is scaled so that alone it moves the output by the same distance, the
+        geometric mean of theirs: no module is needed more than another.
+
+        Args:
+            model: the base model, without adapters.
+            modules: names of those that may be planted in.
+            batches: gives n batches of training texts.
+
+        Raises:
+            ConfigError: when `data.planted_modules` names none of them.
+        """
+        chosen = self._chosen(model, modules)
+        looks = batches(2)
+        raw = {name: self.strength * _norm(model.get_submodule(name)) / self.rank**0.5 for name in chosen}
+        truth = Truth(self.seed, self.rank, raw)
+        if len(chosen) > 1:
+            each = {name: _distance(model, replace(truth, sizes={name: raw[name]}), looks) for name in chosen}
+            mean = math.exp(sum(math.log(value) for value in each.values()) / len(each))
+            truth = replace(truth, sizes={name: raw[name] * (mean / each[name]) ** 0.5 for name in chosen})
+        return replace(self, truth=replace(truth, distance=_distance(model, truth, looks)))
+
+    def _chosen(self, model: nn.Module, modules: Sequence[str]) -> list[str]:
+        """Return the modules to plant in, in the model's order."""
+        if not self.modules.isdigit():
+            parts = [part.strip() for part in self.modules.split(",") if part.strip()]
+            chosen = [name for name in modules if any(f".{part}." in f".{name}." for part in parts)]
+            if not chosen:
+                raise ConfigError(
+                    f"data.planted_modules={self.modules}: names no module of the model; give a number, or parts of "
+                    f"names such as {modules[0]}"
+                )
+            return chosen
+        count = int(self.modules)
+        if not 1 <= count <= len(modules):
+            raise ConfigError(
+                f"data.planted_modules={count}: the model has {len(modules)} modules; give 1 to that many"
+            )
+        costs = {name: sum(_shape(model.get_submodule(name))) for name in modules}
+        budget = -(-count * self.rank // len(modules)) * sum(costs.values())
+        rng = np.random.default_rng((self.seed, 20_250_114))
+        while True:  # the whole model has fewer parameters than the budget at the smallest, so one draw in a few fits
+            drawn = {modules[index] for index in rng.permutation(len(modules))[:count]}
+            if sum(costs[name] * self.rank for name in drawn) <= budget:
+                return [name for name in modules if name in drawn]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what pages need to know, what was planted among it."""
+        return {**super().facts(), "planted": None if self.truth is None else dict(vars(self.truth))}
+
+    # --- loss and predictions
+
+    def forward(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Answers:
+        """Return what student and teacher say, and the base model where no gradient is asked for.
+
+        Raises:
+            DataError: when the teacher is not known.
+        """
+        if self.truth is None:
+            raise DataError("data.task=planted: the teacher is not known; train the run again")
+        with torch.no_grad():
+            with teaching(model, self.truth):
+                teacher, is_distribution = _answer(model(**inputs))
+            base = None
+            if not torch.is_grad_enabled() or not model.training:
+                with teaching(model, None):
+                    base = _answer(model(**inputs))[0]
+        student = _answer(model(**inputs))[0]
+        return Answers(student, teacher, base, inputs["attention_mask"].to(student.device), is_distribution)
+
+    def example_loss(self, output: Answers, labels: Tensor) -> Tensor:
+        """Return each example's distance to the teacher over the mean one of the base model, (batch,)."""
+        return output.distance(output.student) / self._distance()
+
+    def _distance(self) -> float:
+        return 1.0 if self.truth is None else self.truth.distance
+
+    def batch_loss(self, output: Answers, labels: Tensor) -> Tensor:
+        """Return the mean loss over examples, ()."""
+        return self.example_loss(output, labels).mean()
+
+    def judged(self, output: Answers, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss of each example, and the distances (student, base) to the teacher, (batch, 2)."""
+        student = output.distance(output.student)
+        base = student if output.base is None else output.distance(output.base)
+        return student / self._distance(), torch.stack([student, base], 1)
+
+    def readings(self, output: Answers, labels: Tensor) -> Tensor:
+        """Return the loss of each example, (batch, 1)."""
+        return self.example_loss(output, labels).unsqueeze(1)
+
+    def prediction(self, output: np.ndarray) -> np.ndarray:
+        """Return each example's distance to the teacher, (n,)."""
+        return output[:, 0]
+
+    def evaluate(self, label: np.ndarray, prediction: np.ndarray, output: np.ndarray) -> dict[str, float]:
+        """Return the error relative to the base model's: 1 without training, 0 for the teacher itself."""
+        return {RELATIVE_ERROR: float(output[:, 0].sum() / max(float(output[:, 1].sum()), 1e-30))}
+
+    def confidence(self, output: np.ndarray) -> np.ndarray:
+        """Return how near each example is to the teacher, (n,)."""
+        return -output[:, 0]
+
+    def describe(self, value: Any) -> str | float:
+        """Return the distance."""
+        return float(value)
+
+    def margins(self, output: np.ndarray, prediction: Any) -> np.ndarray:
+        """Return how near every row is to the teacher, (n,)."""
+        return -output[:, 0].astype(float)
+
+
+def _answer(output: Any) -> tuple[Tensor, bool]:
+    """Return the logits of the next token, else the last hidden states; and which of them it is."""
+    logits = getattr(output, "logits", None)
+    return (output.last_hidden_state, False) if logits is None else (logits, True)
+
+
+def _shape(module: nn.Module) -> tuple[int, int]:
+    return int(module.out_features), int(module.in_features)  # pyright: ignore[reportArgumentType]
+
+
+def _norm(module: nn.Module) -> float:
+    """Return the Frobenius norm of a frozen weight; of a quantised one, of what it computes with."""
+    eye = torch.eye(_shape(module)[1], device=module.weight.device)  # pyright: ignore[reportArgumentType]
+    bias = 0.0 if getattr(module, "bias", None) is None else module.bias
+    with torch.no_grad():
+        return float((module(eye) - bias).float().norm())
+
+
+@torch.no_grad()
+def _distance(model: nn.Module, truth: Truth, batches: Iterable[Mapping[str, Tensor]]) -> float:
+    """Return the mean distance between a teacher and the base model over batches."""
+    was_training = model.training
+    model.eval()
+    values = []
+    for batch in batches:
+        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        with teaching(model, truth):
+            teacher, is_distribution = _answer(model(**inputs))
+        base = _answer(model(**inputs))[0]
+        values.append(Answers(base, teacher, None, inputs["attention_mask"], is_distribution).distance(base).mean())
+    model.train(was_training)
+    return float(torch.stack(values).mean())
+
+
+@contextmanager
+def teaching(model: nn.Module, truth: Truth | None) -> Generator[None]:
+    """Let a model be the teacher inside the block, or the base model where there is no truth: adapters are off.
+
+    A module's frozen map is its own, or that of the adapter which wraps it, in `base_layer`.
+    """
+    plain: Any = getattr(model, "module", model)
+    adapters = [module for module in plain.modules() if hasattr(module, "base_layer") and hasattr(module, "enabled")]
+    states = [(module, module.enabled) for module in adapters]
+    handles = []
+    training = plain.training
+    try:
+        plain.eval()  # no dropout in what is learned
+        for module in adapters:
+            module.enabled = False
+        for name in () if truth is None else truth.sizes:
+            owner = plain.get_submodule(name)
+            frozen = getattr(owner, "base_layer", owner)
+            handles.append(frozen.register_forward_hook(_adding(*truth.factors(name, frozen))))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, enabled in states:
+            module.enabled = enabled
+        plain.train(training)
+
+
+def _adding(left: Tensor, right: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    """Return a forward hook that adds U Vᵀ x."""
+
+    def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        x = inputs[0]
+        return output + F.linear(F.linear(x, right.to(x)), left.to(x))
+
+    return add
