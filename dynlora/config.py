@@ -47,6 +47,9 @@ GENERATIVE = ("causal_lm",)
 UNLABELLED = (*GENERATIVE, "planted")
 """Tasks that read no column of labels."""
 
+OWN_DATA: Mapping[str, str] = {"planted": "planted"}
+"""The built-in data set of each task that has one."""
+
 NO_NUL = r"^[^\x00]*$"
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500, pattern=NO_NUL)]
 Column = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -181,7 +184,7 @@ class DataConfig(Section):
     def _default_source(cls, values: Any) -> Any:
         """Fall back to the built-in data set when neither name nor path is given; one may be named as its task is."""
         if isinstance(values, Mapping) and values.get("name") is None and values.get("path") is None:
-            values = {**values, "name": "planted" if values.get("task") == "planted" else "sentiment4"}
+            values = {**values, "name": OWN_DATA.get(values.get("task", "auto"), "sentiment4")}
         if isinstance(values, Mapping) and values.get("task") is None and values.get("name") in TASKS:
             return {**values, "task": values["name"]}
         return values

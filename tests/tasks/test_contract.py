@@ -40,6 +40,9 @@ TABLES = {
 }
 """Columns of data that shows its task, or that of labels."""
 
+ON_REQUEST = {"planted": ["text"]}
+"""Columns of data for tasks that no column shows."""
+
 
 def chosen(wanted: str, names: list[str], column: LabelColumn, text: str | None = None) -> Task:
     """Return the task of a table with these columns."""
@@ -49,7 +52,7 @@ def chosen(wanted: str, names: list[str], column: LabelColumn, text: str | None 
 
 def task_of(name: str) -> Any:
     if name not in NAMES:
-        return chosen(name, TABLES[name][0], LabelColumn("label", [], [], None))
+        return chosen(name, ON_REQUEST.get(name) or TABLES[name][0], LabelColumn("label", [], [], None))
     return chosen(name, ["text", "label"], example(name))
 
 
@@ -60,7 +63,7 @@ def example(name: str) -> LabelColumn:
 
 
 def test_every_task_is_tried_here_and_named_in_the_config() -> None:
-    assert {name for name in ALL if name not in NAMES} <= set(TABLES)
+    assert {name for name in ALL if name not in NAMES} <= {*TABLES, *ON_REQUEST}
     assert sorted(typing.get_args(DataConfig.model_fields["task"].annotation)) == sorted(["auto", *ALL])
 
 
@@ -70,7 +73,7 @@ def test_columns_show_the_task_where_labels_do_not_decide(name: str, names: list
     assert chosen("auto", names, example("classification"), text).name == name
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name not in NAMES])
+@pytest.mark.parametrize("name", GENERATIVE)
 def test_a_checkpoint_brings_back_a_task_without_labels(name: str) -> None:
     task = task_of(name)
     assert task.settings()
