@@ -15,9 +15,15 @@ from transformers import AutoModelForSequenceClassification
 
 from dynlora.data_files.faults import MAX_CLASSES
 from dynlora.errors import DataError
-from dynlora.tasks import metrics
 from dynlora.tasks.base import LabelledTask, Task, mean_pair_distance
-from dynlora.tasks.labels import LabelColumn, label_text, refuse_mixed_numbers
+from dynlora.tasks.labels import (
+    LabelColumn,
+    calibration_metrics,
+    classification_metrics,
+    confusion,
+    label_text,
+    refuse_mixed_numbers,
+)
 
 MAX_CONFUSION = 50
 """Classes up to which a confusion table is kept."""
@@ -154,12 +160,12 @@ class Classification(LabelledTask):
     def evaluate(self, label: np.ndarray, prediction: np.ndarray, output: np.ndarray) -> dict[str, float]:
         """Return accuracy, F1, Matthews' correlation and how well calibrated the probabilities are."""
         n = len(self.labels) or output.shape[1]
-        return metrics.classification_metrics(label, prediction, n) | metrics.calibration_metrics(label, output)
+        return classification_metrics(label, prediction, n) | calibration_metrics(label, output)
 
     def details(self, label: np.ndarray, prediction: np.ndarray) -> dict[str, Any]:
         """Return the confusion table, rows the truth and columns the prediction; None where it would be too large."""
         n = len(self.labels)
-        return {"confusion": metrics.confusion(label, prediction, n).tolist() if n <= MAX_CONFUSION else None}
+        return {"confusion": confusion(label, prediction, n).tolist() if n <= MAX_CONFUSION else None}
 
     def describe(self, value: Any) -> str | float:
         """Return the class name."""

@@ -11,9 +11,8 @@ from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification
 
 from dynlora.errors import DataError
-from dynlora.tasks import metrics
 from dynlora.tasks.base import LabelledTask, mean_pair_distance
-from dynlora.tasks.labels import LabelColumn
+from dynlora.tasks.labels import LabelColumn, regression_metrics
 
 
 class Regression(LabelledTask):
@@ -102,7 +101,7 @@ class Regression(LabelledTask):
 
     def evaluate(self, label: np.ndarray, prediction: np.ndarray, output: np.ndarray) -> dict[str, float]:
         """Return Pearson's and Spearman's correlation and the mean squared error."""
-        return metrics.regression_metrics(label, prediction)
+        return regression_metrics(label, prediction)
 
     def describe(self, value: Any) -> str | float:
         """Return the number."""

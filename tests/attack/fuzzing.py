@@ -27,7 +27,7 @@ from dynlora.config import parse_config
 from dynlora.data_files import scan
 from dynlora.errors import DynloraError
 from dynlora.jobs import uploads
-from dynlora.store import catalogue, measurements, notes, queries, saved_views, schema, search, summary
+from dynlora.store import catalogue, measurements, notes, queries, schema, search, summary
 from dynlora.store.reader import RunReader
 from dynlora.viz.launch import data_check
 from tests.peft_adapter.files import small_adapter
@@ -315,7 +315,7 @@ class Targets:
         for path in (self.run / "notes.json", self.runs / ".views.json"):
             path.write_bytes(content)
         notes.read_notes(self.run)
-        saved_views.read_views(self.runs)
+        notes.read_views(self.runs)
 
     def store(self) -> None:
         """A run's database: bits, cuts, doubled parts."""

@@ -11,12 +11,7 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from dynlora.tasks import LabelledTask, registry
-from dynlora.tasks.metrics import (
-    calibration_metrics,
-    classification_metrics,
-    confusion,
-    regression_metrics,
-)
+from dynlora.tasks.labels import calibration_metrics, classification_metrics, confusion, regression_metrics
 
 # Truth and prediction of ten rows: 4 right of class 1, 1 missed, 2 false alarms, 3 right of class 0.
 TRUTH = np.array([1, 1, 1, 1, 1, 0, 0, 0, 0, 0])

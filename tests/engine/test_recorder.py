@@ -13,7 +13,7 @@ from dynlora.engine.allocation import scores
 from dynlora.engine.context import Step
 from dynlora.engine.edits import Edit
 from dynlora.engine.model.adapters import Adapters
-from dynlora.tasks.metrics import calibration_metrics
+from dynlora.tasks.labels import calibration_metrics
 from dynlora.training.progress_stream import Readings
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dynlora.store.notes import annotate_notes
-from dynlora.store.saved_views import VIEWS_NAME, View, read_views, save_view
+from dynlora.store.notes import VIEWS_NAME, View, annotate_notes, read_views, save_view
 from dynlora.viz.ui import run_picker
 from tests.pages.app import charts, open_page, open_whole, words
 from tests.store.builder import finished_run

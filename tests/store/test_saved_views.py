@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from dynlora.errors import ConfigError, CorruptRunError, SearchError
-from dynlora.store import saved_views
+from dynlora.store import notes
 from dynlora.store.catalogue import run_rows
-from dynlora.store.saved_views import View, delete_view, read_views, save_view
+from dynlora.store.notes import View, delete_view, read_views, save_view
 
 
 def test_views_are_saved_replaced_and_forgotten(tmp_path: Path) -> None:
@@ -46,11 +46,11 @@ def test_a_missing_folder_is_made_and_spaces_in_quotes_are_kept(tmp_path: Path) 
 def test_a_mistake_is_one_sentence_and_changes_nothing(tmp_path: Path, name: str, query: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         save_view(tmp_path, name, query)
-    assert not (tmp_path / saved_views.VIEWS_NAME).exists()
+    assert not (tmp_path / notes.VIEWS_NAME).exists()
 
 
 def test_there_is_an_end_to_them(tmp_path: Path) -> None:
-    for number in range(saved_views.MAX_VIEWS):
+    for number in range(notes.MAX_VIEWS):
         save_view(tmp_path, str(number), "a")
     with pytest.raises(ConfigError, match="more than 30; delete one first"):
         save_view(tmp_path, "one more", "a")
@@ -70,24 +70,24 @@ def test_there_is_an_end_to_them(tmp_path: Path) -> None:
         b'{"views": 3}',
         b'{"views": [1, null, {}, {"name": 1}]}',
         b'{"views": [{"name": "x", "query": "a and"}, {"name": "", "query": "a"}, {"name": "y", "query": 3}]}',
-        b" " * (saved_views.Views.MAX_BYTES + 1),
+        b" " * (notes.Views.MAX_BYTES + 1),
     ],
     ids=range(9),
 )
 def test_a_file_that_cannot_be_read_counts_as_none(tmp_path: Path, data: bytes) -> None:
-    (tmp_path / saved_views.VIEWS_NAME).write_bytes(data)
+    (tmp_path / notes.VIEWS_NAME).write_bytes(data)
     assert read_views(tmp_path) == ()
 
 
 def test_what_a_file_holds_is_cut_to_the_rules(tmp_path: Path) -> None:
     wild = {"views": [{"name": f"n{number % 50}", "query": "<b> or"} for number in range(9)]}
     wild["views"] += [{"name": f"n{number}", "query": "a", "more": 1} for number in range(99)]
-    (tmp_path / saved_views.VIEWS_NAME).write_text(json.dumps(wild))
+    (tmp_path / notes.VIEWS_NAME).write_text(json.dumps(wild))
     views = read_views(tmp_path)
-    assert (len(views), {view.query for view in views}) == (saved_views.MAX_VIEWS, {"a"})
+    assert (len(views), {view.query for view in views}) == (notes.MAX_VIEWS, {"a"})
 
 
-@pytest.mark.parametrize("name", [saved_views.VIEWS_NAME, saved_views.LOCK_NAME])
+@pytest.mark.parametrize("name", [notes.VIEWS_NAME, notes.VIEWS_LOCK])
 def test_links_are_not_followed(tmp_path: Path, name: str) -> None:
     secret = tmp_path / "secret"
     secret.write_text('{"views": [{"name": "secret", "query": "a"}]}')

@@ -20,8 +20,17 @@ from dynlora.analysis.frames import csv_text, records
 from dynlora.analysis.run_summary import STATUS_WORDS, format_strategy, main_metric
 from dynlora.analysis.seed_groups import set_values
 from dynlora.errors import DynloraError, SearchError
-from dynlora.store.notes import MAX_NOTE_LENGTH, MAX_TAGS, annotate_notes
-from dynlora.store.saved_views import MAX_NAME_LENGTH, MAX_QUERY_LENGTH, View, delete_view, read_views, save_view
+from dynlora.store.notes import (
+    MAX_NAME_LENGTH,
+    MAX_NOTE_LENGTH,
+    MAX_QUERY_LENGTH,
+    MAX_TAGS,
+    View,
+    annotate_notes,
+    delete_view,
+    read_views,
+    save_view,
+)
 from dynlora.store.schema import command_text
 from dynlora.store.search import unset_names
 from dynlora.text import (
