@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dynlora.analysis import capacity_frames, frames
 from dynlora.analysis.capacity_frames import OUTSIDE
-from dynlora.kinds.train.panels.flow import flow
+from dynlora.kinds.train.panels.transfers import flow
 
 COLUMNS = ["seq", "step", "edit", "donor", "receiver", "count", "donor_score", "receiver_score"]
 Q0, K0, Q1, K1 = ("layer.0.query", "layer.0.key", "layer.1.query", "layer.1.key")

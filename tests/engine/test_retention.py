@@ -22,7 +22,7 @@ from dynlora.engine.evaluation.retention import GeneralText
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.errors import NotRecordedError
 from dynlora.inference.session import load_run
-from dynlora.kinds.train.panels.retention import RetentionOverTime
+from dynlora.kinds.train.panels.training import RetentionOverTime
 from dynlora.store import queries
 from dynlora.tasks import Task
 from dynlora.tasks.causal_lm import CausalLM

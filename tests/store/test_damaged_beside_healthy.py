@@ -11,7 +11,7 @@ import pytest
 
 from dynlora.analysis.frames import at_highest, at_lowest
 from dynlora.errors import CorruptRunError
-from dynlora.kinds.train.panels.learning_rate import LearningRate
+from dynlora.kinds.train.panels.cost import LearningRate
 from dynlora.store import queries
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.report import comparison_report

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dynlora.analysis import capacity_frames
 from dynlora.analysis.gate_effect import GateEffect
-from dynlora.kinds.train.panels.groups import groups as groups_caption
+from dynlora.kinds.train.panels.inputs import groups as groups_caption
 from dynlora.viz import capacity
 from dynlora.viz import methods as methods_model
 from dynlora.viz.compare import text as compare_text

@@ -12,10 +12,9 @@ import plotly.graph_objects as go
 import pytest
 
 from dynlora.analysis import capacity_frames, frames
-from dynlora.kinds.train.panels import capacity, classes, flow, importance, loss, metric, module, step_time
-from dynlora.kinds.train.panels.gates import gate_map
-from dynlora.kinds.train.panels.groups import group_lines
-from dynlora.kinds.train.panels.stability import ImportanceStability
+from dynlora.kinds.train.panels import capacity, cost, replay, results, training, transfers
+from dynlora.kinds.train.panels.inputs import gate_map, group_lines
+from dynlora.kinds.train.panels.transfers import ImportanceStability
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.inputs import figures as inputs_figures
 from dynlora.viz.kit import charts as kit_lines
@@ -55,15 +54,15 @@ def every_figure(colours: theme.Palette) -> dict[str, go.Figure]:
     ranks = pd.DataFrame({HOSTILE: [4.0, 4, 3, 5], "b": 4.0}, index=modules()["name"])
     return {
         "map": drawn_map(colours, step=1, module="layer.1.key", events=[1]),
-        "flow": flow.rank_flow(some_flows(), [HOSTILE, "key"], colours),
+        "flow": transfers.rank_flow(some_flows(), [HOSTILE, "key"], colours),
         "steady": ImportanceStability().figure(agreement, colours),
-        "scatter": importance.importance_scatter(state(), None, colours),
-        "module": module.module_lines(series(), HOSTILE, "factor", 2, colours),
-        "loss": loss.loss_lines(series(), series(), colours),
-        "metric": metric.metric_lines(series().assign(name=HOSTILE), colours),
+        "scatter": transfers.importance_scatter(state(), None, colours),
+        "module": replay.module_lines(series(), HOSTILE, "factor", 2, colours),
+        "loss": training.loss_lines(series(), series(), colours),
+        "metric": training.metric_lines(series().assign(name=HOSTILE), colours),
         "line": kit_lines.line(series(), "learning rate, per step", colours, limit=1.0),
-        "time": step_time.step_time(pd.DataFrame({"step": [1], "step_ms": [5.0], "strategy_ms": [0.1]}), colours),
-        "confusion": classes.confusion([[3, 1], [0, 4]], [HOSTILE, "b"], colours),
+        "time": cost.step_time(pd.DataFrame({"step": [1], "step_ms": [5.0], "strategy_ms": [0.1]}), colours),
+        "confusion": results.confusion([[3, 1], [0, 4]], [HOSTILE, "b"], colours),
         "gates": gate_map(gates, modules(), None, colours),
         "groups": group_lines(groups, "accuracy", colours),
         "probe": inputs_figures.probe_scatter(probe, "group", colours),
@@ -144,13 +143,13 @@ def test_one_evaluation_has_no_steps_before_it() -> None:
 @pytest.mark.parametrize("values", [[], [np.nan, np.nan], [1.0]])
 def test_short_series_draw(values: list[float]) -> None:
     frame = pd.DataFrame({"step": range(len(values)), "value": values}, dtype=float)
-    loss.loss_lines(frame, frame, theme.LIGHT)
+    training.loss_lines(frame, frame, theme.LIGHT)
     kit_lines.line(frame, "x", theme.LIGHT)
 
 
 def test_the_axis_of_a_loss_has_its_unit() -> None:
     frame = pd.DataFrame({"step": [1, 2], "value": [0.5, 0.4]})
-    layout: Any = loss.loss_lines(frame, frame, theme.LIGHT, "squared error").layout
+    layout: Any = training.loss_lines(frame, frame, theme.LIGHT, "squared error").layout
     assert layout.yaxis.title.text == "Loss (squared error)"
 
 
@@ -183,7 +182,7 @@ def test_many_modules_in_runs_of_a_kind_get_one_label_a_kind() -> None:
 
 
 def test_the_ends_of_a_flow_stay_in_their_order() -> None:
-    figure: Any = flow.rank_flow(some_flows(), [HOSTILE, "key"], theme.LIGHT)
+    figure: Any = transfers.rank_flow(some_flows(), [HOSTILE, "key"], theme.LIGHT)
     node = figure.data[0].node
     sides = [[y for x, y in zip(node.x, node.y, strict=True) if (x > 0.5) is right] for right in (False, True)]
     assert [sorted(set(side)) for side in sides] == [list(side) for side in sides]

@@ -8,8 +8,8 @@ import pytest
 
 from dynlora.analysis import frames, inputs
 from dynlora.analysis.gate_effect import GateEffect, gate_effect, served
-from dynlora.kinds.train.panels.gates import gate_map
-from dynlora.kinds.train.panels.gates import gates as gate_caption
+from dynlora.kinds.train.panels.inputs import gate_map
+from dynlora.kinds.train.panels.inputs import gates as gate_caption
 from dynlora.viz.inputs import figures
 from dynlora.viz.kit import theme
 from tests.analysis.test_gate_effect import GROUPS, drawn

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from dynlora.kinds.train.panels import importance, kinds
+from dynlora.kinds.train.panels import cost, transfers
 from dynlora.viz.kit import theme
 from dynlora.viz.knockout import figures as knockout_figures
 from tests.viz.drawn import traces_of
@@ -37,9 +37,9 @@ def test_scatter_knock_out_and_ranks_by_kind_agree() -> None:
         {"label": KINDS[::-1], "short": KINDS[::-1], "position": range(4), "delta": 0.1, "low": 0.0, "high": 0.2}
     )
     totals = pd.DataFrame({"step": [0, 1], **{kind: [4, 4] for kind in KINDS[1:]}})
-    scatter = importance.importance_scatter(state, None, theme.LIGHT)
+    scatter = transfers.importance_scatter(state, None, theme.LIGHT)
     knocked = knockout_figures.score_against_effect(effect, np.arange(4), "importance", theme.LIGHT)
-    ranks = kinds.ranks_by_kind(totals, theme.LIGHT)
+    ranks = cost.ranks_by_kind(totals, theme.LIGHT)
     looks = [
         {trace.name: trace.marker.color for trace in traces_of(figure) if trace.name in KINDS}
         for figure in (scatter, knocked)

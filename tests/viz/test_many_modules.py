@@ -12,7 +12,7 @@ import pytest
 from dynlora.analysis.capacity_frames import folded, ordered
 from dynlora.analysis.frames import described
 from dynlora.kinds.train.panels.capacity import capacity_map, rank_moved
-from dynlora.kinds.train.panels.gates import gate_map
+from dynlora.kinds.train.panels.inputs import gate_map
 from dynlora.viz.kit.module_map import MapView, bar_room, even_cells, row_edges
 from dynlora.viz.kit.theme import LIGHT
 from dynlora.viz.knockout.figures import group_effects

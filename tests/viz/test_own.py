@@ -11,7 +11,7 @@ import pytest
 from dynlora.analysis import capacity_frames, frames, run_reading, run_summary
 from dynlora.kinds.train.panels import capacity, decisions
 from dynlora.kinds.train.panels.capacity import capacity_map
-from dynlora.kinds.train.panels.step_time import step_time_caption
+from dynlora.kinds.train.panels.cost import step_time_caption
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.module_map import MapView
 

@@ -10,7 +10,7 @@ import pytest
 
 from dynlora.analysis import capacity_frames
 from dynlora.kinds.train.panels.replay import Look, frames
-from dynlora.kinds.train.panels.stability import ImportanceStability
+from dynlora.kinds.train.panels.transfers import ImportanceStability
 from dynlora.viz.kit import theme
 from tests.analysis.test_flows import modules
 

@@ -8,7 +8,8 @@ import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
 from dynlora.analysis import results
-from dynlora.kinds.train.panels import classes, group_results, kinds
+from dynlora.kinds.train.panels import cost
+from dynlora.kinds.train.panels import results as group_results
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.charts import score_dots
 from dynlora.viz.run import live_cards, result_figures
@@ -49,7 +50,7 @@ def test_class_scores_are_sklearns() -> None:
     scores = results.class_scores(counts, ["a", "b", "c"])
     for column, values in zip(("precision", "recall", "F1", "examples"), wanted, strict=True):
         assert scores[column].tolist() == pytest.approx(np.asarray(values).tolist(), nan_ok=True)
-    caption = classes.class_scores(scores)
+    caption = group_results.class_scores(scores)
     assert "F1 is highest for b" in caption
     assert "lowest for a" in caption, "class c has no examples: its 0 is no result"
 
@@ -63,7 +64,7 @@ def test_class_scores_are_sklearns() -> None:
     ],
 )
 def test_class_scores_that_are_equal_or_undefined_are_said_to_be(counts: list[list[int]], caption: str) -> None:
-    assert classes.class_scores(results.class_scores(counts, ["a", "b"])).startswith(caption)
+    assert group_results.class_scores(results.class_scores(counts, ["a", "b"])).startswith(caption)
 
 
 def test_groups_with_one_score_are_said_to_be_equal() -> None:
@@ -119,7 +120,7 @@ def test_figures_hold_what_they_are_given_and_no_markup(colours: theme.Palette) 
         "answers": result_figures.answer_bar(results.answers(named), colours),
         "ends": result_figures.before_after(named, "loss off", "loss on", "nats", colours),
         "machine": result_figures.readings(readings, {"rss_mib": "process", "gpu": "GPU"}, "memory, MiB", colours),
-        "kinds": kinds.ranks_by_kind(totals, colours),
+        "kinds": cost.ranks_by_kind(totals, colours),
     }
     assert all("<img" not in str(figure.to_json()) for figure in drawn.values())
     assert all(layout_of(figure).xaxis.title.text for figure in drawn.values())
@@ -136,11 +137,11 @@ def test_figures_hold_what_they_are_given_and_no_markup(colours: theme.Palette) 
 def test_components_by_kind() -> None:
     modules = pd.DataFrame({"label": ["query", "query", "key"], "position": [0, 2, 1]})
     ranks = pd.DataFrame([[4, 3], [4, 6], [4, 3]], columns=[0, 10])
-    totals = kinds.components_by_kind(ranks, modules)
+    totals = cost.components_by_kind(ranks, modules)
     assert totals.to_dict("list") == {"step": [0, 10], "query": [8, 6], "key": [4, 6]}
     words = "At step 10, the adapters have 12 components; key gained most (+2), query lost most (−2)."
-    assert kinds.by_kind(totals) == words
-    assert kinds.components_by_kind(ranks.head(2), modules).empty
+    assert cost.by_kind(totals) == words
+    assert cost.components_by_kind(ranks.head(2), modules).empty
 
 
 def test_machine_words() -> None:

@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlora.kinds.train.panels import decisions
-from dynlora.kinds.train.panels import search as searches
-from dynlora.kinds.train.panels.search import Search
+from dynlora.kinds.train.panels.decisions import Search
 from dynlora.viz.kit import theme
 from tests.viz.drawn import traces_of
 
@@ -31,7 +30,7 @@ def log(*payloads: dict[str, Any]) -> pd.DataFrame:
 
 def search_of(*payloads: dict[str, Any], config: Any = None) -> Search:
     """Return the search of a log that has one."""
-    search = searches.last_search(log(*payloads), config or {})
+    search = decisions.last_search(log(*payloads), config or {})
     assert search is not None
     return search
 
@@ -52,7 +51,7 @@ def test_each_candidate_counts_once_in_the_round_it_was_first_tried() -> None:
     ]
     assert search.tried["pareto"].tolist() == [False, False, True, True, False]
     assert (search.step, search.failed, search.limit, search.chosen) == (10, 1, 100, (80, 0.5))
-    table = searches.table(search)
+    table = decisions.table(search)
     assert table["loss"].tolist() == [0.5, 0.7, 0.75, 0.8, 0.9]
     assert table["chosen"].tolist() == [True, False, False, False, False]
 
@@ -62,8 +61,8 @@ def test_the_last_search_counts_and_a_method_may_set_a_lower_limit() -> None:
         {"budget": 100, "history": HISTORY}, paths(HISTORY[:1]), {"edits": []}, config={"strategy": {"limit": 0.55}}
     )
     assert (search.step, search.searches, search.limit, search.chosen) == (11, 2, 55, (90, 0.7))
-    assert searches.last_search(log({"edits": [{"edit": "move"}]}), {}) is None
-    assert searches.last_search(log(), {}) is None
+    assert decisions.last_search(log({"edits": [{"edit": "move"}]}), {}) is None
+    assert decisions.last_search(log(), {}) is None
 
 
 @pytest.mark.parametrize(
@@ -81,20 +80,20 @@ def test_the_last_search_counts_and_a_method_may_set_a_lower_limit() -> None:
     ],
 )
 def test_what_is_no_history_is_left_out(history: Any) -> None:
-    assert searches.last_search(log(paths(history), {"history": history}), {}) is None
+    assert decisions.last_search(log(paths(history), {"history": history}), {}) is None
 
 
 def test_what_the_log_does_not_say_is_not_drawn() -> None:
     history = [{"round": "x", "population": [[1, 0.5], [2, 0.4]], "best_loss": float("nan"), "parameters": 10**400}]
     search = search_of({"history": history, "budget": 10**400}, config={"strategy": {"limit": "x"}})
     assert (search.limit, search.chosen, search.tried["round"].tolist()) == (None, None, [0, 0])
-    figure = searches.search_scatter(search, theme.DARK)
+    figure = decisions.search_scatter(search, theme.DARK)
     assert [trace.name for trace in traces_of(figure)] == ["Pareto set", "Candidate"]
 
 
 def test_the_figure_shows_candidates_limit_and_choice() -> None:
     search = search_of(paths(HISTORY))
-    figure = searches.search_scatter(search, theme.LIGHT)
+    figure = decisions.search_scatter(search, theme.LIGHT)
     traces = {trace.name: trace for trace in traces_of(figure)}
     assert list(traces["Pareto set"].x) == [50, 80]
     assert list(traces["Candidate"].marker.color) == [0, 0, 1, 1, 1]
@@ -103,7 +102,7 @@ def test_the_figure_shows_candidates_limit_and_choice() -> None:
 
 
 def test_what_a_search_says() -> None:
-    words = searches.search_caption(search_of(paths(HISTORY), paths(HISTORY)))
+    words = decisions.search_caption(search_of(paths(HISTORY), paths(HISTORY)))
     assert words == (
         "The search after step 11 tried 5 candidates in 2 rounds and chose one with 80 parameters, 80.0 % of the limit "
         "of 100 and a loss of 0.500. The best loss of the first round was 0.700. The Pareto set has 2 "
@@ -112,7 +111,7 @@ def test_what_a_search_says() -> None:
         "of 2 searches."
     )
     none = search_of(paths([{"round": 0, "population": [[1, 3.4e38]]}]))
-    assert searches.search_caption(none) == "No candidate of the search after step 10 has a finite loss."
+    assert decisions.search_caption(none) == "No candidate of the search after step 10 has a finite loss."
     assert none.loss_title == "Loss of the candidate"
     assert replace(none, has_classes=True).loss_title.endswith("(nats)")
 
@@ -121,8 +120,8 @@ def test_of_very_many_candidates_the_pareto_set_is_always_drawn() -> None:
     draw = np.random.default_rng(0)
     history = [{"round": i, "population": draw.random((1000, 2)).tolist()} for i in range(10)]
     search = search_of(paths(history))
-    trials = searches.drawn(search.tried)
-    assert searches.MOST_DRAWN <= len(trials) <= searches.MOST_DRAWN + search.tried["pareto"].sum()
+    trials = decisions.drawn(search.tried)
+    assert decisions.MOST_DRAWN <= len(trials) <= decisions.MOST_DRAWN + search.tried["pareto"].sum()
     assert trials["pareto"].sum() == search.tried["pareto"].sum() > 0
 
 
@@ -133,7 +132,7 @@ def test_the_pareto_set_by_definition(points: list[tuple[int, int]]) -> None:
         not any(p <= parameters and q <= loss and (p, q) != (parameters, loss) for p, q in points)
         for parameters, loss in points
     ]
-    assert searches.pareto(frame).tolist() == wanted
+    assert decisions.pareto(frame).tolist() == wanted
 
 
 def test_the_decision_is_listed_without_its_candidates() -> None:

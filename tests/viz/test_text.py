@@ -10,7 +10,7 @@ from dynlora import text as kit_text
 from dynlora.analysis import capacity_frames, run_summary, seed_groups
 from dynlora.analysis.frames import csv_text
 from dynlora.errors import ConfigError
-from dynlora.kinds.train.panels import capacity, flow, importance
+from dynlora.kinds.train.panels import capacity, transfers
 from dynlora.viz.launch import form_model
 from tests.analysis.test_flows import moves, ranks
 from tests.viz.test_figures import modules
@@ -144,17 +144,17 @@ def test_where_rank_moved() -> None:
 def test_flow_and_scatter_words() -> None:
     held = ranks(s0=[4, 4, 4, 4], s10=[3, 5, 4, 4])
     traced = capacity_frames.trace(modules(), moves((10, "layer.0.query", "layer.0.key")), held)
-    words = flow.flow(traced, capacity_frames.balance(traced, modules(), held), 1, 0, 10)
+    words = transfers.flow(traced, capacity_frames.balance(traced, modules(), held), 1, 0, 10)
     assert words.startswith("After 1 reallocation, 16 parameters are in other modules than at step 0")
     assert "The totals match (without gates): before, 256 in use and 0 free; after, 256 in use and 0 released." in words
     state = capacity_frames.module_state(modules(), np.array([3.0, 5, 4, 4]), np.array([1.0, 8, 2, 4]))
-    assert importance.followed(state) == (
+    assert transfers.followed(state) == (
         "Importance and rank go together closely (rank correlation 0.95, 4 modules). Most importance for its rank: "
         "key 0. Least: query 0."
     )
     turned = capacity_frames.module_state(modules(), np.array([5.0, 3, 4, 4]), np.array([1.0, 8, 2, 4]))
-    assert importance.followed(turned).startswith("The more important modules have less rank (rank correlation −0.95")
-    assert "No importance" in importance.followed(capacity_frames.module_state(modules(), np.ones(4), None))
+    assert transfers.followed(turned).startswith("The more important modules have less rank (rank correlation −0.95")
+    assert "No importance" in transfers.followed(capacity_frames.module_state(modules(), np.ones(4), None))
 
 
 def test_progress_says_what_a_run_does_and_how_long_it_still_takes() -> None:

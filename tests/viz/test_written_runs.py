@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from dynlora.analysis import results, run_summary
-from dynlora.kinds.train.panels import metric
+from dynlora.kinds.train.panels import training
 from dynlora.store import search
 from dynlora.viz.kit.charts import limits
 from dynlora.viz.kit.theme import LIGHT
@@ -20,7 +20,9 @@ def metrics(**values: list[float]) -> pd.DataFrame:
 
 
 def test_perplexity_and_fractions_have_a_panel_each() -> None:
-    drawn = metric.metric_lines(metrics(perplexity=[280.0, 20.0], token_accuracy=[0, 0.7], exact_match=[0, 0.5]), LIGHT)
+    drawn = training.metric_lines(
+        metrics(perplexity=[280.0, 20.0], token_accuracy=[0, 0.7], exact_match=[0, 0.5]), LIGHT
+    )
     axes = {trace["name"]: trace["yaxis"] for trace in traces_of(drawn)}
     assert axes == {"Perplexity": "y", "Token accuracy": "y2", "Exact match": "y2"}
     layout = layout_of(drawn)
@@ -32,7 +34,9 @@ def test_perplexity_and_fractions_have_a_panel_each() -> None:
 
 
 def test_the_legend_has_the_names_of_the_metrics() -> None:
-    drawn = metric.metric_lines(metrics(brier=[0.3], ece=[0.1], macro_f1=[0.4], matthews=[0.2], exact_match=[1]), LIGHT)
+    drawn = training.metric_lines(
+        metrics(brier=[0.3], ece=[0.1], macro_f1=[0.4], matthews=[0.2], exact_match=[1]), LIGHT
+    )
     assert [trace["name"] for trace in traces_of(drawn)] == [
         "Brier score",
         "Calibration error (ECE)",
@@ -43,7 +47,7 @@ def test_the_legend_has_the_names_of_the_metrics() -> None:
 
 
 def test_fractions_alone_keep_one_panel() -> None:
-    layout = layout_of(metric.metric_lines(metrics(accuracy=[0.5, 0.7], macro_f1=[0.4, 0.6]), LIGHT))
+    layout = layout_of(training.metric_lines(metrics(accuracy=[0.5, 0.7], macro_f1=[0.4, 0.6]), LIGHT))
     assert "yaxis2" not in layout
     assert layout["yaxis"]["title"]["text"] == "Score"
 
@@ -52,7 +56,7 @@ def test_fractions_alone_keep_one_panel() -> None:
 def test_the_best_value_is_the_lowest_where_lower_is_better(name: str, word: str) -> None:
     series = pd.DataFrame({"step": [0, 10, 20], "value": [30.0, 10.0, 20.0]})
     best = {"lowest": "10.000 at step 10", "highest": "30.000 at step 0"}[word]
-    assert f"the {word} value is {best}" in metric.metric(series, name)
+    assert f"the {word} value is {best}" in training.metric(series, name)
     assert limits(name)[0] == {"lowest": 1.0, "highest": 0.0}[word]
 
 

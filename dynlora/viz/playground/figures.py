@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.kinds.train.panels.gates import gate_map
+from dynlora.kinds.train.panels.inputs import gate_map
 from dynlora.text import one_line, plotly_text
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.theme import Palette

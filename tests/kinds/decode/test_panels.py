@@ -8,12 +8,8 @@ import pytest
 
 from dynlora.analysis.frames import SnapshotQueries
 from dynlora.kinds.decode import frames
-from dynlora.kinds.decode.panels.frontier import AccuracyAgainstCost, Frontier
-from dynlora.kinds.decode.panels.nested import NestedRanks
-from dynlora.kinds.decode.panels.reliability import Reliability
-from dynlora.kinds.decode.panels.rewards import Judged, Rewards
-from dynlora.kinds.decode.panels.solution import SolutionSteps
-from dynlora.kinds.decode.panels.tokens import Tokens
+from dynlora.kinds.decode.panels.accuracy import AccuracyAgainstCost, Frontier, NestedRanks, Reliability
+from dynlora.kinds.decode.panels.solution import Judged, Rewards, SolutionSteps, Tokens
 from dynlora.kinds.decode.result import Decode, read_decode
 from dynlora.kinds.run_kind import kind_of_run
 from dynlora.server.serve import sample_runs_dir

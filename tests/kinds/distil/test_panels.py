@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from dynlora.kinds.distil import result
-from dynlora.kinds.distil.panels.compared import Divergence
-from dynlora.kinds.distil.panels.texts import TeacherTexts, Texts
+from dynlora.kinds.distil.panels.student import Divergence, TeacherTexts, Texts
 from dynlora.kinds.distil.result import Distil
 from dynlora.kinds.distil.settings import NOT_RECYCLE
 from dynlora.viz.kit import theme

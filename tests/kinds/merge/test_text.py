@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from dynlora.kinds.merge import result
-from dynlora.kinds.merge.panels.loss import HeldOutLoss, Losses
-from dynlora.kinds.merge.panels.module_ranks import Ranks, RanksByModule
+from dynlora.kinds.merge.panels.merged import HeldOutLoss, Losses, Ranks, RanksByModule
 from dynlora.kinds.merge.result import Merge
 from dynlora.viz.kit import theme
 from tests.kinds.merge.written import PLAN, RESULTS, SOURCES, interval, written_merge

@@ -10,10 +10,9 @@ import pytest
 
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.kinds.recycle import result
-from dynlora.kinds.recycle.panels import words
-from dynlora.kinds.recycle.panels.accuracy import FewShotAccuracy, FewShotResult
-from dynlora.kinds.recycle.panels.agreement import Agreement
-from dynlora.kinds.recycle.panels.episodes import Episodes
+from dynlora.kinds.recycle.panels import inversion
+from dynlora.kinds.recycle.panels.few_shot import Episodes, FewShotAccuracy, FewShotResult
+from dynlora.kinds.recycle.panels.inversion import Agreement
 from dynlora.kinds.recycle.result import Recycle
 from dynlora.store import queries
 from dynlora.viz import few_shot
@@ -166,8 +165,13 @@ def test_episodes_have_a_band_within_what_can_be(tmp_path: Path) -> None:
 
 
 def test_words_are_escaped(tmp_path: Path) -> None:
+<<<<<<< HEAD
     recycle = Recycle.read(written_recycle(tmp_path))
     drawn = words.words_html(recycle.inverted[0], theme.LIGHT)
+=======
+    recycle = read_recycle(written_recycle(tmp_path))
+    drawn = inversion.words_html(recycle.inverted[0], theme.LIGHT)
+>>>>>>> 2013863d (kinds: the panels of a kind are files by subject)
     assert "&lt;b&gt;film" in drawn
     assert "<b>" not in drawn
 

@@ -1,4 +1,4 @@
-"""One solution, step by step: who wrote each step, what was rejected, and the reward."""
+"""The solutions of a point: one step by step, the reward of every judged step, and the tokens by who wrote them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import html
 from dataclasses import dataclass
 
 import pandas as pd
+import plotly.graph_objects as go
 
 from dynlora.kinds.decode import frames
-from dynlora.kinds.decode.frames import point_of
+from dynlora.kinds.decode.frames import point_of, role_colours
 from dynlora.kinds.decode.result import Point, Solution
-from dynlora.text import one_line
+from dynlora.text import one_line, percent, plotly_text, score
+from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Choice, Panel, RunView
 from dynlora.viz.kit.theme import Palette
 
@@ -75,3 +77,120 @@ def _solved(view: RunView) -> dict[int, Solution]:
     """Return the solutions of the chosen point by the number of their problem."""
     point = point_of(view)
     return {} if point is None else {one.problem: one for one in frames.solutions_of(view.result, point.key)}
+
+
+STEP = ["problem", "step", "text"]
+"""What a pointer shows of a judged step."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The judged steps of a point, as `frames.steps_frame` returns them."""
+
+    point: Point
+    steps: pd.DataFrame
+
+
+class Rewards(Panel[Judged]):
+    """Reward by step, accepted and rejected."""
+
+    id = "rewards"
+    order = 2
+    title = "Reward by step"
+    missing = "No step was judged at this point."
+
+    def data(self, view: RunView) -> Judged | None:
+        """Return the judged steps of the chosen point."""
+        point = point_of(view)
+        judged = None if point is None else Judged(point, frames.steps_frame(view.result, point.key))
+        return None if judged is None or judged.steps.empty else judged
+
+    def caption(self, data: Judged) -> str:
+        """Return how many steps were accepted, and the median reward."""
+        accepted = int(data.steps["accepted"].sum())
+        rule = f" at {data.point.accept} {data.point.value:g}" if data.point.value is not None else ""
+        return (
+            f"{accepted:,} of {len(data.steps):,} judged steps were accepted{rule}. Median reward "
+            f"{score(data.steps['reward'].median())}. Circles: accepted; crosses: rejected."
+        )
+
+    def table(self, data: Judged) -> pd.DataFrame:
+        """Return the steps."""
+        return data.steps
+
+    def figure(self, data: Judged, colours: Palette) -> go.Figure:
+        """Draw a point for each step."""
+        frame, point = data.steps, data.point
+        drawn = theme.figure(colours, 280)
+        looks = {True: ("Accepted", "circle", colours.accent), False: ("Rejected", "x", colours.second)}
+        for accepted, (name, symbol, colour) in looks.items():
+            part = frame[frame["accepted"] == accepted]
+            drawn.add_scatter(
+                x=part["step"] + _jitter(part["problem"]),
+                y=part["reward"],
+                mode="markers",
+                name=name,
+                marker={"symbol": symbol, "color": colour, "size": 7, "opacity": 0.75},
+                customdata=[[*row[:2], plotly_text(row[2], 80)] for row in part[STEP].values.tolist()],
+                hovertemplate="Problem %{customdata[0]}, step %{customdata[1]}<br>reward %{y:.3f}<br>%{customdata[2]}"
+                f"<extra>{name}</extra>",
+            )
+        if point.accept == "threshold" and point.value is not None and abs(point.value) < 1e6:
+            drawn.add_hline(y=point.value, line={"color": colours.muted, "width": 1.4, "dash": "dash"})
+        drawn.update_xaxes(title_text="Step of the solution", dtick=1 if frame["step"].max() <= 20 else None)
+        drawn.update_yaxes(title_text="Reward")
+        drawn.update_layout(showlegend=True)
+        return drawn
+
+
+def _jitter(problems: pd.Series) -> pd.Series:
+    """Return a small shift per problem, so that points of one step do not hide each other; it follows from the number.
+
+    The golden ratio spreads any run of numbers evenly.
+    """
+    return (problems * 0.618034 % 1.0 - 0.5) * 0.5
+
+
+PARTS = {"target": "Target", "draft discarded": "Draft, discarded", "draft kept": "Draft, kept"}
+
+
+class Tokens(Panel[pd.DataFrame]):
+    """Tokens of draft and target, a bar for each problem."""
+
+    id = "tokens"
+    order = 3
+    title = "Tokens by role and problem"
+    missing = "No problem was solved at this point."
+
+    def data(self, view: RunView) -> pd.DataFrame | None:
+        """Return the tokens of the chosen point, as `frames.tokens_frame` does."""
+        point = point_of(view)
+        frame = None if point is None else frames.tokens_frame(view.result, point.key)
+        return None if frame is None or frame.empty else frame
+
+    def caption(self, data: pd.DataFrame) -> str:
+        """Return the fraction of each writer."""
+        accepted, discarded, target = (data[name].sum() for name in ("draft kept", "draft discarded", "target"))
+        whole = max(1, accepted + discarded + target)
+        return (
+            f"Of {whole:,} decoded tokens the draft wrote {percent(accepted / whole, 0)} that were kept and "
+            f"{percent(discarded / whole, 0)} that were discarded; the target wrote {percent(target / whole, 0)}. "
+            f"Tokens that were only read (prefill): {int(data['prefill'].sum()):,}, in the table."
+        )
+
+    def figure(self, data: pd.DataFrame, colours: Palette) -> go.Figure:
+        """Draw a bar for each problem."""
+        drawn = theme.figure(colours, 280)
+        names = [f"{problem}" for problem in data["problem"]]
+        for part, colour in role_colours(colours).items():
+            drawn.add_bar(
+                x=names,
+                y=data[part],
+                name=PARTS[part],
+                marker={"color": colour},
+                hovertemplate="Problem %{x}: %{y} tokens<extra>" + PARTS[part] + "</extra>",
+            )
+        drawn.update_xaxes(title_text="Problem, most tokens of the target first", type="category", nticks=12)
+        drawn.update_yaxes(title_text="Tokens decoded")
+        drawn.update_layout(barmode="stack", showlegend=True, bargap=0.15)
+        return drawn

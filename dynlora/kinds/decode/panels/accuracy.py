@@ -1,4 +1,4 @@
-"""Accuracy against what a solution costs."""
+"""What decoding reaches: accuracy against cost, whether the reward is one, and what smaller adapters agree on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from dynlora.kinds.decode import frames
 from dynlora.kinds.decode.frames import CONTROL, COSTS, RULES, point_of
 from dynlora.kinds.decode.result import DRAFT, TARGET
-from dynlora.text import plotly_text, plural
+from dynlora.text import percent, plotly_text, plural
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Choice, Panel, RunView
 from dynlora.viz.kit.theme import Palette
@@ -100,4 +100,93 @@ class AccuracyAgainstCost(Panel[Frontier]):
         drawn.update_xaxes(title_text=f"{COSTS[cost]} per problem", rangemode="tozero")
         drawn.update_yaxes(title_text="Accuracy", tickformat=".0%")
         drawn.update_layout(showlegend=True)
+        return drawn
+
+
+class Reliability(Panel[pd.DataFrame]):
+    """Right final answers by the reward of kept steps."""
+
+    id = "reliability"
+    order = 5
+    title = "Is the reward a reward?"
+    about = "Right final answers by the reward of kept steps"
+    missing = "No accepted step was judged at this point."
+
+    def data(self, view: RunView) -> pd.DataFrame | None:
+        """Return the bins of the chosen point, as `frames.reliability` does."""
+        point = point_of(view)
+        frame = None if point is None else frames.reliability(view.result, point.key)
+        return None if frame is None or frame.empty else frame
+
+    def caption(self, data: pd.DataFrame) -> str:
+        """Return the fraction of right answers in the lowest and the highest bin."""
+        first, last = data.iloc[0], data.iloc[-1]
+        if len(data) < 2:
+            return f"All {int(first['steps']):,} kept steps have rewards of one bin, so they cannot be compared."
+        return (
+            f"Fraction of right final answers by the reward of kept steps: {percent(first['right'], 0)} in the lowest "
+            f"bin ({int(first['solutions']):,} solutions), {percent(last['right'], 0)} in the highest "
+            f"({int(last['solutions']):,}). A flat line means that the reward says nothing about the answer."
+        )
+
+    def figure(self, data: pd.DataFrame, colours: Palette) -> go.Figure:
+        """Draw the fraction of right answers by bin."""
+        drawn = theme.figure(colours, 280)
+        middle = (data["from"] + data["to"]) / 2
+        drawn.add_bar(
+            x=middle,
+            y=data["right"],
+            width=0.9 * (data["to"] - data["from"]),
+            marker={"color": theme.faded(colours.accent, 0.75)},
+            text=[f"{int(n):,}" for n in data["solutions"]],
+            textposition="inside",
+            insidetextanchor="start",
+            textfont={"color": colours.panel},
+            error_y=theme.interval(data["right"], data, colours.text),
+            customdata=data[["from", "to", "solutions", "steps"]],
+            hovertemplate="Reward %{customdata[0]:.2f} to %{customdata[1]:.2f}<br>right: %{y:.1%} of "
+            "%{customdata[2]:,} solutions (%{customdata[3]:,} steps)<extra></extra>",
+        )
+        drawn.update_xaxes(title_text="Reward of a kept step")
+        drawn.update_yaxes(title_text="Final answer right", tickformat=".0%", range=[0, 1.05])
+        return drawn
+
+
+class NestedRanks(Panel[pd.DataFrame]):
+    """Agreement of the target's adapter, cut to a rank, with the whole one."""
+
+    id = "nested"
+    order = 6
+    title = "Agreement by rank"
+    about = "How much of the target's adapter is in its first components"
+    missing = "Not measured in this decode. Add --nested-ranks to `dynlora rsd` to measure it."
+
+    def data(self, view: RunView) -> pd.DataFrame | None:
+        """Return columns rank, share, agreement."""
+        frame = frames.nested_frame(view.result)
+        return None if frame.empty else frame
+
+    def caption(self, data: pd.DataFrame) -> str:
+        """Return the agreement at the lowest rank."""
+        ranked = data[data["rank"] > 0]
+        first = (ranked if len(ranked) else data).iloc[0]
+        return (
+            f"At rank {int(first['rank'])} the adapter chooses the whole adapter's token in "
+            f"{percent(first['agreement'])} of cases. This is a diagnosis: a smaller adapter on all layers makes no "
+            "token cheaper."
+        )
+
+    def figure(self, data: pd.DataFrame, colours: Palette) -> go.Figure:
+        """Draw agreement against rank."""
+        drawn = theme.figure(colours, 240)
+        drawn.add_scatter(
+            x=data["rank"],
+            y=data["agreement"],
+            mode="lines+markers",
+            line={"color": colours.accent},
+            customdata=data[["share"]],
+            hovertemplate="Rank %{x}: same token in %{y:.1%}<br>%{customdata[0]:.0%} of the parameters<extra></extra>",
+        )
+        drawn.update_xaxes(title_text="Rank of the adapter")
+        drawn.update_yaxes(title_text="Same token as the whole adapter", tickformat=".0%")
         return drawn

@@ -1,4 +1,4 @@
-"""The held-out metrics by evaluation."""
+"""What a run learns and forgets: the losses, the held-out metrics, and the retention of the base model."""
 
 from __future__ import annotations
 
@@ -12,13 +12,85 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.analysis import run_summary
-from dynlora.analysis.frames import at_highest, at_lowest
+from dynlora.analysis.frames import at_highest, at_lowest, smoothed
+from dynlora.analysis.retention import Retention, retention_conclusion
 from dynlora.analysis.run_reading import RunReading
+from dynlora.analysis.run_summary import loss_unit, sample_words
+from dynlora.store.meta import section, whole
 from dynlora.text import listed, metric_words, plotly_text, score, sentence_case
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.charts import HEIGHT, OWN_SCALE, axis_within, titled
+from dynlora.viz.kit.charts import HEIGHT, OWN_SCALE, add_losses, axis_within, titled
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.theme import Palette
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Both losses, columns step and value, their unit, and on how many examples the held-out one was measured."""
+
+    train: pd.DataFrame
+    held_out: pd.DataFrame
+    sample: str
+    unit: str
+
+
+class TrainingLoss(Panel[Losses]):
+    """The training loss, pale as it is and bold smoothed, and the held-out loss."""
+
+    id = "loss"
+    order = 11
+    part = "Training"
+    title = "Training loss"
+    missing = "No loss has been recorded yet."
+
+    def data(self, view: RunView) -> Losses | None:
+        """Return both losses; None before the first step."""
+        run: RunReading = view.result
+        train, held_out = run.series("loss"), run.series("loss", "validation")
+        if train["value"].isna().all():
+            return None
+        unit = loss_unit(run.summary) if run.summary.get("task_facts") else "nats"
+        return Losses(train, held_out, sample_words(run.summary), unit)
+
+    def caption(self, data: Losses) -> str:
+        """Return how far the loss fell, and what the held-out loss rests on."""
+        return f"{loss(data.train, data.held_out)} {data.sample}".strip()
+
+    def table(self, data: Losses) -> pd.DataFrame:
+        """Return the training loss."""
+        return data.train
+
+    def figure(self, data: Losses, colours: Palette) -> go.Figure:
+        """Draw the losses."""
+        return loss_lines(data.train, data.held_out, colours, data.unit)
+
+
+def loss(train: pd.DataFrame, validation: pd.DataFrame) -> str:
+    """Say how far the loss fell."""
+    known = train.dropna(subset=["value"])
+    smooth = smoothed(known["value"])
+    first, last = float(smooth.iloc[0]), float(smooth.iloc[-1])
+    verb = "fell" if last < first else "rose"
+    words = f"The smoothed training loss {verb} from {first:.3f} to {last:.3f} over {int(known['step'].iloc[-1])} steps"
+    if len(validation):
+        words += (
+            f"; the held-out loss was {validation['value'].iloc[-1]:.3f} at step {int(validation['step'].iloc[-1])}"
+        )
+    return words + "."
+
+
+def loss_lines(train: pd.DataFrame, validation: pd.DataFrame, colours: Palette, unit: str = "nats") -> go.Figure:
+    """Draw the training loss, pale as it is and bold smoothed, and the held-out loss; frames hold step and value."""
+    drawn = theme.figure(colours, HEIGHT)
+    drawn.add_scatter(
+        x=train["step"],
+        y=train["value"],
+        mode="lines",
+        name="Each step",
+        line={"color": theme.faded(colours.accent, 0.3), "width": 1},
+        hovertemplate="step %{x}<br>loss %{y:.4f}<extra></extra>",
+    )
+    return add_losses(drawn, train, validation, colours, "Smoothed", unit)
 
 
 @dataclass(frozen=True)
@@ -200,3 +272,54 @@ def _panel_axis(names: Sequence[str], values: pd.Series, place: tuple[int, int],
     if is_single and values.between(0, 1).all():
         return look | {"range": [-0.03, 1.03]}
     return look | axis_within(*names)
+
+
+WRITER = {"adapter": "loss", "base model": "base_loss"}
+LABELLER = {"mean cosine of states": "cosine", "same nearest sentence": "agreement"}
+"""The lines of the figure, and the numbers they show."""
+
+
+class RetentionOverTime(Panel[list[Retention]]):
+    """The loss of adapter and base on public text, or how far hidden states are those of the base."""
+
+    id = "retention"
+    order = 19
+    part = "Training"
+    title = "Retention"
+    about = "Adapter against base model on public text that no task is about"
+    missing = "Not measured yet. Runs with log.retention measure it at evaluations."
+
+    def applies(self, view: RunView) -> bool:
+        """Say whether the run measures it."""
+        return bool(whole(section(view.result.summary.get("config"), "log").get("retention")))
+
+    def data(self, view: RunView) -> list[Retention] | None:
+        """Return what was measured at each evaluation; None before the first."""
+        return view.result.retention or None
+
+    def caption(self, data: list[Retention]) -> str:
+        """Return what the last evaluation found, with its interval."""
+        return f"{retention_conclusion(data[-1])} Step {data[-1].step:,}."
+
+    def table(self, data: list[Retention]) -> pd.DataFrame:
+        """Return a row for each evaluation."""
+        return pd.DataFrame([vars(one) for one in data]).dropna(axis=1, how="all")
+
+    def figure(self, data: list[Retention], colours: Palette) -> go.Figure:
+        """Draw the losses of adapter and base, or cosine and agreement."""
+        is_writer, table = data[-1].rise is not None, self.table(data)
+        lines = WRITER if is_writer else LABELLER
+        drawn, style = theme.figure(colours, HEIGHT), theme.contrasting(list(lines))
+        for name, column in lines.items():
+            colour, symbol, dash = style[name]
+            drawn.add_scatter(
+                x=table["step"],
+                y=table[column] if column in table else [None] * len(table),
+                mode="lines+markers",
+                name=name.capitalize(),
+                line={"color": colour, "width": 1.8, "dash": dash},
+                marker={"size": 7, "symbol": symbol},
+                hovertemplate="step %{x}<br>%{fullData.name} %{y:.4f}<extra></extra>",
+            )
+        drawn.update_layout(showlegend=True)
+        return titled(drawn, "loss (nats per token)" if is_writer else "score")

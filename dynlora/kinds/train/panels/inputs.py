@@ -1,4 +1,4 @@
-"""Which input groups open which gates."""
+"""What input groups change: their gates, what reacting to the input gains, and their results over the evaluations."""
 
 from __future__ import annotations
 
@@ -10,13 +10,78 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.analysis import inputs as analysis_inputs
-from dynlora.analysis.gate_effect import GateEffect
+from dynlora.analysis.frames import at_highest, at_lowest
+from dynlora.analysis.gate_effect import GateEffect, Reaction, reaction_conclusion
 from dynlora.analysis.inputs import InputsReading, inputs_of
-from dynlora.text import one_line, percent, plotly_text
+from dynlora.analysis.run_reading import RunReading
+from dynlora.analysis.run_summary import loss_unit
+from dynlora.text import one_line, percent, plotly_text, score, sentence_case
 from dynlora.viz.kit import theme
+from dynlora.viz.kit.charts import axis_within
 from dynlora.viz.kit.module_map import modules_of_cells
 from dynlora.viz.kit.panel import Choice, Panel, Picks, RunView
 from dynlora.viz.kit.theme import Palette
+
+ALL = "all examples"
+
+
+@dataclass(frozen=True)
+class Reactions:
+    """What reacting gains over all examples and in each group, and the unit of the loss."""
+
+    parts: list[Reaction]
+    unit: str
+
+
+class GateReaction(Panel[Reactions]):
+    """The held-out loss with each gate at its mean, minus the loss with the gates."""
+
+    id = "reaction"
+    order = 20
+    part = "Inputs"
+    title = "Gain from reacting to the input"
+    about = "Loss with each gate at its mean, minus the loss with the gates"
+    missing = "Not recorded in this run. Newer runs with gates measure it at their end."
+    is_wide = True
+
+    def applies(self, view: RunView) -> bool:
+        """Say whether the run has gates."""
+        return "gate" in view.result.signals
+
+    def data(self, view: RunView) -> Reactions | None:
+        """Return what was recorded; None before the end of the run."""
+        parts = view.result.reactions
+        return Reactions(parts, loss_unit(view.result.summary)) if parts else None
+
+    def caption(self, data: Reactions) -> str:
+        """Return what reacting gains over all examples, with its interval."""
+        return reaction_conclusion(data.parts[0], data.unit)
+
+    def table(self, data: Reactions) -> pd.DataFrame:
+        """Return a row for all examples and for each group."""
+        rows = [(one.group or ALL, one.n, one.lowers_by, one.low, one.high) for one in data.parts]
+        return pd.DataFrame(rows, columns=["group", "examples", "lowers the loss by", "low", "high"])
+
+    def figure(self, data: Reactions, colours: Palette) -> go.Figure:
+        """Draw a dot with its interval for all examples and for each group; right of zero the gates help."""
+        table = self.table(data)
+        rows = list(range(len(table)))
+        drawn = theme.figure(colours, int(np.clip(130 + 30 * len(table), 200, 760)), left=90)
+        ends = table[["low", "high"]].astype(float)
+        drawn.add_scatter(
+            x=table["lowers the loss by"],
+            y=rows,
+            mode="markers",
+            marker={"color": [colours.accent, *[colours.muted] * (len(table) - 1)], "size": 10},
+            error_x=theme.interval(table["lowers the loss by"], ends, colours.muted),
+            hovertemplate="%{y}<br>lowers the loss by %{x:.4f}<extra></extra>",
+        )
+        drawn.add_vline(x=0, line={"color": colours.muted, "width": 1})
+        drawn.update_xaxes(title_text=plotly_text(f"Lowers the loss by ({data.unit})"))
+        names = [plotly_text(name, 22) for name in table["group"]]
+        drawn.update_yaxes(tickmode="array", tickvals=rows, ticktext=names, range=[len(rows) - 0.5, -0.5])
+        return drawn
+
 
 SHOWN = Choice("gates", "Gates shown", {"beyond": "Significant gates", "all": "All gates"}, "beyond", is_row=True)
 """Whether what is not beyond chance is left out."""
@@ -213,3 +278,116 @@ def _draw_effect(
             "title": {"text": "Explained (%)", "font": {"size": 11, "color": colours.muted}},
         }
     )
+
+
+@dataclass(frozen=True)
+class GroupSeries:
+    """A number of each group over the evaluations.
+
+    Attributes:
+        series: columns step, group, value.
+        title: of the number, with its unit.
+        low_is_good: whether less of it is better.
+        sample: on how many examples it was measured, in words.
+    """
+
+    series: pd.DataFrame
+    title: str
+    low_is_good: bool
+    sample: str
+
+
+class GroupsOverSteps(Panel[GroupSeries]):
+    """A line for each input group, a figure for each number that was recorded of the groups."""
+
+    id = "group"
+    order = 22
+    part = "Inputs"
+    title = "Results by input group over time"
+    missing = "No number of input groups was recorded."
+
+    def applies(self, view: RunView) -> bool:
+        """Say whether a number of groups was recorded."""
+        return bool(_numbers(view.result))
+
+    def views(self, view: RunView) -> Mapping[str, RunView]:
+        """Return a view for each number."""
+        return {f"-{name}": replace(view, chosen={**view.chosen, "group": name}) for name in _numbers(view.result)}
+
+    def heading(self, view: RunView) -> str:
+        """Return the title with the number."""
+        name, metric = view.chosen["group"], view.result.summary["metric"]
+        word = analysis_inputs.group_title(name, metric)[0] if name == "metric" else analysis_inputs.group_label(name)
+        return f"{sentence_case(word)} by input group"
+
+    def data(self, view: RunView) -> GroupSeries | None:
+        """Return the chosen number, the first without a choice."""
+        run: RunReading = view.result
+        numbers = _numbers(run)
+        name = view.chosen.get("group", next(iter(numbers), ""))
+        if name not in numbers:
+            return None
+        inputs = inputs_of(run)
+        title, low_is_good = analysis_inputs.group_title(name, run.summary["metric"])
+        return GroupSeries(inputs.over_steps(name), title, low_is_good, inputs.sampled)
+
+    def caption(self, data: GroupSeries) -> str:
+        """Return which group does best and worst at the last evaluation."""
+        words = groups(data.series, data.title.partition(" (")[0], low_is_good=data.low_is_good)
+        return f"{words} {data.sample}".strip()
+
+    def table(self, data: GroupSeries) -> pd.DataFrame:
+        """Return every value."""
+        return data.series
+
+    def figure(self, data: GroupSeries, colours: Palette) -> go.Figure:
+        """Draw the lines."""
+        return group_lines(data.series, data.title, colours)
+
+
+def _numbers(run: RunReading) -> list[str]:
+    """Return the numbers that were recorded of the groups, in the order of the page."""
+    recorded = run.recorded
+    return [name for name in analysis_inputs.GROUP_NUMBERS if f"group_{name}" in recorded]
+
+
+def groups(series: pd.DataFrame, name: str, *, low_is_good: bool = False) -> str:
+    """Say which group does best and worst at the last evaluation; `series` holds step, group, value."""
+    known = series.dropna(subset=["value"])
+    if known.empty:
+        return "No group has been evaluated yet."
+    last = known[known["step"] == known["step"].max()]
+    best, worst = last.loc[at_highest(last["value"])], last.loc[at_lowest(last["value"])]
+    if len(last) == 1:
+        return (
+            f"At step {int(last['step'].iloc[0])}, {one_line(name, 40)} is {score(best['value'])} in the one group, "
+            f"{one_line(best['group'], 40)}; set data.group_by to compare groups."
+        )
+    if low_is_good:
+        best, worst = worst, best
+    return (
+        f"At step {int(last['step'].iloc[0])}, {one_line(name, 40)} is best for {one_line(best['group'], 40)} "
+        f"({score(best['value'])}) and worst for {one_line(worst['group'], 40)} ({score(worst['value'])})."
+    )
+
+
+def group_lines(series: pd.DataFrame, title: str, colours: Palette) -> go.Figure:
+    """Draw a number of each group over the evaluations; `series` holds step, group, value."""
+    drawn = theme.figure(colours, 380)
+    style = theme.contrasting(list(dict.fromkeys(series["group"])))
+    for group, part in series.groupby("group", sort=False):
+        colour, symbol, dash = style[str(group)]
+        drawn.add_scatter(
+            x=part["step"],
+            y=part["value"],
+            mode="lines+markers",
+            name=plotly_text(group, 24),
+            line={"color": colour, "width": 1.8, "dash": dash},
+            marker={"symbol": symbol, "size": 7},
+            hovertemplate="%{fullData.name}<br>step %{x}: %{y:.4f}<extra></extra>",
+        )
+    drawn.update_layout(showlegend=True)
+    drawn.update_xaxes(title_text="Step")
+    drawn.update_yaxes(title_text=plotly_text(sentence_case(title)), **axis_within(title))
+    theme.single_step(drawn, series["step"])
+    return drawn
