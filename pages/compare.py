@@ -11,13 +11,14 @@ from dynlora.viz.compare import cards as compare_cards
 from dynlora.viz.compare import many_cards, run_selection
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
-from dynlora.viz.compare.pictures import read_ranks
+from dynlora.viz.compare.panels import DifferingSettings, FinalRanks, Frontier, GainAgainstForgetting
 from dynlora.viz.compare.run_selection import visibility_toggles
 from dynlora.viz.kit.run_colours import dots
 from dynlora.viz.launch.start_from import baseline_button
 from dynlora.viz.report.button import report_button
 from dynlora.viz.ui import cards, frame, live, url_state
 from dynlora.viz.ui.cached_queries import one_refresh
+from dynlora.viz.ui.panel_cards import panel_card, panel_cards
 from dynlora.viz.verdict.cards import verdict_of_runs
 
 SECTIONS = {
@@ -48,34 +49,33 @@ def show_results() -> None:
     """Draw how the runs ended, how they got there, and whether the difference is more than chance."""
     run_selection.say_how_many(chosen)
     compared = compare_cards.read(chosen.runs, chosen.summaries)
-    judged = verdict_of_runs(compared.folders, compared.summaries)
+    judged = compared.judged
+    verdict_of_runs(judged, compared.summaries)
     if judged is not None:  # what leads the verdict leads every list and legend
         compared = replace(compared, groups=judged.in_order(compared.groups))
-    with st.container(horizontal=True, vertical_alignment="center", key="compare-controls"):
+    with cards.in_row("compare-controls"):
         compare_cards.group_controls(compared)
         report_button(chosen.runs)
-    visibility_toggles(compared.all_groups, compared.styles)
-    summaries, metric = list(compared.summaries.values()), compared.metric
-    for words in compare_model.warnings(summaries):
+    styles, metric = compared.styles(cards.colours()), compared.metric
+    visibility_toggles(compared.all_groups, styles)
+    for words in compare_model.warnings(compared.rows):
         st.warning(cards.safe(words))
     with cards.card("Final results", "final"):
-        table = compare_model.by_group(compared.summaries, compared.groups, metric)
-        cards.rows(compare_model.group_table(table, metric), dots(table["group"], compared.styles))
+        table = compared.points
+        cards.rows(compare_model.group_table(table, metric), dots(table["group"], styles))
         cards.note(compare_text.groups(table, metric, is_judged=judged is not None and judged.decisive is not None))
         with st.expander("Each run: status, steps, best result, time", icon=":material/table_rows:"):
             cards.rows(
-                compare_model.final_table(summaries, compared.names, metric), compare_cards.dots_of_runs(compared)
+                compare_model.final_table(compared.rows, compared.names, metric), compare_cards.dots_of_runs(compared)
             )
     compare_cards.compared_curves(compared)
     with opener("pairs", "Paired difference of two groups, seed by seed", ("first", "second")) as is_open:
         if is_open:
-            compare_cards.compared_pairs(compared, None if judged is None else judged.sides)
-    with opener("parameters", "Quality against parameters") as is_open:
-        if is_open:
-            compare_cards.compared_frontier(compared)
-    with opener("retention", "Gain against forgetting") as is_open:
-        if is_open:
-            compare_cards.compared_retention(compared)
+            compare_cards.compared_pairs(compared, judged and judged.sides)
+    for name, panel in {"parameters": Frontier(), "retention": GainAgainstForgetting()}.items():
+        with opener(name, panel.title) as is_open:
+            if is_open:
+                panel_card(panel, compared.view)
     with opener("examples", "One example in every run", ("example",)) as is_open:
         if is_open:
             compare_cards.compared_example(compared)
@@ -84,13 +84,11 @@ def show_results() -> None:
 def show_capacity() -> None:
     """Draw where the runs put their capacity, and what was set differently."""
     run_selection.say_how_many(chosen)
-    comparison = compare_cards.read(chosen.runs, chosen.summaries)
-    capacity = read_ranks(comparison)
-    compare_cards.capacity_conclusion(capacity)
-    compare_cards.group_controls(comparison)
-    visibility_toggles(comparison.all_groups, comparison.styles)
-    compare_cards.compared_ranks(capacity)
-    compare_cards.differing_settings(capacity.differing)
+    compared = compare_cards.read(chosen.runs, chosen.summaries)
+    compare_cards.capacity_conclusion(compared)
+    compare_cards.group_controls(compared)
+    visibility_toggles(compared.all_groups, compared.styles(cards.colours()))
+    panel_cards((FinalRanks(), DifferingSettings()), compared.view)
 
 
 with live.guarded(), one_refresh():

@@ -59,7 +59,7 @@ def show_run() -> None:
     preflight_card.show_tokens(configs[0], source, check_place)
     training, waiting = launch_form.in_the_queue()
     plans = [preflight_card.Plan("", configs[0], len(configs))]
-    with st.container(horizontal=True, vertical_alignment="center", key="actions"):
+    with cards.in_row("actions"):
         launch_form.start_button(configs, missing)
         preflight_card.check_button(plans, missing, training)
         advice.advise_buttons(configs[0], missing)
@@ -82,7 +82,7 @@ def show_experiment() -> None:
     example = sweep_form.example(values, experiment)
     missing = source.missing or data_source.check_source(example, source, check_place)
     preflight_card.show_tokens(example, source, check_place)
-    with st.container(horizontal=True, vertical_alignment="center", key="actions"):
+    with cards.in_row("actions"):
         sweep_form.start_experiment(values, experiment, missing)
     sweep_form.show_check(values, experiment)
     if not source.missing:

@@ -21,7 +21,7 @@ with live.guarded(), st.spinner("Loading the strategies"):
 
 def pick_methods() -> list[Mapping[str, Any]]:
     """Draw the filters and return the methods that fit all of them."""
-    with st.container(horizontal=True, gap="small", key="filters", vertical_alignment="bottom"):
+    with cards.in_row("filters", "bottom"):
         chosen = {
             name: url_state.several(name, words.label, list(words.options), words.options, width=160)
             for name, words in methods_model.FILTERS.items()
@@ -46,7 +46,7 @@ def show_method(strategy: Mapping[str, Any]) -> None:
     """Draw a method: what it does in a line, the rest folded."""
     name = strategy["name"]
     with st.container(border=True, key=f"card-method-{name}", gap="xsmall"):
-        with st.container(horizontal=True, vertical_alignment="center", key=f"method-head-{name}"):
+        with cards.in_row(f"method-head-{name}"):
             st.subheader(cards.safe(methods_model.title(strategy)), anchor=methods_model.anchor(strategy))
             cards.note(methods_model.in_brief(strategy))
             run_picker.link("pages/launch.py", "Launch", strategy=name)

@@ -52,7 +52,7 @@ def show_list(runs: Any) -> None:
         runs_cards.compare_link(view.query, len(matches))
     if listed.empty:
         return
-    with st.container(horizontal=True, gap="small", key="list-and-panel"):
+    with cards.in_row("list-and-panel", "top"):
         with st.container(key="list"):
             table = runs_table.ordered(runs_table.runs_table(listed), view.sort)
             picked = run_actions.runs_grid(table.copy())

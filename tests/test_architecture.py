@@ -232,7 +232,7 @@ def test_a_method_imports_no_other_method() -> None:
     assert broken == []
 
 
-COMPUTED = re.compile(r"dynlora/viz/.*/(?:\w+_)?(?:model|figures|text|pictures|picture|frames)\.py")
+COMPUTED = re.compile(r"dynlora/viz/.*/(?:\w+_)?(?:model|figures|text|panels|pictures|picture|frames)\.py")
 """Files of a feature that take frames and return frames, figures or text."""
 
 

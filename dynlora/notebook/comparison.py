@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,8 +12,6 @@ import pandas as pd
 from dynlora.addresses import is_url
 from dynlora.analysis import seed_groups, verdict_text
 from dynlora.analysis.frames import RunQueries
-from dynlora.analysis.pairing import RunPairs
-from dynlora.analysis.verdict import Verdict, verdict
 from dynlora.errors import ConfigError, NotRecordedError
 from dynlora.notebook import figure
 from dynlora.notebook.figure import PageFigure, one_of
@@ -20,16 +19,21 @@ from dynlora.notebook.remote_run import open_run
 from dynlora.notebook.run import Run
 from dynlora.notebook.run_card import filled, table
 from dynlora.safe_files import path_of
-from dynlora.store import queries
-from dynlora.store.summary import RunSummary
 from dynlora.text import listed, plural
 from dynlora.viz.compare import model as compare_model
-from dynlora.viz.compare import pictures as compare_pictures
-from dynlora.viz.compare.pictures import Compared, compared, read_ranks
+from dynlora.viz.compare import panels
+from dynlora.viz.compare.panels import (
+    Compared,
+    ComparisonPanel,
+    FinalRanks,
+    Frontier,
+    GainAgainstForgetting,
+    HeldOutMetric,
+    TrainingLoss,
+)
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Picture
 from dynlora.viz.kit.run_colours import dots
-from dynlora.viz.kit.theme import Palette
 from dynlora.viz.verdict import figures as verdict_figures
 
 
@@ -49,12 +53,9 @@ class ComparisonPlots:
         True
     """
 
-    def __init__(
-        self, compared: Callable[[Palette], Compared], judged: Callable[[], Verdict | None], theme: str = "light"
-    ) -> None:
+    def __init__(self, compared: Callable[[], Compared], theme: str = "light") -> None:
         """Keep what reads the runs; use `Comparison.plot`."""
-        self._compared, self._judged, self._theme = compared, judged, theme
-        self._colours = figure.palette(theme)
+        self._compared, self._theme, self._colours = compared, theme, figure.palette(theme)
 
     def __repr__(self) -> str:
         """Return the theme and the figures there are."""
@@ -70,7 +71,7 @@ class ComparisonPlots:
         Raises:
             ConfigError: when there is no such theme.
         """
-        return ComparisonPlots(self._compared, self._judged, theme)
+        return ComparisonPlots(self._compared, theme)
 
     def training(self, metric: str | None = None, split: str | None = None, *, x: str = "step") -> PageFigure:
         """Draw a metric of each configuration over training, with the band of its seeds.
@@ -85,16 +86,15 @@ class ComparisonPlots:
             ConfigError: when the split or the axis is none of those.
         """
         one_of("x", x, seed_groups.CLOCKS)
-        compared = self._compared(self._colours)
+        compared = self._compared()
         name = metric or compared.metric
         side = split or ("train" if metric == "loss" else "validation")
         one_of("split", side, ("train", "validation"))
-        picture = compare_pictures.curves(compared, name, side, self._colours, kind=x)
-        if picture.table.empty:
-            known = sorted({key for one in compared.summaries.values() for key in one["metrics"]})
-            remedy = f"held-out metrics of these runs are {listed(known, 12)}" if known else "wait for an evaluation"
-            raise NotRecordedError(f"no run has recorded {name!r} of the split {side!r} over {x}; {remedy}")
-        return figure.page_figure(picture, self._colours)
+        known = sorted({key for one in compared.rows for key in one["metrics"]})
+        remedy = f"held-out metrics of these runs are {listed(known, 12)}" if known else "wait for an evaluation"
+        missing = f"no run has recorded {name!r} of the split {side!r} over {x}; {remedy}"
+        panel = TrainingLoss() if side == "train" else HeldOutMetric()
+        return self._panel(panel, missing, compared, metric=name, x=x)
 
     def results(self) -> PageFigure:
         """Draw the last metric of each configuration, with the range of its seeds, against the parameters in use.
@@ -102,10 +102,7 @@ class ComparisonPlots:
         Raises:
             NotRecordedError: when no run has a result yet.
         """
-        picture = compare_pictures.frontier(self._compared(self._colours), self._colours)
-        if picture.table.dropna(subset=["active", "mean"]).empty:
-            raise NotRecordedError("no run of these has a result yet; wait for the first evaluation")
-        return figure.page_figure(picture, self._colours)
+        return self._panel(Frontier(), "no run of these has a result yet; wait for the first evaluation")
 
     def retention(self) -> PageFigure:
         """Draw the last metric of each configuration against what it forgot on public text.
@@ -120,10 +117,8 @@ class ComparisonPlots:
             >>> dynlora.compare(runs).plot.retention().caption[-1]
             '.'
         """
-        picture = compare_pictures.retention(self._compared(self._colours), self._colours)
-        if picture is None:
-            raise NotRecordedError("no run of these measured what it forgot; train with log.retention=1")
-        return figure.page_figure(picture, self._colours)
+        missing = "no run of these measured what it forgot; train with log.retention=1"
+        return self._panel(GainAgainstForgetting(), missing)
 
     def differences(self) -> PageFigure:
         """Draw the difference of each configuration from the baseline, with its 95 % interval: the verdict's figure.
@@ -131,7 +126,7 @@ class ComparisonPlots:
         Raises:
             NotRecordedError: when no two configurations share a seed and held-out examples.
         """
-        judged = self._judged()
+        judged = self._compared().judged
         drawn = [] if judged is None else verdict_figures.drawable(judged)
         if judged is None or not drawn:
             remedy = "compare finished runs of two configurations with the same seeds on the same data"
@@ -149,12 +144,25 @@ class ComparisonPlots:
         Raises:
             NotRecordedError: when no run has recorded ranks, or no configuration has two seeds for a spread.
         """
-        ranks = read_ranks(self._compared(self._colours))
-        if ranks.rows.empty:
-            raise NotRecordedError("no run of these has recorded ranks; wait for the first step of one of them")
-        if ranks.drawn(spread=spread).empty:
-            raise NotRecordedError("no configuration has two runs; train another seed, or draw without spread=True")
-        return figure.page_figure(compare_pictures.final_ranks(ranks, self._colours, is_spread=spread), self._colours)
+        compared = self._compared()
+        missing = "no configuration has two runs; train another seed, or draw without spread=True"
+        if compared.ranks[1].empty:
+            missing = "no run of these has recorded ranks; wait for the first step of one of them"
+        return self._panel(FinalRanks(), missing, compared, ranks="spread" if spread else "mean")
+
+    def _panel(
+        self, panel: ComparisonPanel, missing: str, compared: Compared | None = None, **chosen: str
+    ) -> PageFigure:
+        """Draw a panel of the page.
+
+        Raises:
+            NotRecordedError: when there is nothing to draw; `missing` says what.
+        """
+        view = (compared or self._compared()).view
+        picture = panel.picture(replace(view, chosen=chosen), self._colours)
+        if picture is None:
+            raise NotRecordedError(missing)
+        return figure.page_figure(picture, self._colours)
 
 
 Folder = str | os.PathLike[str]
@@ -237,7 +245,7 @@ class Comparison:
     @property
     def plot(self) -> ComparisonPlots:
         """The figures of the page Compare."""
-        return ComparisonPlots(self._compared, self._verdict)
+        return ComparisonPlots(self._compared)
 
     def table(self, *, each_run: bool = False) -> pd.DataFrame:
         """Return the final results as the page shows them.
@@ -248,42 +256,33 @@ class Comparison:
         Raises:
             DynloraError: when a run cannot be read.
         """
-        compared = self._compared(theme.LIGHT)
+        compared = self._compared()
         if each_run:
-            return compare_model.final_table(list(compared.summaries.values()), compared.names, compared.metric)
-        points = compare_model.by_group(compared.summaries, compared.groups, compared.metric)
-        return compare_model.group_table(points, compared.metric)
+            return compare_model.final_table(compared.rows, compared.names, compared.metric)
+        return compare_model.group_table(compared.points, compared.metric)
 
     @property
     def verdict(self) -> str:
         """Which configuration to use: the difference from the baseline with its 95 % interval and number of seeds."""
-        judged = self._verdict()
+        judged = self._compared().judged
         return NO_VERDICT if judged is None else verdict_text.headline(judged)
 
-    def _compared(self, colours: Palette) -> Compared:
+    def _compared(self) -> Compared:
         """Return the runs as the page shows them where nothing was chosen."""
-        folders = self.folders
-        return compared(folders, _summaries(folders), self._store, colours)
-
-    def _verdict(self) -> Verdict | None:
-        folders = self.folders
-        summaries = _summaries(folders)
-        return verdict(summaries, RunPairs(folders, summaries, self._store.ask_events).differences)
+        return panels.compared(self.folders, self._store)
 
     def _repr_html_(self) -> str:
         """Return the verdict and the final results as a card; notebooks call this."""
-        compared, judged = self._compared(theme.LIGHT), self._verdict()
-        points = compare_model.by_group(compared.summaries, compared.groups, compared.metric)
-        colours = dots([str(title) for title in points["group"]], compared.styles)
+        compared = self._compared()
+        points, judged = compared.points, compared.judged
         notes = [] if judged is None else [verdict_text.outlook(judged), verdict_text.left_out(judged)]
         return filled(
             "comparison_card.html",
             title=f"Comparison of {plural(len(self._runs), 'run')}",
             verdict=NO_VERDICT if judged is None else verdict_text.headline(judged),
-            notes=[*filter(None, notes), *compare_model.warnings(list(compared.summaries.values()))],
-            results=table(compare_model.group_table(points, compared.metric), colours),
+            notes=[*filter(None, notes), *compare_model.warnings(compared.rows)],
+            results=table(
+                compare_model.group_table(points, compared.metric),
+                dots(points["group"], compared.styles(theme.LIGHT)),
+            ),
         )
-
-
-def _summaries(folders: Mapping[str, Path]) -> dict[str, RunSummary]:
-    return {run: queries.run_summary(folder) for run, folder in folders.items()}

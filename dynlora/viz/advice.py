@@ -20,7 +20,7 @@ from dynlora.jobs.advice import RANKS, RATE, Topic
 from dynlora.text import markdown_text, sentence_case
 from dynlora.viz.kit import rank_picture, theme
 from dynlora.viz.kit.theme import Palette
-from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, snippets, under
+from dynlora.viz.ui.cards import card, chart, colours, in_row, note, rows, safe, snippets, under
 from dynlora.viz.ui.live import announce, fragment, guarded
 from dynlora.viz.ui.run_actions import start_once
 from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir
@@ -156,7 +156,7 @@ def _draw(answer: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         note(f"{analysis_advice.confidence(answer)} {analysis_advice.leave_out(answer)}")
         note(analysis_advice.EVIDENCE)
         if not is_read_only():
-            with st.container(horizontal=True, vertical_alignment="center", key="advice-next"):
+            with in_row("advice-next"):
                 if st.button("Train with these ranks", icon=":material/rocket_launch:", key="advice-train"):
                     file = advice.answer_file(config, runs_dir())
                     _train(config, {"name": "lora", "ranks_from": str(file)}, "suggested ranks")
@@ -206,7 +206,7 @@ def _draw_rate(answer: Mapping[str, Any], field: str) -> None:
         note(analysis_advice.RATE_EVIDENCE)
         if answer["rate"] is not None and not is_read_only():
             rate = float(f"{answer['rate']:.3g}")
-            with st.container(horizontal=True, vertical_alignment="center", key="advice-rate-next"):
+            with in_row("advice-rate-next"):
                 st.button(
                     f"Use {rate:g}", icon=":material/check:", key="advice-use-rate", on_click=_use, args=(field, rate)
                 )

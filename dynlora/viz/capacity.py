@@ -27,7 +27,7 @@ from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.knockout import figures as knockout_text
 from dynlora.viz.runs.table import plain_rows
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, note, rows, safe, snippets, under
+from dynlora.viz.ui.cards import card, in_row, note, rows, safe, snippets, under
 from dynlora.viz.ui.panel_cards import conclusion, panel_cards
 from dynlora.viz.ui.replay import replay
 from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, link, list_all
@@ -110,7 +110,7 @@ def capacity_view(folder: Path, summary: RunSummary) -> RunReading | None:
 
 def capacity_controls(view: RunReading) -> RunReading:
     """Draw the controls and return the view as they set it; their values are in the address."""
-    with st.container(horizontal=True, vertical_alignment="bottom", key="capacity-controls"):
+    with in_row("capacity-controls", "bottom"):
         segmented("signal", "Signal", list(view.signals), "rank", _signal_name(view))
         orders = _orders_of(view)
         segmented("rows", "Order of the modules", orders, orders[0], capacity_frames.ORDERS.__getitem__)
@@ -145,7 +145,7 @@ def selection_note(view: RunReading) -> None:
     words = [one_line(part, 40) for part in (view.kind, view.depth, view.short.get(view.module or "")) if part]
     words += [] if steps is None else [f"steps {steps[0]:,} to {'the last' if steps[1] is None else f'{steps[1]:,}'}"]
     if words:
-        with st.container(horizontal=True, vertical_alignment="center", gap="small", key="selection"):
+        with in_row("selection"):
             st.caption(safe(f"Selected: {', '.join(words)}."), width="content")
             all_of = dict.fromkeys(("kind", "depth", "module", "steps"))
             st.button("Show all", key="show-all", type="tertiary", on_click=partial(to_address, **all_of))

@@ -33,7 +33,7 @@ from dynlora.viz.capacity import capacity_view
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.race import race_card, races
 from dynlora.viz.tour import is_tour_taken
-from dynlora.viz.ui.cards import card, colours, note
+from dynlora.viz.ui.cards import card, colours, in_row, note
 from dynlora.viz.ui.replay import replay
 from dynlora.viz.ui.run_picker import find_run, has_moved, link, no_runs, runs_dir
 
@@ -153,7 +153,7 @@ def tour_hint() -> None:
     """Offer the tour until it was taken or the offer was hidden."""
     if st.session_state.get(HIDDEN) or is_tour_taken(runs_dir()):
         return
-    with st.container(horizontal=True, vertical_alignment="center", key="tour-hint"):
+    with in_row("tour-hint"):
         st.markdown(TOUR, width="stretch")
         link("pages/tour.py", "Take the tour")
         if st.button("Hide", type="tertiary", key="hide-tour"):
@@ -211,7 +211,7 @@ def doors(sample: str | None) -> None:
 
 
 def _door(title: str, about: str, page: str, label: str, address: Mapping[str, str]) -> None:
-    with st.container(border=True, horizontal=True, vertical_alignment="center", key=f"card-door-{page}"):
+    with in_row(f"card-door-{page}", border=True):
         with st.container(gap=None):
             st.markdown(f"##### {markdown_text(title)}")
             note(about)
@@ -254,7 +254,7 @@ def recent_card(runs: pd.DataFrame) -> None:
 
 def _run_line(row: Mapping[str, Any], words: Callable[[Mapping[str, Any]], str]) -> None:
     """Draw a run on one line: its name, which leads to it, its method, and its state."""
-    with st.container(horizontal=True, gap="small", vertical_alignment="center", key=f"run-line-{row['id']}"):
+    with in_row(f"run-line-{row['id']}"):
         link("pages/run.py", markdown_text(row["name"], 60), run=row["id"])
         method = one_line(format_strategy(row), 40) if isinstance(row["strategy"], str) else ""
         note(" · ".join(filter(None, (method, words(row)))))

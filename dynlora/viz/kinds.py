@@ -30,7 +30,7 @@ from dynlora.viz.kit.panel import RunView
 from dynlora.viz.report.button import report_button
 from dynlora.viz.run.button import adapter_button, export_buttons
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import badge, card, note, status_line, table, titled
+from dynlora.viz.ui.cards import badge, card, in_row, note, status_line, table, titled
 from dynlora.viz.ui.frame import enter
 from dynlora.viz.ui.live import announce, guarded
 from dynlora.viz.ui.panel_cards import conclusion, panel_cards, pick
@@ -112,7 +112,7 @@ class KindPage:
         """Draw what the run is, how far it is, its buttons, and what is wrong with it."""
         name = str(summary["name"])
         titled(name if self.noun or name.lower().startswith(self.name) else f"{self.title}: {name}", about)
-        with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"{self.name}-head"):
+        with in_row(f"{self.name}-head"):
             badge(summary["status"])
             st.caption(done, width="content")
             run_buttons(run, summary["status"])
@@ -152,7 +152,7 @@ class KindPage:
             command: does the same.
             is_ready: whether nothing is missing.
         """
-        with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"{self.name}-actions"):
+        with in_row(f"{self.name}-actions"):
             pressed = st.button(
                 label, type="primary", icon=":material/play_arrow:", key=f"{self.name}-begin", disabled=not is_ready
             )

@@ -24,7 +24,7 @@ from dynlora.viz.kit import theme
 from dynlora.viz.kit.run_colours import run_colour
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, chart, colours, headed, note, safe
+from dynlora.viz.ui.cards import card, chart, colours, headed, in_row, note, safe
 from dynlora.viz.ui.frame import documentation
 from dynlora.viz.ui.run_picker import link
 
@@ -147,7 +147,7 @@ def race_card(cases: Sequence[Race]) -> None:
         for race, place in zip(cases, st.columns(len(cases), gap="small"), strict=True):
             with place:
                 _one(race)
-        with st.container(horizontal=True, gap="small", key="race-next"):
+        with in_row("race-next", "top"):
             link("pages/launch.py", "Test yours", data="upload")
             link("pages/compare.py", "Compare these runs", runs=",".join(cases[0].runs))
             documentation("Where the gain comes from", "RESULTS")

@@ -27,7 +27,7 @@ from dynlora.viz.playground import figures as playground_figures
 from dynlora.viz.playground.cards import run_task, token_card
 from dynlora.viz.playground.model import Task
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, under
+from dynlora.viz.ui.cards import card, chart, colours, in_row, note, rows, safe, under
 from dynlora.viz.ui.model_client import ask_model, prepare_model
 from dynlora.viz.ui.run_picker import is_read_only, link, list_all, runs_dir
 from dynlora.viz.ui.url_state import choose, from_where_it_started, put, section, segmented, several, to_address
@@ -290,7 +290,7 @@ def model_sections(folder: Path) -> None:
 
 def _perturbed(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) -> None:
     """Draw a perturbation of the held-out texts and what it does."""
-    with st.container(horizontal=True, vertical_alignment="bottom", key="shift-controls"):
+    with in_row("shift-controls", "bottom"):
         kind = choose(
             PERTURBATION,
             "Perturbation",

@@ -31,7 +31,7 @@ from dynlora.viz.kit.panel import RunView
 from dynlora.viz.kit.run_colours import line_styles
 from dynlora.viz.race import race_card, races
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, chart, colours, note, picture, titled, under
+from dynlora.viz.ui.cards import card, chart, colours, in_row, note, picture, titled, under
 from dynlora.viz.ui.frame import documentation
 from dynlora.viz.ui.replay import replay
 from dynlora.viz.ui.run_picker import Chosen, find_run, is_read_only, link, list_all, runs_dir
@@ -327,7 +327,7 @@ def show_stop(tour: Toured) -> None:
         for paragraph in stop.words:
             st.markdown(paragraph)
         note(f"Stop {number} of {len(STOPS)}.")
-        with st.container(horizontal=True, gap="small", key="tour-way"):
+        with in_row("tour-way", "top"):
             if before is not None:
                 link("pages/tour.py", f"← {before.short}", stop=before.key)
             if after is not None:

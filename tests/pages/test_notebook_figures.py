@@ -101,8 +101,8 @@ def test_a_notebook_draws_the_figure_of_the_page(
 
 
 SEVERAL: list[tuple[str, str, Callable[[Any], Any]]] = [
-    ("results", "overlay-loss", lambda plot: plot.training("loss")),
-    ("results", "overlay-metric", lambda plot: plot.training()),
+    ("results", "loss", lambda plot: plot.training("loss")),
+    ("results", "metric", lambda plot: plot.training()),
     ("results", "frontier", lambda plot: plot.results()),
     ("results", "verdict", lambda plot: plot.differences()),
     ("capacity", "ranks", lambda plot: plot.capacity()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from types import MappingProxyType
@@ -15,21 +15,19 @@ import streamlit as st
 
 from dynlora.analysis import pairing, results, run_summary, seed_groups
 from dynlora.analysis.frames import SMOOTHING
-from dynlora.analysis.pairing import RunPairs
 from dynlora.analysis.run_summary import ACTIVE, seconds_taken
 from dynlora.analysis.seed_groups import Group
 from dynlora.store import queries
-from dynlora.text import metric_words, number, one_line, plural, rough_duration, score
+from dynlora.text import number, one_line, plural, rough_duration, score
 from dynlora.viz.compare import figures as compare_figures
-from dynlora.viz.compare import pictures
 from dynlora.viz.compare import text as compare_text
-from dynlora.viz.compare.pictures import Compared, FinalRanks, are_grouped, compared
+from dynlora.viz.compare.panels import Compared, HeldOutMetric, TrainingLoss, are_grouped, compared
 from dynlora.viz.kit.run_colours import MOST_COLOURED, dots
 from dynlora.viz.runs.table import plain_rows
 from dynlora.viz.ui import cached_queries, live, run_actions, run_picker
-from dynlora.viz.ui.cards import card, chart, colours, note, picture, table, texts, under
+from dynlora.viz.ui.cards import card, chart, colours, in_row, note, texts, under
 from dynlora.viz.ui.cards import rows as table_rows
-from dynlora.viz.ui.panel_cards import conclusion
+from dynlora.viz.ui.panel_cards import conclusion, panel_cards
 from dynlora.viz.ui.run_picker import Chosen, link
 from dynlora.viz.ui.url_state import choose, from_address, hidden_runs, segmented, several
 
@@ -252,9 +250,8 @@ def read(runs: Sequence[Chosen], summaries: Mapping[str, Mapping[str, Any]]) -> 
     grouping = from_address("group", list(SHOWN), None)
     return compared(
         {run.id: run.folder for run in runs},
-        summaries,
         cached_queries.CACHED,
-        colours(),
+        summaries,
         in_groups=None if grouping is None else grouping == "groups",
         hidden=hidden_runs(),
         highlighted=set(st.query_params.get_all("highlight")),
@@ -276,45 +273,20 @@ def compared_curves(runs: Compared) -> None:
     Raises:
         DynloraError: when a run cannot be read.
     """
-    with st.container(horizontal=True, vertical_alignment="center", key="curve-controls"):
-        kind = segmented("x", "X axis", list(seed_groups.CLOCKS), "step", _short)
-        smoothing = choose("smoothing", "Smoothing", list(SMOOTHING), "usual", str.capitalize, width=130)
-        scale = choose("scale", "Y axis", list(SCALES), "linear", SCALES.__getitem__, width=130)
-    left, right = st.columns(2)
-    look = {"kind": kind, "smoothing": smoothing, "is_log": scale == "log"}
-    for place, label, name, split, key in (
-        (left, "Training loss", "loss", "train", "loss"),
-        (right, f"Held-out {metric_words(runs.metric)}", runs.metric, "validation", "metric"),
-    ):
-        with place, card(label, key):
-            picture(pictures.curves(runs, name, split, colours(), **look), f"overlay-{key}")
+    with in_row("curve-controls"):
+        chosen = {
+            "x": segmented("x", "X axis", list(seed_groups.CLOCKS), "step", _short),
+            "smoothing": choose("smoothing", "Smoothing", list(SMOOTHING), "usual", str.capitalize, width=130),
+            "scale": choose("scale", "Y axis", list(SCALES), "linear", SCALES.__getitem__, width=130),
+        }
+    panel_cards((TrainingLoss(), HeldOutMetric()), replace(runs.view, chosen=chosen))
 
 
 def _short(kind: str) -> str:
     return "By " + seed_groups.CLOCKS[kind].partition(" (")[0]
 
 
-def compared_frontier(runs: Compared) -> None:
-    """Draw quality against parameters."""
-    with card("Quality against parameters", "frontier"):
-        picture(pictures.frontier(runs, colours()), "frontier")
-
-
-def compared_retention(runs: Compared) -> None:
-    """Draw quality against what was forgotten.
-
-    Raises:
-        DynloraError: when a run cannot be read.
-    """
-    with card("Gain against forgetting", "retention"):
-        drawn = pictures.retention(runs, colours())
-        if drawn is None:
-            note("None of these runs has measured what it forgot. Train with log.retention=1 to measure it.")
-        else:
-            picture(drawn, "retention")
-
-
-def compared_pairs(runs: Compared, usual: tuple[str, str] | None = None) -> None:
+def compared_pairs(runs: Compared, usual: tuple[str, str] | None) -> None:
     """Draw the paired difference of two groups, over shared seeds and examples.
 
     Args:
@@ -324,7 +296,7 @@ def compared_pairs(runs: Compared, usual: tuple[str, str] | None = None) -> None
     Raises:
         DynloraError: when a run cannot be read.
     """
-    groups = {group.label: group for group in seed_groups.grouped(list(runs.summaries.values()))}
+    groups = {group.label: group for group in runs.by_config}
     labels = list(groups)
     with card("Paired difference", "paired"):
         if len(labels) < 2:
@@ -367,7 +339,7 @@ def compared_example(runs: Compared) -> None:
             pinned, table = results.as_written(pinned), as_written(table)
         texts(pinned, "pinned")
         titles = {group.label: group.title for group in runs.groups}
-        table_rows(table, dots([titles[label] for label in table["configuration"]], runs.styles))
+        table_rows(table, dots([titles[label] for label in table["configuration"]], runs.styles(colours())))
         under(sentence(table), table, "example")
 
 
@@ -378,7 +350,7 @@ def _named(example: Mapping[Any, Any]) -> str:
 def dots_of_runs(runs: Compared) -> list[str | None]:
     """Return the colour of each run's dot, in the order of the summaries: that of its group's lines."""
     titles = {run: group.title for group in runs.groups for run in (*group.runs, *group.repeats)}
-    return dots([titles.get(run, "") for run in runs.summaries], runs.styles)
+    return dots([titles.get(run, "") for run in runs.summaries], runs.styles(colours()))
 
 
 def _label_of(groups: Mapping[str, Group], run: str) -> str | None:
@@ -386,7 +358,7 @@ def _label_of(groups: Mapping[str, Group], run: str) -> str | None:
 
 
 def _differences(runs: Compared, pairs: Sequence[tuple[int, str, str]], names: tuple[str, str], why: str) -> None:
-    sides = RunPairs(runs.folders, runs.summaries, cached_queries.ask_events).differences(pairs)
+    sides = runs.pairs.differences(pairs)
     if not sides[0].differences:
         note("These runs have no losses of shared examples yet. The last evaluation records them.")
         return
@@ -399,45 +371,10 @@ def _differences(runs: Compared, pairs: Sequence[tuple[int, str, str]], names: t
             chart(figure, f"{words} {why}".strip(), rows, f"paired-{side.key}")
 
 
-RANKS = {"mean": "Final rank", "spread": "Spread over seeds"}
-
-
-def capacity_conclusion(capacity: FinalRanks) -> None:
+def capacity_conclusion(runs: Compared) -> None:
     """Draw what the section shows, in a sentence, and the link to what that means for the results."""
-    sentence = compare_text.capacity(capacity.drawn(), len(capacity.compared.names))
-    then = f"{compare_text.settings_that_differ(capacity.differing)} {compare_text.reproducible(capacity.alike)}"
+    sentence = compare_text.capacity(runs.final_ranks(), len(runs.names))
+    then = f"{compare_text.settings_that_differ(runs.differing)} {compare_text.reproducible(runs.alike)}"
     with conclusion(sentence, then):
-        link("pages/compare.py", "Does it change the result? Results", **_selection())
-
-
-def _selection() -> Mapping[str, str]:
-    """Return what the address says of the runs that are compared."""
-    return {name: st.query_params[name] for name in ("runs", "q") if name in st.query_params}
-
-
-def compared_ranks(capacity: FinalRanks) -> None:
-    """Draw the last ranks by module and group, or how far they differ between seeds."""
-    with card("Rank by module", "ranks"):
-        if capacity.rows.empty:
-            note("No ranks have been recorded yet.")
-            return
-        is_spread = segmented("ranks", "Ranks shown", list(RANKS), "mean", RANKS.__getitem__) == "spread"
-        drawn = capacity.drawn(spread=is_spread)
-        if drawn.empty:
-            note("No configuration has two runs, so there is no spread over seeds.")
-            return
-        picture(pictures.final_ranks(capacity, colours(), is_spread=is_spread), "ranks")
-        if drawn.shape[1] > compare_figures.NAMED_COLUMNS:
-            with st.expander("Key to the numbered columns, best result first", icon=":material/table_rows:"):
-                key = pd.DataFrame({"column": range(1, drawn.shape[1] + 1), "configuration": list(drawn.columns)})
-                table_rows(key)
-
-
-def differing_settings(difference: pd.DataFrame) -> None:
-    """Draw the settings that are not the same in all runs."""
-    with card("Settings that differ", "settings"):
-        if difference.empty:
-            note("The configurations are the same.")
-        else:
-            st.dataframe(difference, hide_index=True, width="stretch")
-            table(difference, "settings")
+        selection = {name: st.query_params[name] for name in ("runs", "q") if name in st.query_params}
+        link("pages/compare.py", "Does it change the result? Results", **selection)

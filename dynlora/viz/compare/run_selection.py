@@ -21,7 +21,7 @@ from dynlora.viz.kit.run_colours import LineStyle, eye_styles, line_styles, shor
 from dynlora.viz.runs import cards
 from dynlora.viz.runs import table as runs_table
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import colours, note, safe
+from dynlora.viz.ui.cards import colours, in_row, note, safe
 from dynlora.viz.ui.live import guarded
 from dynlora.viz.ui.run_picker import MOST_TRIED, Chosen, empty_store, find_run, link, list_all, pick_runs
 from dynlora.viz.ui.url_state import hidden_runs, hide, put
@@ -198,7 +198,7 @@ def _say_own_is_alone(readable: pd.DataFrame, ids: Sequence[str]) -> None:
     alone = left_alone(readable, ids)
     if alone is None:
         return
-    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="own-alone"):
+    with in_row("own-alone"):
         note(f"Samples are shown: no other run is like yours, {one_line(alone['name'], 60)}.")
         link("pages/compare.py", "Give it a baseline", runs=alone["id"])
 

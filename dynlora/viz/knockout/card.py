@@ -22,7 +22,7 @@ from dynlora.text import number
 from dynlora.viz.kit.panel import Picks
 from dynlora.viz.knockout import figures as knockout_text
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, colours, note, picture, rows, safe
+from dynlora.viz.ui.cards import card, colours, in_row, note, picture, rows, safe
 from dynlora.viz.ui.live import fragment
 from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, is_read_only, link, list_all, run_labels
 from dynlora.viz.ui.url_state import choose, follow_address
@@ -109,7 +109,7 @@ def _controls(
     if not has_model(run.folder):
         note(knockout_text.why_not(cached_queries.ask(queries.recorded_by, run.folder)))
         return
-    with st.container(horizontal=True, vertical_alignment="bottom", key="knockout-controls"):
+    with in_row("knockout-controls", "bottom"):
         size = choose("heldout", "Held-out examples", SIZES, SIZES[1], width=160)
         words = "Measure all modules" if knockouts is None else "Measure again"
         if st.button(words, icon=":material/science:", key="knockout-start") and _start(run, None, int(size)):
@@ -160,7 +160,7 @@ def _pairs(run: Chosen, knockouts: Knockouts, modules: pd.DataFrame, step: int) 
     with st.expander("Pairs of modules"):
         names = {int(p): short for p, short in zip(modules["position"], modules["short"], strict=True)}
         able = has_model(run.folder) and not is_read_only() and knockouts.step == step
-        with st.container(horizontal=True, vertical_alignment="bottom", key="knockout-pairs"):
+        with in_row("knockout-pairs", "bottom"):
             chosen = st.multiselect(
                 "Two modules", list(names), format_func=names.__getitem__, max_selections=2, key="knockout-pair"
             )

@@ -94,7 +94,7 @@ def comparison_report(folders: Sequence[Path]) -> bytes:
         DynloraError: when no run can be read.
     """
     runs, damaged = queries.readable(folders)
-    return page(comparison_document([read_run(folder) for folder in runs], damaged))
+    return page(comparison_document(list(runs), damaged))
 
 
 COMPARISON = "comparison.html"
@@ -150,7 +150,7 @@ def gallery(folders: Sequence[Path], title: str) -> Iterator[tuple[str, bytes]]:
         yield entries[-1].file, page(entries[-1].document, picture)
     comparison, trained = None, [folder for folder in folders if kind_of_run(folder).allocates]
     if len(trained) > 1:
-        compared = comparison_document([read_run(folder) for folder in trained])
+        compared = comparison_document(trained)
         first = compared.filled_parts[0].notes
         comparison = Comparison(COMPARISON, compared.title, first[0] if first else compared.about)
         yield COMPARISON, page(compared)

@@ -14,7 +14,7 @@ from dynlora.analysis.run_reading import read_run
 from dynlora.viz.report import comparison_report, run_report
 from dynlora.viz.report.pictures import Missing, Shared, Subject, pictures_of
 from dynlora.viz.ui.cached_queries import CACHED
-from dynlora.viz.ui.cards import colours, is_opened, note, open_dialog
+from dynlora.viz.ui.cards import colours, in_row, is_opened, note, open_dialog
 from dynlora.viz.ui.live import guarded
 from dynlora.viz.ui.run_picker import Chosen
 
@@ -66,7 +66,7 @@ def _open() -> None:
 
 def _show(run: Chosen, strip: ResultStrip) -> None:
     """Draw what can be shared of a run."""
-    with st.container(horizontal=True, vertical_alignment="center", key="share-report"):
+    with in_row("share-report"):
         report_button([run])
         note("One HTML file with all charts. It opens in any browser, offline.")
     with guarded():

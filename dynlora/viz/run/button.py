@@ -22,7 +22,7 @@ from dynlora.store import queries
 from dynlora.store.summary import recorded_adapter
 from dynlora.text import markdown_text, sentence_case
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, note, rows
+from dynlora.viz.ui.cards import card, in_row, note, rows
 from dynlora.viz.ui.live import announce, fragment, guarded
 from dynlora.viz.ui.run_picker import Chosen, has_model, is_read_only, link
 
@@ -39,7 +39,7 @@ def health_card(folder: Path, summary: Mapping[str, Any]) -> None:
     outcome = _outcome(folder, dict(summary), _version(folder, summary))
     with card("Health checks", "health"):
         if not outcome.findings:
-            with st.container(horizontal=True, vertical_alignment="center", key="health-good"):
+            with in_row("health-good"):
                 _good(outcome, has_failed=summary["status"] == "failed")
         for number, finding in enumerate(outcome.findings):
             _row(finding, number, folder.name)
@@ -60,7 +60,7 @@ def _good(outcome: Outcome, *, has_failed: bool) -> None:
 
 def _row(finding: Finding, number: int, run_id: str) -> None:
     is_problem = finding.level == PROBLEM
-    with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"health-{number}"):
+    with in_row(f"health-{number}"):
         st.badge(
             finding.level,
             color="red" if is_problem else "orange",

@@ -25,7 +25,7 @@ from dynlora.viz.knockout.card import ablation_button
 from dynlora.viz.run import result_figures
 from dynlora.viz.run.button import export_buttons
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, snippets, status_line
+from dynlora.viz.ui.cards import card, chart, colours, in_row, note, rows, safe, snippets, status_line
 from dynlora.viz.ui.panel_cards import panel_card, panel_cards
 from dynlora.viz.ui.replay import replay
 from dynlora.viz.ui.run_actions import run_buttons
@@ -75,7 +75,7 @@ def present(strip: ResultStrip, reading: RunReading, judged: JudgedRun) -> None:
     screens = _screens(strip, reading, judged)
     number = _number(len(screens))
     screens[number - 1]()
-    with st.container(horizontal=True, vertical_alignment="center", key="present-keys"):
+    with in_row("present-keys"):
         _key("Previous", "Left", number - 1 if number > 1 else None)
         note(f"{number} of {len(screens)}")
         _key("Next", "Right", number + 1 if number < len(screens) else None)
@@ -186,7 +186,7 @@ def run_strip(
             _answer(strip.ranks)
             if ranks is not None and settings is not None:
                 code, *others = ranks_to_use.snippets(settings).items()
-                with st.container(horizontal=True, vertical_alignment="center", gap="small", key="strip-ranks"):
+                with in_row("strip-ranks"):
                     with st.container(width="content", key="copy-code"):
                         st.code(code[1][0], language=code[1][1])
                     with st.popover("YAML", type="tertiary", key="other-code"):
@@ -218,8 +218,8 @@ def run_actions(run: Chosen, summary: Mapping[str, Any], *, is_detailed: bool) -
         summary: as `queries.run_summary` returns it.
         is_detailed: whether the details are shown; the same link hides them.
     """
-    with st.container(horizontal=True, vertical_alignment="center", key="actions"):
-        with st.container(horizontal=True, vertical_alignment="center", gap="small", key="actions-left"):
+    with in_row("actions"):
+        with in_row("actions-left"):
             run_buttons(run, summary["status"])
             export_buttons(run)
             if has_model(run.folder) and summary["status"] not in run_summary.ACTIVE:
@@ -231,9 +231,7 @@ def run_actions(run: Chosen, summary: Mapping[str, Any], *, is_detailed: bool) -
                 link("pages/launch.py", "Duplicate with changes", **start)
                 link("pages/launch.py", "Uniform baseline: same budget, equal ranks", **start, twin="uniform")
                 link("pages/launch.py", "Random control: same moves, at random", **start, twin="random")
-        with st.container(
-            horizontal=True, vertical_alignment="center", gap="small", width="content", key="actions-right"
-        ):
+        with in_row("actions-right", width="content"):
             link("pages/compare.py", "Compare", runs=run.id)
             link("pages/run.py", "Present", run=run.id, present="1")
             if is_detailed:

@@ -28,7 +28,7 @@ from dynlora.viz.run import result_figures
 from dynlora.viz.run.button import adapter_button
 from dynlora.viz.run.result_figures import Generated
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import badge, card, chart, colours, figures, note, safe, status_line, table, texts
+from dynlora.viz.ui.cards import badge, card, chart, colours, figures, in_row, note, safe, status_line, table, texts
 from dynlora.viz.ui.panel_cards import panel_cards
 from dynlora.viz.ui.run_actions import delete_button, move_buttons, run_buttons
 from dynlora.viz.ui.run_picker import Chosen, link, links, page_of
@@ -45,7 +45,7 @@ def run_panel(run: Chosen) -> None:
     """
     summary = queries.run_summary(run.folder)
     with card(one_line(summary["name"], 80), "panel", run_summary.about(summary)):
-        with st.container(horizontal=True, vertical_alignment="center", gap="small", key="panel-head"):
+        with in_row("panel-head"):
             badge(summary["status"])
             st.caption(run_summary.format_progress(summary), width="content")
         kind = registry().get(summary["kind"])
@@ -54,7 +54,7 @@ def run_panel(run: Chosen) -> None:
             links(run.id)
         elif page := page_of(summary["kind"]):
             link(page, f"Open {summary['kind']}", run=run.id)
-        with st.container(horizontal=True, gap="small", key="panel-actions"):
+        with in_row("panel-actions", "top"):
             run_buttons(run, summary["status"])
             if allocates:
                 adapter_button(run)
@@ -243,7 +243,7 @@ def wrong_card(view: RunView) -> None:
             note(panel.missing)
             return
         texts(rows, "worst", MOST_WRONG_PX)
-        with st.container(horizontal=True, vertical_alignment="center", key="worst-foot"):
+        with in_row("worst-foot"):
             note(f"{panel.heading(view)}. {panel.caption(rows)}")
             link("pages/playground.py", "Open in Playground", run=run.folder.name)
 

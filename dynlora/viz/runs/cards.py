@@ -49,7 +49,7 @@ from dynlora.viz.kit.charts import axis_within
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.runs import table as runs_table
 from dynlora.viz.runs.table import plain_rows
-from dynlora.viz.ui.cards import card, chart, colours, note, rows
+from dynlora.viz.ui.cards import card, chart, colours, in_row, note, rows
 from dynlora.viz.ui.panel_cards import conclusion
 from dynlora.viz.ui.run_actions import delete_button, move_buttons, waiting_runs
 from dynlora.viz.ui.run_picker import find_run, is_read_only, link, runs_dir, runs_root_of
@@ -287,7 +287,7 @@ def hidden_line(hidden: int) -> None:
     """Say how many runs are hidden, with the button that shows them again; nothing when none is."""
     if not hidden:
         return
-    with st.container(horizontal=True, gap="small", vertical_alignment="center", key="hidden-line"):
+    with in_row("hidden-line"):
         st.caption(f"{hidden:,} hidden.", width="content")
         if st.button("Show all", icon=":material/visibility:", key="show-hidden", type="tertiary"):
             hide(())
@@ -304,7 +304,7 @@ def ticked_runs(runs: pd.DataFrame, chosen: Sequence[str], known: Sequence[str])
     """
     rows = runs[runs["id"].isin(chosen)]
     own = rows[rows["is_own"]]
-    with st.container(horizontal=True, gap="small", key="ticked", vertical_alignment="center"):
+    with in_row("ticked"):
         if len(chosen) > 1:
             link("pages/compare.py", f"Compare {len(chosen)} runs", runs=",".join(chosen[:MAX_COMPARED]))
         if st.button("Hide", icon=":material/visibility_off:", key="hide", help="Leave out of the list and of charts."):
@@ -442,7 +442,7 @@ def queue_card(runs: pd.DataFrame) -> None:
         return
     with card(f"Queue: {plural(len(line), 'run')} waiting", "queue"):
         for place, run_id in enumerate(line[:MOST_LISTED], 1):
-            with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"queue-line-{place}"):
+            with in_row(f"queue-line-{place}"):
                 st.markdown(f"{place}. {markdown_text(names[run_id], 80)}", width="stretch")
                 move_buttons(run_id, f"queue-{place}", line)
         if len(line) > MOST_LISTED:

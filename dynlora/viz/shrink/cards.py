@@ -26,7 +26,7 @@ from dynlora.text import percent
 from dynlora.viz.kit import rank_picture
 from dynlora.viz.shrink import figures
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, chart, colours, note, picture, rows, safe, snippets, under
+from dynlora.viz.ui.cards import card, chart, colours, in_row, note, picture, rows, safe, snippets, under
 from dynlora.viz.ui.live import announce, refusal
 from dynlora.viz.ui.model_client import in_background
 from dynlora.viz.ui.panel_cards import conclusion
@@ -106,7 +106,7 @@ def measuring(run: Chosen, result: Compressed | None) -> None:
 def chosen_size(result: Compressed) -> tuple[Size, float]:
     """Draw the slider of the sizes and the tolerance, and return what they say; first the smallest good enough."""
     sizes = figures.offered(result)
-    with st.container(horizontal=True, vertical_alignment="bottom", key="shrink-controls"):
+    with in_row("shrink-controls", "bottom"):
         tolerance = float(choose("tolerance", "Tolerance (nats)", figures.TOLERANCES, figures.TOLERANCES[1], width=150))
         best = figures.best(result, tolerance)
         by_parameters = {size.parameters: size for size in sizes}

@@ -6,11 +6,12 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from dynlora.analysis.frames import csv_text, number_format
 from dynlora.text import documentation_text, duration, markdown_text, number, short_path
@@ -58,6 +59,17 @@ def titled(title: str, about: str = "") -> None:
         st.caption(markdown_text(about, 400))
 
 
+def in_row(key: str, vertical_alignment: Literal["top", "center", "bottom"] = "center", **more: Any) -> DeltaGenerator:
+    """Return a place whose elements are side by side; on a narrow screen they wrap.
+
+    Args:
+        key: of the place, one on the page.
+        vertical_alignment: of the elements.
+        more: of streamlit's container, such as `gap` or `width`.
+    """
+    return st.container(horizontal=True, vertical_alignment=vertical_alignment, key=key, **more)
+
+
 _HEAD: ContextVar[list[Any] | None] = ContextVar("head", default=None)
 """The place in the head of the card that is drawn, for the menu of its first picture; empty once it is taken."""
 
@@ -77,9 +89,9 @@ def card(title: str, key: str, subtitle: str = "") -> Iterator[None]:
 @contextmanager
 def headed(title: str, key: str) -> Iterator[None]:
     """Draw a title, which is plain; the menu of the first picture inside the block is beside it."""
-    with st.container(horizontal=True, vertical_alignment="top", gap="small", key=f"head-{key}"):
+    with in_row(f"head-{key}", "top"):
         st.markdown(f"##### {markdown_text(title)}", width="stretch")
-        head = st.container(horizontal=True, gap="xxsmall", width="content", key=f"tools-{key}")
+        head = in_row(f"tools-{key}", "top", gap="xxsmall", width="content")
     before, above = _HEAD.set([head]), _TITLE.set(markdown_text(title))
     try:
         yield
@@ -217,7 +229,7 @@ def brushable(figure: go.Figure, sentence: str, frame: pd.DataFrame, key: str) -
 
 def under(sentence: str, frame: pd.DataFrame, key: str) -> None:
     """Draw what is under a picture: its sentence, and its menu, in the head for a card's first one."""
-    with st.container(horizontal=True, vertical_alignment="top", gap="small", key=f"under-{key}"):
+    with in_row(f"under-{key}", "top"):
         st.caption(markdown_text(sentence, 800), width="stretch")
         table(frame, key)
 
@@ -399,7 +411,7 @@ def safe(text: str) -> str:
 
 def figures(values: Mapping[str, str], key: str = "figures") -> None:
     """Draw the figures that matter first, in a row that wraps."""
-    with st.container(horizontal=True, key=key):
+    with in_row(key, "top"):
         for label, value in values.items():
             st.metric(markdown_text(label), markdown_text(value, 60), width="content")
 

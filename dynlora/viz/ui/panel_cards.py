@@ -12,7 +12,7 @@ import streamlit as st
 
 from dynlora.text import markdown_text
 from dynlora.viz.kit.panel import Choice, Panel, RunView
-from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, texts, under
+from dynlora.viz.ui.cards import card, chart, colours, in_row, note, rows, safe, texts, under
 from dynlora.viz.ui.url_state import choose, segmented
 
 Elements = Mapping[str, Callable[[dict[str, Any]], None]]
@@ -32,7 +32,7 @@ def conclusion(sentence: str, then: str = "") -> Iterator[None]:
         st.markdown(f"**{safe(sentence)}**")
         if then:
             note(then)
-        with st.container(horizontal=True, vertical_alignment="center", gap="small", key="conclusion-next"):
+        with in_row("conclusion-next"):
             yield
 
 

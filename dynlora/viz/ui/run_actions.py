@@ -20,7 +20,7 @@ from dynlora.jobs.quick_launch import start
 from dynlora.store import queries
 from dynlora.text import metric_words, plural, sentence_case
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import DOT, dot_column, safe, with_dots
+from dynlora.viz.ui.cards import DOT, dot_column, in_row, safe, with_dots
 from dynlora.viz.ui.live import announce, refusal
 from dynlora.viz.ui.run_picker import Chosen, is_read_only, runs_dir
 
@@ -297,7 +297,7 @@ def move_buttons(run_id: str, key: str, line: list[str] | None = None) -> None:
     if run_id not in line or len(line) < 2 or is_read_only():
         return
     place = line.index(run_id)
-    with st.container(horizontal=True, gap="xxsmall", key=f"{key}-moves", width="content"):
+    with in_row(f"{key}-moves", "top", gap="xxsmall", width="content"):
         for where, words, icon in BUTTONS:
             at_end = place == (len(line) - 1 if where == "down" else 0)
             if st.button("", icon=icon, key=f"{key}-{where}", help=words, disabled=at_end, type="tertiary"):

@@ -28,7 +28,7 @@ from dynlora.store import queries, schema
 from dynlora.store.meta import TRAIN
 from dynlora.text import markdown_text, one_line
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import titled
+from dynlora.viz.ui.cards import in_row, titled
 from dynlora.viz.ui.url_state import put, to_address
 
 RUNS_DIR_VARIABLE = "DYNLORA_RUNS_DIR"
@@ -228,7 +228,7 @@ def pick_run(
     if chosen is not None and chosen.id not in words:
         words = {chosen.id: chosen.id, **words}
     put("address-run", chosen.id if chosen else None)
-    with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"head-of-{page}"):
+    with in_row(f"head-of-{page}"):
         if page in VIEWS and chosen is not None and problem is None:
             titled(dict(zip(runs["id"], runs["name"], strict=True)).get(chosen.id, chosen.id))
         st.selectbox(
@@ -427,7 +427,7 @@ def link(page: str, label: str, **params: str) -> None:
 
 def links(run_id: str) -> None:
     """Draw the links from a list of runs to the views of one, and to its comparison."""
-    with st.container(horizontal=True, gap="small", key="links-of-run"):
+    with in_row("links-of-run", "top"):
         for page, label in VIEWS.items():
             link(f"pages/{page}.py", label, run=run_id)
         link("pages/compare.py", "Compare", runs=run_id)
@@ -445,7 +445,7 @@ def run_views(run_id: str, summary: Mapping[str, Any], here: str) -> None:
     if not here:
         return
     selection = {name: st.query_params[name] for name in SELECTION if name in st.query_params}
-    with st.container(horizontal=True, gap="medium", key="views-of-run"):
+    with in_row("views-of-run", "top", gap="medium"):
         for page, label in VIEWS.items():
             with st.container(width="content", key=f"view-here-{page}" if page == here else f"view-{page}"):
                 link(f"pages/{page}.py", label, run=run_id, **selection)

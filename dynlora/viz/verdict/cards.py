@@ -26,7 +26,7 @@ from dynlora.viz.kit import theme
 from dynlora.viz.launch.form_model import UNIFORM
 from dynlora.viz.launch.start_from import twin_button
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe
+from dynlora.viz.ui.cards import card, chart, colours, in_row, note, rows, safe
 from dynlora.viz.ui.live import announce, refusal
 from dynlora.viz.ui.run_picker import Chosen, find_run, is_read_only, list_all, runs_dir
 from dynlora.viz.verdict import figures as verdict_figures
@@ -39,21 +39,15 @@ MOST_READ = 30
 """Most runs of a task that are opened for the verdict on one of them."""
 
 
-def verdict_of_runs(folders: Mapping[str, Path], summaries: Mapping[str, Mapping[str, Any]]) -> Verdict | None:
-    """Draw the verdict on runs that are compared, and return it; None where there is none.
-
-    Raises:
-        DynloraError: when a run cannot be read.
-    """
-    result = verdict(summaries, RunPairs(folders, summaries, cached_queries.ask_events).differences)
+def verdict_of_runs(result: Verdict | None, summaries: Mapping[str, Mapping[str, Any]]) -> None:
+    """Draw the verdict on runs that are compared; nothing where there is none."""
     if result is None:
-        return None
+        return
     with card("Verdict", "verdict", ABOUT):
         _words(result)
-        with st.container(horizontal=True, vertical_alignment="center", key="verdict-next"):
+        with in_row("verdict-next"):
             _next(result, next_runs(result, summaries), summaries, list(summaries))
         _evidence(result)
-    return result
 
 
 @dataclass(frozen=True)
@@ -95,7 +89,7 @@ def next_step(run: Chosen, summary: Mapping[str, Any], judged: JudgedRun) -> Non
         note(judged.problem)
     is_drawn = False
     if judged.verdict is not None:
-        with st.container(horizontal=True, vertical_alignment="center", gap="small", key="verdict-next"):
+        with in_row("verdict-next"):
             is_drawn = _next(judged.verdict, next_runs(judged.verdict, judged.summaries), judged.summaries, ())
     is_judged = judged.verdict is not None or summary["status"] in ACTIVE
     if is_judged and not is_drawn and not _has_twin(summary):

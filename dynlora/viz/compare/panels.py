@@ -1,0 +1,415 @@
+"""Runs that are compared, and their panels: curves, quality against costs, final ranks, settings that differ."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from dynlora.analysis import run_summary, seed_groups
+from dynlora.analysis.frames import RunQueries
+from dynlora.analysis.pairing import RunPairs
+from dynlora.analysis.retention import RETENTION, retentions
+from dynlora.analysis.seed_groups import Group
+from dynlora.analysis.verdict import Verdict, verdict
+from dynlora.store import queries
+from dynlora.text import metric_words
+from dynlora.viz.compare import figures as compare_figures
+from dynlora.viz.compare import model as compare_model
+from dynlora.viz.compare import text as compare_text
+from dynlora.viz.kit.panel import Choice, Panel, RunView
+from dynlora.viz.kit.run_colours import MOST_COLOURED, LineStyle, line_styles
+from dynlora.viz.kit.theme import Palette
+
+POINTS = 600
+"""Most points of a run's series that are read."""
+
+Summaries = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The runs that are compared.
+
+    Attributes:
+        folders: of the runs, by id.
+        summaries: by id.
+        names: display names by id, distinct.
+        metric: that decides.
+        groups: as they are shown: by configuration, or each run alone; the best result first.
+        all_groups: as `groups`, with the runs that are hidden.
+        highlighted: titles of groups to draw in colour.
+        store: answers the questions to the store.
+    """
+
+    folders: Mapping[str, Path]
+    summaries: Summaries
+    names: Mapping[str, str]
+    metric: str
+    groups: Sequence[Group]
+    all_groups: Sequence[Group]
+    highlighted: Collection[str]
+    store: RunQueries
+
+    @property
+    def rows(self) -> list[Mapping[str, Any]]:
+        """The summaries, in the order of the runs."""
+        return list(self.summaries.values())
+
+    @property
+    def view(self) -> RunView:
+        """What the panels are drawn of; a comparison has no folder but those of its runs."""
+        return RunView(Path(), self, self.store)
+
+    @cached_property
+    def by_config(self) -> list[Group]:
+        """The runs by configuration."""
+        return seed_groups.grouped(self.rows)
+
+    @cached_property
+    def pairs(self) -> RunPairs:
+        """Losses of the runs, paired by seed and example."""
+        return RunPairs(self.folders, self.summaries, self.store.ask_events)
+
+    @cached_property
+    def judged(self) -> Verdict | None:
+        """Which configuration to use; None where nothing can be said."""
+        return verdict(self.summaries, self.pairs.differences)
+
+    @cached_property
+    def points(self) -> pd.DataFrame:
+        """The last metric of each group, as `model.by_group` returns it."""
+        return compare_model.by_group(self.summaries, self.groups, self.metric)
+
+    @cached_property
+    def ranks(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Last ranks, a row per module name and a column per run; and the modules in the order of the rows."""
+        modules = {run: self.store.modules(folder) for run, folder in self.folders.items()}
+        return compare_model.rank_table(self.rows, modules, self.names)
+
+    @cached_property
+    def alike(self) -> pd.DataFrame:
+        """How alike the ranks of the seeds of a configuration are, as `model.reproducibility` returns it."""
+        return compare_model.reproducibility(self.ranks[0], self.names, self.by_config)
+
+    @cached_property
+    def differing(self) -> pd.DataFrame:
+        """The settings that are not the same in all runs, as `model.config_difference` returns them."""
+        return compare_model.config_difference(self.rows, self.names)
+
+    def styles(self, colours: Palette) -> dict[str, LineStyle]:
+        """Return the style of each group by its title; without highlighted ones, of many the best and plain LoRA."""
+        home = {run: group for group in self.all_groups for run in (*group.runs, *group.repeats)}
+        titles = {group.title: home[group.runs[0]] for group in self.groups}
+        hidden = [group for group in self.all_groups if group not in titles.values()]
+        in_colour = set(self.highlighted)
+        if not in_colour and len(titles) > MOST_COLOURED:
+            plain = (one.title for one in self.groups if run_summary.is_uniform(self.summaries[one.runs[0]]))
+            in_colour = set(list(dict.fromkeys([next(plain, self.groups[0].title), *titles]))[:MOST_COLOURED])
+        return line_styles(list(titles), colours, in_colour, titles, hidden)
+
+    def final_ranks(self, *, spread: bool = False) -> pd.DataFrame:
+        """Return the ranks by group, or their spread over seeds, as the map shows them."""
+        groups = self.by_config if spread else self.groups
+        return compare_model.group_ranks(self.ranks[0], self.names, groups, spread=spread)
+
+    def series(self, run: str, name: str, split: str) -> pd.DataFrame:
+        """Return one number of a run over its steps: columns step and value.
+
+        Raises:
+            DynloraError: when the run cannot be read.
+        """
+        frame = self.store.ask(queries.scalars_frame, self.folders[run], name, split, POINTS)
+        return run_summary.series(frame, name, split)
+
+    def clock(self, kind: str, run: str) -> pd.DataFrame | None:
+        """Return where each step of a run is on an x axis, a key of `seed_groups.CLOCKS`; None when not recorded.
+
+        Raises:
+            DynloraError: when the run cannot be read.
+        """
+        folder, empty = self.folders[run], pd.DataFrame({"step": [], "value": [], "parameters": []})
+        each = line = empty
+        if name := {"seconds": "step_ms", "tokens": "tokens"}.get(kind):
+            each = run_summary.series(self.store.ask(queries.scalars_frame, folder, name, "train"), name, "train")
+        elif kind == "parameter-steps":
+            line = self.store.budget(folder, self.summaries[run])
+        return seed_groups.clock(kind, self.summaries[run], each, line)
+
+
+def compared(
+    folders: Mapping[str, Path],
+    store: RunQueries,
+    summaries: Summaries | None = None,
+    *,
+    in_groups: bool | None = None,
+    hidden: Collection[str] = (),
+    highlighted: Collection[str] = (),
+) -> Compared:
+    """Set runs side by side.
+
+    Args:
+        folders: of the runs, by id.
+        store: answers the questions to the store.
+        summaries: as `queries.run_summary` returns them, by id, where they were asked already.
+        in_groups: by configuration, or each run alone; None: by configuration where two runs share one.
+        hidden: ids of runs to leave out; where that would be all, none is.
+        highlighted: titles of groups to draw in colour; without any, of many groups the best and the best plain LoRA.
+
+    Raises:
+        DynloraError: when a run cannot be read.
+    """
+    summaries = summaries or {run: queries.run_summary(folder) for run, folder in folders.items()}
+    metric = compare_model.shared_metric(list(summaries.values()))
+    names = compare_model.distinct_names(list(summaries.values()))
+    seen = {run: one for run, one in summaries.items() if run not in hidden} or summaries
+    whole, groups = (
+        compare_model.best_first(runs, _groups(runs, names, in_groups), metric) for runs in (summaries, seen)
+    )
+    seen_names = {run: names[run] for run in seen}
+    return Compared({run: folders[run] for run in seen}, seen, seen_names, metric, groups, whole, highlighted, store)
+
+
+def are_grouped(summaries: Summaries) -> bool:
+    """Say whether runs are usually shown by configuration: where two of them share one."""
+    return len(seed_groups.grouped(list(summaries.values()))) < len(summaries)
+
+
+def _groups(summaries: Summaries, names: Mapping[str, str], in_groups: bool | None) -> Sequence[Group]:
+    """Return the runs by configuration, or each alone."""
+    if are_grouped(summaries) if in_groups is None else in_groups:
+        return seed_groups.grouped(list(summaries.values()))
+    return seed_groups.alone({run: names[run] for run in summaries}, summaries)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a panel of a comparison shows: its numbers, the runs, and what the reader chose."""
+
+    runs: Compared
+    numbers: pd.DataFrame
+    chosen: Mapping[str, str]
+
+
+class ComparisonPanel(Panel[Drawn]):
+    """A figure of runs side by side; `view.result` is a `Compared`."""
+
+    is_wide = True
+
+    @abstractmethod
+    def numbers(self, runs: Compared, chosen: Mapping[str, str]) -> pd.DataFrame:
+        """Return what is drawn; no rows where nothing was recorded."""
+
+    def data(self, view: RunView) -> Drawn | None:
+        """Return the numbers with the runs; None where there are none."""
+        drawn = Drawn(view.result, self.numbers(view.result, view.chosen), view.chosen)
+        return None if drawn.numbers.empty else drawn
+
+    def table(self, data: Drawn) -> pd.DataFrame:
+        """Return the numbers."""
+        return data.numbers
+
+
+class CurvesPanel(ComparisonPanel):
+    """A number of each group over training, with the band of its runs.
+
+    The choices are `metric`, its name; `x`, a key of `seed_groups.CLOCKS`; `smoothing`, a key of `frames.SMOOTHING`;
+    and `scale`, linear or log.
+
+    Attributes:
+        split: of the number.
+    """
+
+    part = "Training"
+    missing = "None of these runs has recorded this value yet."
+    is_wide = False
+    split: ClassVar[str]
+
+    @abstractmethod
+    def name(self, runs: Compared, chosen: Mapping[str, str]) -> str:
+        """Return the name of the number."""
+
+    def numbers(self, runs: Compared, chosen: Mapping[str, str]) -> pd.DataFrame:
+        """Return the bands of the groups."""
+        each = {run: runs.series(run, self.name(runs, chosen), self.split) for run in runs.folders}
+        smoothing = chosen.get("smoothing", "usual") if self.split == "train" else "none"
+        series = seed_groups.placed(compare_model.together(each, smoothing=smoothing), self._clocks(runs, chosen))
+        return seed_groups.bands(series, runs.groups, between=self.split == "train")
+
+    def _clocks(self, runs: Compared, chosen: Mapping[str, str]) -> dict[str, pd.DataFrame | None]:
+        return {run: runs.clock(chosen.get("x", "step"), run) for run in runs.folders}
+
+    def _left_out(self, runs: Compared, chosen: Mapping[str, str]) -> str:
+        """Say which runs cannot be placed on the axis; empty when all can."""
+        missing = [runs.names[run] for run, clock in self._clocks(runs, chosen).items() if clock is None]
+        return compare_text.left_out(missing, seed_groups.CLOCKS[chosen.get("x", "step")])
+
+    def reason_missing(self, view: RunView) -> str:
+        """Return why there is no curve: nothing was recorded, or not along this axis."""
+        return self._left_out(view.result, view.chosen) or self.missing
+
+    def caption(self, data: Drawn) -> str:
+        """Return between which values the curves end, and what is not in them."""
+        sampled = "" if self.split == "train" else compare_model.sample_words(data.runs.rows)
+        parts = (compare_text.curves(data.numbers), sampled, self._left_out(data.runs, data.chosen))
+        return " ".join(filter(None, parts))
+
+    def figure(self, data: Drawn, colours: Palette) -> go.Figure:
+        """Draw the mean of each group with its band."""
+        title = f"{self.name(data.runs, data.chosen)} (held-out)"
+        if self.split == "train":
+            title = (
+                "Training loss (nats)" if data.chosen.get("smoothing") == "none" else "Smoothed training loss (nats)"
+            )
+        return compare_figures.curves(
+            data.numbers,
+            seed_groups.CLOCKS[data.chosen.get("x", "step")],
+            title,
+            colours,
+            marks=self.split != "train",
+            styles=data.runs.styles(colours),
+            is_log=data.chosen.get("scale") == "log",
+        )
+
+
+class TrainingLoss(CurvesPanel):
+    """The training loss of each group."""
+
+    id = "loss"
+    title = "Training loss"
+    split = "train"
+
+    def name(self, runs: Compared, chosen: Mapping[str, str]) -> str:
+        """Return the loss, unless another number is chosen."""
+        return chosen.get("metric", "loss")
+
+
+class HeldOutMetric(CurvesPanel):
+    """The held-out metric of each group."""
+
+    id = "metric"
+    title = "Held-out metric"
+    split = "validation"
+
+    def heading(self, view: RunView) -> str:
+        """Return the title with the metric."""
+        return f"Held-out {metric_words(view.result.metric)}"
+
+    def name(self, runs: Compared, chosen: Mapping[str, str]) -> str:
+        """Return the metric that decides, unless another one is chosen."""
+        return chosen.get("metric", runs.metric)
+
+
+class Frontier(ComparisonPanel):
+    """The last metric of each group against the adapter parameters in use."""
+
+    id = "frontier"
+    title = "Quality against parameters"
+    missing = "None of these runs has both a metric and a parameter count."
+
+    def numbers(self, runs: Compared, chosen: Mapping[str, str]) -> pd.DataFrame:
+        """Return the groups; none where no group has both numbers."""
+        return runs.points if len(runs.points.dropna(subset=["active", "mean"])) else pd.DataFrame()
+
+    def caption(self, data: Drawn) -> str:
+        """Return the Pareto set."""
+        return compare_text.frontier(data.numbers, data.runs.metric)
+
+    def figure(self, data: Drawn, colours: Palette) -> go.Figure:
+        """Draw a point for each group."""
+        return compare_figures.frontier(data.numbers, data.runs.metric, colours, data.runs.styles(colours))
+
+
+class GainAgainstForgetting(ComparisonPanel):
+    """The last metric of each group against what it forgot."""
+
+    id = "retention"
+    title = "Gain against forgetting"
+    missing = "None of these runs has measured what it forgot. Train with log.retention=1 to measure it."
+
+    def numbers(self, runs: Compared, chosen: Mapping[str, str]) -> pd.DataFrame:
+        """Return the groups that measured it."""
+        ask = runs.store.ask_events
+        events = {run: ask(queries.events_frame, folder, (RETENTION,)) for run, folder in runs.folders.items()}
+        last = {run: read[-1] for run, frame in events.items() if (read := retentions(frame))}
+        return compare_model.by_retention(runs.points, runs.groups, last, runs.metric)
+
+    def caption(self, data: Drawn) -> str:
+        """Return which group forgets least and which most."""
+        return compare_text.retention(data.numbers, data.runs.metric)
+
+    def figure(self, data: Drawn, colours: Palette) -> go.Figure:
+        """Draw a point for each group."""
+        return compare_figures.retention(data.numbers, data.runs.metric, colours, data.runs.styles(colours))
+
+
+RANKS = Choice("ranks", "Ranks shown", {"mean": "Final rank", "spread": "Spread over seeds"}, "mean", is_row=True)
+"""The mean over the runs of a group, or their standard deviation."""
+
+
+class FinalRanks(ComparisonPanel):
+    """The last rank of each module in each group, or how far it differs between seeds."""
+
+    id = "ranks"
+    title = "Rank by module"
+    missing = "No ranks have been recorded yet."
+
+    def choice(self, view: RunView) -> Choice | None:
+        """Return mean or spread; None before the first rank."""
+        return None if view.result.ranks[1].empty else RANKS
+
+    def numbers(self, runs: Compared, chosen: Mapping[str, str]) -> pd.DataFrame:
+        """Return the ranks, a row for each module."""
+        return runs.final_ranks(spread=chosen.get("ranks") == "spread")
+
+    def reason_missing(self, view: RunView) -> str:
+        """Return why there is no map: no ranks, or no seeds."""
+        if view.result.ranks[1].empty:
+            return self.missing
+        return "No configuration has two runs, so there is no spread over seeds."
+
+    def caption(self, data: Drawn) -> str:
+        """Return how far the columns differ, or the seeds."""
+        rows = data.runs.ranks[1]
+        named = data.numbers.rename(index=dict(zip(rows["name"], rows["short"], strict=True)))
+        return compare_text.allocation(named, data.chosen.get("ranks") == "spread")
+
+    def table(self, data: Drawn) -> pd.DataFrame:
+        """Return the ranks with the names of the modules."""
+        return compare_model.named_rows(data.numbers)
+
+    def more(self, data: Drawn) -> Mapping[str, pd.DataFrame]:
+        """Return what the numbers of many columns stand for."""
+        names = list(data.numbers.columns)
+        if len(names) <= compare_figures.NAMED_COLUMNS:
+            return {}
+        key = pd.DataFrame({"column": range(1, len(names) + 1), "configuration": names})
+        return {"Key to the numbered columns, best result first": key}
+
+    def figure(self, data: Drawn, colours: Palette) -> go.Figure:
+        """Draw modules by groups."""
+        is_spread = data.chosen.get("ranks") == "spread"
+        title = "Standard deviation of rank (components)" if is_spread else "Rank (components)"
+        return compare_figures.final_ranks(data.numbers, data.runs.ranks[1], colours, title)
+
+
+class DifferingSettings(ComparisonPanel):
+    """The settings that are not the same in all runs."""
+
+    id = "settings"
+    title = "Settings that differ"
+    missing = "The configurations are the same."
+
+    def numbers(self, runs: Compared, chosen: Mapping[str, str]) -> pd.DataFrame:
+        """Return a row for each setting."""
+        return runs.differing
+
+    def caption(self, data: Drawn) -> str:
+        """Return the names of the settings."""
+        return compare_text.settings_that_differ(data.numbers)
