@@ -8,9 +8,8 @@ from dynlora.analysis import ranks_to_use, retention, run_summary
 from dynlora.analysis.run_reading import POINTS
 from dynlora.store import queries
 from dynlora.viz import adapter as adapter_cards
-from dynlora.viz import capacity
+from dynlora.viz import capacity, knockout
 from dynlora.viz.capacity import capacity_conclusion, ranks_card
-from dynlora.viz.knockout import card as knockout_card
 from dynlora.viz.ui import cached_queries, cards, frame, live, run_picker, url_state
 
 
@@ -78,7 +77,7 @@ def show_knockouts() -> None:
         words = "Importance of each module: the loss without it, against the scores"
         with url_state.section("ablation", words, ("heldout", "score")) as is_open:
             if is_open:
-                knockout_card.knockout_card(run, summary, modules)
+                knockout.knockout_card(run, summary, modules)
         if ranks_to_use.are_final(summary):
             with url_state.section("ranks", "Ranks to use: by module kind, and as a LoraConfig") as is_open:
                 if is_open:

@@ -19,7 +19,7 @@ from dynlora.viz.report.button import report_button
 from dynlora.viz.ui import cards, frame, live, url_state
 from dynlora.viz.ui.cached_queries import one_refresh
 from dynlora.viz.ui.panel_cards import panel_card, panel_cards
-from dynlora.viz.verdict.cards import verdict_of_runs
+from dynlora.viz.verdict import verdict_of_runs
 
 SECTIONS = {
     "results": "Results",

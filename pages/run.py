@@ -17,7 +17,7 @@ from dynlora.viz.run import live_cards, result_cards
 from dynlora.viz.run.button import health_card
 from dynlora.viz.ui import cards, frame, live, run_picker, url_state
 from dynlora.viz.ui.cached_queries import CACHED, one_refresh
-from dynlora.viz.verdict.cards import JudgedRun, judged_run, verdict_evidence
+from dynlora.viz.verdict import JudgedRun, judged_run, verdict_evidence
 
 frame.enter()
 url_state.keep_address()

@@ -6,17 +6,16 @@ import streamlit as st
 
 from dynlora.analysis import run_summary
 from dynlora.store import queries
-from dynlora.viz.shrink import cards as shrink_cards
-from dynlora.viz.shrink import figures
+from dynlora.viz import measured, shrink
 from dynlora.viz.ui import cached_queries, cards, frame, live, model_client, run_picker
 
 frame.enter()
 model_client.prepare_model()
-run = run_picker.pick_run(suits=shrink_cards.has_adapter)
+run = run_picker.pick_run(suits=shrink.has_adapter)
 with live.guarded():
     summary = queries.run_summary(run.folder)
     modules = cached_queries.modules(run.folder)
-    compressed = shrink_cards.measured(run, summary)
+    compressed = shrink.measured(run, summary)
 run_picker.run_views(run.id, summary, "shrink")
 if summary["status"] in run_summary.ACTIVE:
     cards.note("The sizes of an adapter are measured once its run has ended.")
@@ -26,18 +25,18 @@ if modules.empty:
     st.stop()
 if compressed is None:
     with cards.card("How small may the adapter be?", "shrink-start"):
-        cards.note(figures.WHAT)
-        shrink_cards.measuring(run, compressed)
+        cards.note(measured.WHAT)
+        shrink.measuring(run, compressed)
 else:
-    size, tolerance = shrink_cards.chosen_size(compressed)
-    view = shrink_cards.Shown(run, summary, modules, compressed, size, tolerance)
-    shrink_cards.conclusion_card(view)
-    shrink_cards.launched_link()
+    size, tolerance = shrink.chosen_size(compressed)
+    view = shrink.Shown(run, summary, modules, compressed, size, tolerance)
+    shrink.conclusion_card(view)
+    shrink.launched_link()
     left, right = st.columns([3, 2])
     with left:
-        shrink_cards.curve_card(view)
+        shrink.curve_card(view)
     with right:
-        shrink_cards.picture_card(view)
-    shrink_cards.config_card(view)
+        shrink.picture_card(view)
+    shrink.config_card(view)
     with cards.card("Sizes on more or fewer examples", "shrink-again"):
-        shrink_cards.measuring(run, compressed)
+        shrink.measuring(run, compressed)

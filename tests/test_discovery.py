@@ -26,7 +26,7 @@ from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError, DataError
 from dynlora.kinds.run_kind import registry as kinds
 from dynlora.viz.kit.panel import panels_of_plugins
-from dynlora.viz.report.one_run import run_document
+from dynlora.viz.report.documents import run_document
 from tests.command_line import document
 from tests.kinds.train import samples
 from tests.pages.app import open_page, words

@@ -37,8 +37,8 @@ from dynlora.store.summary import run_summary
 from dynlora.training.progress_stream import StopRequest
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.kit.theme import DARK, LIGHT
-from dynlora.viz.report.document import Chart, Table
-from dynlora.viz.report.one_run import kind_document
+from dynlora.viz.report.documents import kind_document
+from dynlora.viz.report.page import Chart, Table
 
 KINDS = dict(sorted(registry().items()))
 MADE = [name for name, kind in KINDS.items() if issubclass(kind.settings, KindSettings)]

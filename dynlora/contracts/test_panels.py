@@ -15,8 +15,8 @@ from dynlora.kinds.run_kind import kind_of_run, registry
 from dynlora.server.serve import sample_runs_dir
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.theme import DARK, LIGHT
-from dynlora.viz.report.document import Chart, Table
-from dynlora.viz.report.one_run import document_view, run_document
+from dynlora.viz.report.documents import document_view, run_document
+from dynlora.viz.report.page import Chart, Table
 
 TRAININGS = [one for one in sorted(sample_runs_dir().iterdir()) if one.is_dir() and kind_of_run(one).name == "train"]
 QUARTER = TRAININGS[1::4]

@@ -20,6 +20,7 @@ from dynlora.notebook.run import Run
 from dynlora.notebook.run_card import filled, table
 from dynlora.safe_files import path_of
 from dynlora.text import listed, plural
+from dynlora.viz.compare import figures as verdict_figures
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import panels
 from dynlora.viz.compare.panels import (
@@ -34,7 +35,6 @@ from dynlora.viz.compare.panels import (
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Picture
 from dynlora.viz.kit.run_colours import dots
-from dynlora.viz.verdict import figures as verdict_figures
 
 
 class ComparisonPlots:

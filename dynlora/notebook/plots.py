@@ -16,10 +16,9 @@ from dynlora.notebook import figure
 from dynlora.notebook.figure import Figures, PageFigure, Replay, one_of, within
 from dynlora.store import queries
 from dynlora.store.run import StoredRun, module_scores
+from dynlora.viz import measured
 from dynlora.viz.kit import rank_picture
 from dynlora.viz.kit.panel import Panel, Picture, RunView
-from dynlora.viz.knockout import figures as knockout_pictures
-from dynlora.viz.shrink import figures
 
 TRAINING = registry()["train"]
 READ = ("start", "stop", "step", "signal", "order", "module")
@@ -285,12 +284,12 @@ class Plots:
         if score is None:
             if module is not None:
                 one_of("module", module, modules["name"].tolist())
-            return self._shown(knockout_pictures.effects(result, modules, self._colours, module))
+            return self._shown(measured.effects(result, modules, self._colours, module))
         scores = module_scores(folder)
         one_of("score", score, scores)
-        return self._shown(knockout_pictures.against_score(effect, scores[score], score, self._colours))
+        return self._shown(measured.against_score(effect, scores[score], score, self._colours))
 
-    def shrink(self, tolerance: float = figures.TOLERANCES[1]) -> PageFigure:
+    def shrink(self, tolerance: float = measured.TOLERANCES[1]) -> PageFigure:
         """Draw what every smaller size of the adapter costs; a line marks the smallest that is good enough.
 
         Args:
@@ -303,12 +302,12 @@ class Plots:
         if not tolerance >= 0:
             raise ConfigError(f"tolerance={tolerance!r}: must be 0 or more, in nats of held-out loss")
         folder = self._run.folder
-        result = figures.measured(folder, queries.run_summary(folder))
+        result = measured.measured(folder, queries.run_summary(folder))
         if result is None:
             remedy = f"measure them with `{self._run.command('compress', '--curve')}`"
             raise self._missing("no measured sizes of its adapter", remedy)
-        size = figures.best(result, tolerance)
-        return self._shown(figures.curve_picture(result, size, tolerance, self._colours))
+        size = measured.best(result, tolerance)
+        return self._shown(measured.curve_picture(result, size, tolerance, self._colours))
 
     def _shown(self, picture: Picture) -> PageFigure:
         return figure.page_figure(picture, self._colours)

@@ -23,8 +23,8 @@ from dynlora.kinds.run_kind import registry
 from dynlora.store import queries
 from dynlora.store.summary import RunSummary
 from dynlora.text import listed, number, one_line, percent, plural, sentence_case
+from dynlora.viz import measured
 from dynlora.viz.kit.panel import Panel, RunView
-from dynlora.viz.knockout import figures as knockout_text
 from dynlora.viz.runs.table import plain_rows
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, in_row, note, rows, safe, snippets, under
@@ -65,9 +65,7 @@ def ranks_card(run: Chosen, summary: RunSummary) -> None:
     ranks, settings = ranks_of_run(run, summary), ranks_to_use.lora_settings(summary, summary["ranks"])
     if ranks is None or settings is None:
         return
-    why_not = (
-        "" if has_model(run.folder) else knockout_text.why_not(cached_queries.ask(queries.recorded_by, run.folder))
-    )
+    why_not = "" if has_model(run.folder) else measured.why_not(cached_queries.ask(queries.recorded_by, run.folder))
     with card("Ranks to use", "ranks"):
         st.markdown(f"**{safe(ranks_to_use.headline(ranks))}**")
         note(ranks_to_use.confidence(ranks, why_not))

@@ -36,7 +36,7 @@ from dynlora.viz.ui.frame import documentation
 from dynlora.viz.ui.replay import replay
 from dynlora.viz.ui.run_picker import Chosen, find_run, is_read_only, link, list_all, runs_dir
 from dynlora.viz.ui.url_state import chosen_step, segmented
-from dynlora.viz.verdict.cards import bold, verdict_sentence
+from dynlora.viz.verdict import bold, verdict_sentence
 
 NEEDED = ("rank", "importance", "gate", "group_gate")
 """Signals that a run must have recorded for every stop to have its chart."""

@@ -28,7 +28,7 @@ from dynlora.tasks import Task
 from dynlora.tasks.causal_lm import CausalLM
 from dynlora.training import run
 from dynlora.viz.kit.theme import DARK, LIGHT
-from dynlora.viz.report.comparing import comparison_document
+from dynlora.viz.report.documents import comparison_document
 from tests.kinds.train.samples import view_of
 from tests.tiny import tiny_config as run_config
 from tests.tiny_lm import byte_tokenizer, lm_values, save_problems, save_tiny_lm

@@ -17,7 +17,7 @@ from dynlora.inference.writing import held_out_losses
 from dynlora.store import queries
 from dynlora.tasks.causal_lm import CausalLM
 from dynlora.training import run as training_run
-from dynlora.viz.inputs import token_losses
+from dynlora.viz.inputs import figures
 from tests.tiny_lm import byte_tokenizer, lm_values, save_problems, save_tiny_lm
 
 
@@ -34,15 +34,15 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return outcome.folder
 
 
-def recorded(run: Path) -> token_losses.TokenTrace:
+def recorded(run: Path) -> figures.TokenTrace:
     """Return what a run recorded, as the page reads it."""
-    trace = token_losses.recorded(queries.events_frame(run, (EVENT,)), queries.signal_frame(run, SIGNAL))
+    trace = figures.recorded(queries.events_frame(run, (EVENT,)), queries.signal_frame(run, SIGNAL))
     assert trace is not None
     return trace
 
 
 def test_the_names_of_what_is_recorded_are_those_that_are_read() -> None:
-    assert (token_losses.SIGNAL, token_losses.EVENT) == (SIGNAL, EVENT)
+    assert (figures.SIGNAL, figures.EVENT) == (SIGNAL, EVENT)
 
 
 def test_first_and_last_evaluation_are_what_base_and_adapter_say(writer: Path) -> None:
@@ -88,16 +88,16 @@ def test_examples_are_recorded_whole_as_far_as_the_tokens_go() -> None:
 @pytest.mark.parametrize("payload", [None, {}, {"tokens": "ab"}, {"tokens": [1]}, {"tokens": [["a"]]}])
 def test_a_record_that_is_not_of_one_piece_is_none(payload: object) -> None:
     events = pd.DataFrame({"payload": [payload]})
-    assert token_losses.recorded(events, pd.DataFrame({"step": [0], "0": [1.0], "1": [2.0]})) is None
-    assert token_losses.recorded(events.head(0), pd.DataFrame({"step": [0]})) is None
+    assert figures.recorded(events, pd.DataFrame({"step": [0], "0": [1.0], "1": [2.0]})) is None
+    assert figures.recorded(events.head(0), pd.DataFrame({"step": [0]})) is None
 
 
 def test_a_record_without_the_base_model_is_none() -> None:
     events = pd.DataFrame({"payload": [{"tokens": [["a", "b"]]}]})
-    assert token_losses.recorded(events, pd.DataFrame({"step": [5], "0": [1.0], "1": [2.0]})) is None
-    trace = token_losses.recorded(events, pd.DataFrame({"step": [0, 5], "0": [np.nan] * 2, "1": [2.0, 1.0]}))
+    assert figures.recorded(events, pd.DataFrame({"step": [5], "0": [1.0], "1": [2.0]})) is None
+    trace = figures.recorded(events, pd.DataFrame({"step": [0, 5], "0": [np.nan] * 2, "1": [2.0, 1.0]}))
     assert trace is not None
     assert trace.at(0, 5) == {"tokens": ["a", "b"], "step": 5, "base": [None, 2.0], "adapter": [None, 1.0]}
-    assert token_losses.step_words(trace, 5) == {0: "0 (base)", 5: "5 (best, last)"}
-    assert token_losses.step_words(trace, None)[5] == "5 (last)"
-    assert "first 1 probe example." in token_losses.why_not(trace)
+    assert figures.step_words(trace, 5) == {0: "0 (base)", 5: "5 (best, last)"}
+    assert figures.step_words(trace, None)[5] == "5 (last)"
+    assert "first 1 probe example." in figures.why_not(trace)

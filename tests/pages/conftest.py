@@ -12,7 +12,7 @@ from streamlit.runtime.caching import cache_data
 from streamlit.runtime.pages_manager import PagesManager
 
 from dynlora.jobs import launch
-from dynlora.viz.knockout import card as knockout_card
+from dynlora.viz import knockout
 from dynlora.viz.ui import model_client, run_picker
 from tests.pages.app import CATALOG
 from tests.pages.trained import Here
@@ -37,7 +37,7 @@ def _dashboard(runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def here(monkeypatch: pytest.MonkeyPatch) -> Here:
     """Let pages ask this process."""
     child = Here()
-    for module in (model_client, knockout_card):
+    for module in (model_client, knockout):
         monkeypatch.setattr(module, "shared", lambda: child)
     return child
 

@@ -16,8 +16,7 @@ from dynlora.errors import CorruptRunError
 from dynlora.inference.worker import Answering
 from dynlora.store.lifecycle import annotate
 from dynlora.store.measurements import Knockouts
-from dynlora.viz import capacity
-from dynlora.viz.knockout import card as knockout_card
+from dynlora.viz import capacity, knockout
 from dynlora.viz.ui import run_picker
 from tests.pages.app import open_page, words
 from tests.pages.trained import Here, plain
@@ -215,18 +214,18 @@ def test_a_twin_has_the_same_terms_and_the_nearest_seed(tmp_path: Path, monkeypa
         [{**same, "seed": 0, "id": key, "folder": str(tmp_path / key)} | row for key, row in other.items()]
     )
     monkeypatch.setattr(
-        knockout_card.cached_queries,
+        knockout.cached_queries,
         "ask",
         lambda _, folder: LORA | ({"planned_events": 2} if folder.name == "moved" else {}),
     )
-    twins = knockout_card.uniform_twins(tmp_path / "own", {**same, "seed": 0}, runs)
+    twins = knockout.uniform_twins(tmp_path / "own", {**same, "seed": 0}, runs)
     assert twins["id"].tolist() == ["seed1", "seed3"]
 
     def unreadable(*_: object) -> dict[str, Any]:
         raise CorruptRunError("a size of the run has the invalid value -9223372036854775808")
 
-    monkeypatch.setattr(knockout_card.cached_queries, "ask", unreadable)
-    assert knockout_card.uniform_twins(tmp_path / "own", {**same, "seed": 0}, runs).empty, "no matter of this page"
+    monkeypatch.setattr(knockout.cached_queries, "ask", unreadable)
+    assert knockout.uniform_twins(tmp_path / "own", {**same, "seed": 0}, runs).empty, "no matter of this page"
 
 
 def test_the_scores_are_tried_on_a_twin(here: Here, run: Path) -> None:

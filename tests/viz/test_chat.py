@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynlora.viz.inputs import token_losses
+from dynlora.viz.inputs import figures
 from dynlora.viz.kit.theme import DARK, LIGHT
 from dynlora.viz.kit.token_text import FARTHEST, Colouring, TextToken, reach_of, tokens_html
 from dynlora.viz.playground import chat_model
@@ -158,16 +158,16 @@ def test_which_adapter_answers_is_said_unless_it_is_that_of_the_end() -> None:
 
 def test_token_losses_are_sorted_and_masked_tokens_left_out() -> None:
     losses = {"tokens": ["a", "b", " c"], "base": [None, 2.0, 1.0], "adapter": [None, 0.5, 1.5], "step": 7}
-    assert token_losses.differences(losses) == [None, 1.5, -0.5]
-    lines = token_losses.lines_of({"adapter": losses}, token_losses.LOSS)
+    assert figures.differences(losses) == [None, 1.5, -0.5]
+    lines = figures.lines_of({"adapter": losses}, figures.LOSS)
     assert list(lines) == ["base", "adapter"]
     assert [token.value for token in lines["base"]] == [None, 2.0, 1.0]
     assert lines["adapter"][0].tooltip == "not part of the loss"
-    assert list(token_losses.lines_of({"adapter": losses}, token_losses.DIFFERENCE)) == ["adapter"]
-    assert "1 token of the prompt is not part of the loss" in token_losses.token_caption(losses)
-    whole = token_losses.all_tokens([losses, losses], [4, 9])
+    assert list(figures.lines_of({"adapter": losses}, figures.DIFFERENCE)) == ["adapter"]
+    assert "1 token of the prompt is not part of the loss" in figures.token_caption(losses)
+    whole = figures.all_tokens([losses, losses], [4, 9])
     assert whole["difference"].tolist() == [1.5, 1.5, -0.5, -0.5]
     assert whole["context"].tolist() == ["a", "a", "ab", "ab"]
     assert "2 of 4 tokens in 2 examples are more probable with the adapter (step 7)." in (
-        token_losses.all_tokens_caption(whole, 2, 7)
+        figures.all_tokens_caption(whole, 2, 7)
     )

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from dynlora.kinds.train.panels import cost, transfers
+from dynlora.viz import measured
 from dynlora.viz.kit import theme
-from dynlora.viz.knockout import figures as knockout_figures
 from tests.viz.drawn import traces_of
 
 KINDS = ["value", "attn out", "query", "own kind"]
@@ -38,7 +38,7 @@ def test_scatter_knock_out_and_ranks_by_kind_agree() -> None:
     )
     totals = pd.DataFrame({"step": [0, 1], **{kind: [4, 4] for kind in KINDS[1:]}})
     scatter = transfers.importance_scatter(state, None, theme.LIGHT)
-    knocked = knockout_figures.score_against_effect(effect, np.arange(4), "importance", theme.LIGHT)
+    knocked = measured.score_against_effect(effect, np.arange(4), "importance", theme.LIGHT)
     ranks = cost.ranks_by_kind(totals, theme.LIGHT)
     looks = [
         {trace.name: trace.marker.color for trace in traces_of(figure) if trace.name in KINDS}

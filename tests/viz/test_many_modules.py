@@ -15,7 +15,7 @@ from dynlora.kinds.train.panels.capacity import capacity_map, rank_moved
 from dynlora.kinds.train.panels.inputs import gate_map
 from dynlora.viz.kit.module_map import MapView, bar_room, even_cells, row_edges
 from dynlora.viz.kit.theme import LIGHT
-from dynlora.viz.knockout.figures import group_effects
+from dynlora.viz.measured import group_effects
 from tests.viz.drawn import layout_of, traces_of
 
 KINDS = (

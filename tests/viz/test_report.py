@@ -25,10 +25,9 @@ from dynlora.analysis.run_reading import read_run
 from dynlora.server.serve import sample_runs_dir
 from dynlora.store.measurements import KnockedOut, Knockouts
 from dynlora.viz.kit.theme import script_json
-from dynlora.viz.report import comparison_report, one_run, run_report
-from dynlora.viz.report.comparing import shared
-from dynlora.viz.report.document import Part
-from dynlora.viz.report.page import differences
+from dynlora.viz.report import comparison_report, documents, run_report
+from dynlora.viz.report.documents import shared
+from dynlora.viz.report.page import Part, differences
 from tests.command_line import document, run
 from tests.viz.runs import GROUPS, HOSTILE, N_MODULES, make_run
 
@@ -411,7 +410,7 @@ def test_knock_outs_that_do_not_fit_the_run_are_not_in_its_report(
     plain, file = run_report(folder), folder / "knockout.json"
 
     def part() -> Part:
-        return one_run.knockouts_part(read_run(folder))
+        return documents.knockouts_part(read_run(folder))
 
     nothing = part()
     assert nothing.blocks == []

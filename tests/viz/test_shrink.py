@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dynlora.store.measurements import Compressed, Half, Size
-from dynlora.viz.shrink import figures
+from dynlora.viz import measured as viz_measured
 
 
 def half(low: float, high: float) -> Half:
@@ -39,7 +39,7 @@ def measured(rows: int, *, high: float) -> Compressed:
 @pytest.mark.parametrize(("rows", "few"), [(20, 10), (99, 50), (98, 49), (512, 256)])
 def test_a_headline_from_few_examples_says_so(rows: int, few: int) -> None:
     compressed = measured(rows, high=0.004)
-    headline = figures.headline(compressed, compressed.sizes[0])
+    headline = viz_measured.headline(compressed, compressed.sizes[0])
     assert headline.startswith("Keep 50 % of the parameters")
     assert headline.endswith(f". It rests on {few} held-out examples: too few to rely on.") is (few < 50)
     assert ("too few" in headline) is (few < 50)
@@ -47,20 +47,20 @@ def test_a_headline_from_few_examples_says_so(rows: int, few: int) -> None:
 
 def test_an_interval_that_ends_above_the_tolerance_is_no_guarantee() -> None:
     unsure, sure = measured(512, high=0.012), measured(512, high=0.004)
-    caption = figures.basis(unsure, unsure.sizes[0], 0.005)
+    caption = viz_measured.basis(unsure, unsure.sizes[0], 0.005)
     assert "Its interval ends above 0.005 nats, so these do not show that it costs less." in caption
     assert "It was chosen on 256 others, as the smallest size shown to cost at most 0.005 nats." in caption
-    assert "ends above" not in figures.basis(sure, sure.sizes[0], 0.005)
+    assert "ends above" not in viz_measured.basis(sure, sure.sizes[0], 0.005)
 
 
 @pytest.mark.parametrize(("ranks", "words"), [((0, 2), "1 of 2 modules keeps"), ((0, 0, 2), "2 of 3 modules keep")])
 def test_modules_without_an_adapter_are_counted_in_a_sentence(ranks: tuple[int, ...], words: str) -> None:
     worth = half(-0.004, 0.004)
     size = Size(method="global", share=0.5, parameters=50, ranks=ranks, chosen_on=worth, reported_on=worth)
-    assert words in figures.picture(size)
+    assert words in viz_measured.picture(size)
 
 
 def test_without_an_adapter_the_way_to_one_is_said() -> None:
-    assert "train this one again" in figures.without_adapter(None)
-    assert "keep_adapter=False" in figures.without_adapter("transformers")
-    assert "Select a run that has one, or train it here" in figures.without_adapter("a loop of its own")
+    assert "train this one again" in viz_measured.without_adapter(None)
+    assert "keep_adapter=False" in viz_measured.without_adapter("transformers")
+    assert "Select a run that has one, or train it here" in viz_measured.without_adapter("a loop of its own")

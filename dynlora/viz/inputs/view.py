@@ -18,8 +18,8 @@ from dynlora.analysis.run_summary import evaluated_rows, loss_unit
 from dynlora.errors import DynloraError
 from dynlora.store import queries
 from dynlora.text import one_line
-from dynlora.viz.inputs import figures, token_losses
-from dynlora.viz.inputs.token_losses import TokenTrace
+from dynlora.viz.inputs import figures
+from dynlora.viz.inputs.figures import TokenTrace
 from dynlora.viz.kit.token_text import cut_words, tokens_html
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, number_columns, plot_config, under
@@ -39,7 +39,7 @@ def loss_cards(view: InputsReading, *, has_best: bool) -> None:
     if view.examples.empty:
         return
     first = cached_queries.ask(queries.examples_frame, view.folder, 0)["loss"]
-    frame = token_losses.by_example(view.examples, first)
+    frame = figures.by_example(view.examples, first)
     with card("Loss change by example", "helped"):
         _examples(frame, view.step)
     trace = _trace(view)
@@ -59,17 +59,15 @@ def _examples(frame: pd.DataFrame, step: int) -> None:
     order = segmented("order", "Order", list(ORDERS), "helped", ORDERS.__getitem__)
     table = frame if order == "helped" else frame.iloc[::-1]
     st.dataframe(table, hide_index=True, width="stretch", height=280, column_config=number_columns(table))
-    under(f"{token_losses.example_caption(frame, step)} Base: the loss at step 0.", table, "helped")
+    under(f"{figures.example_caption(frame, step)} Base: the loss at step 0.", table, "helped")
 
 
 def _trace(view: InputsReading) -> TokenTrace | None:
     """Return the token losses that the run recorded at its evaluations."""
-    if token_losses.SIGNAL not in cached_queries.signal_names(view.folder):
+    if figures.SIGNAL not in cached_queries.signal_names(view.folder):
         return None
-    events = cached_queries.ask_events(queries.events_frame, view.folder, (token_losses.EVENT,))
-    return token_losses.recorded(
-        events, cached_queries.ask_events(queries.signal_frame, view.folder, token_losses.SIGNAL)
-    )
+    events = cached_queries.ask_events(queries.events_frame, view.folder, (figures.EVENT,))
+    return figures.recorded(events, cached_queries.ask_events(queries.signal_frame, view.folder, figures.SIGNAL))
 
 
 def _one_example(view: InputsReading, trace: TokenTrace | None, *, has_best: bool) -> None:
@@ -82,28 +80,28 @@ def _one_example(view: InputsReading, trace: TokenTrace | None, *, has_best: boo
     colouring = segmented(
         "token-colour",
         "Colour",
-        list(token_losses.COLOURINGS),
-        token_losses.DIFFERENCE,
-        token_losses.COLOURINGS.__getitem__,
+        list(figures.COLOURINGS),
+        figures.DIFFERENCE,
+        figures.COLOURINGS.__getitem__,
     )
     if trace is not None and trace.covers(int(example)):
         losses = _recorded(view, trace, int(example))
     else:
-        note(token_losses.why_not(trace))
+        note(figures.why_not(trace))
         losses = _losses(view, view.examples.loc[int(example)], has_best=has_best) if has_model(view.folder) else {}
     if not losses:
         return
-    scale = token_losses.HELPS if colouring == token_losses.DIFFERENCE else token_losses.COSTS
-    st.html(tokens_html(token_losses.lines_of(losses, colouring), scale, colours()))
+    scale = figures.HELPS if colouring == figures.DIFFERENCE else figures.COSTS
+    st.html(tokens_html(figures.lines_of(losses, colouring), scale, colours()))
     first = next(iter(losses.values()))
-    words = f"{token_losses.token_caption(first)}{cut_words(len(first['tokens']))}"
-    under(words, token_losses.token_frame(first), "token-view")
+    words = f"{figures.token_caption(first)}{cut_words(len(first['tokens']))}"
+    under(words, figures.token_frame(first), "token-view")
 
 
 def _recorded(view: InputsReading, trace: TokenTrace, example: int) -> dict[str, dict[str, Any]]:
     """Draw the slider over evaluations; return the tokens of an example at the chosen one and at the last, by name."""
     best = (view.summary.get("best") or {}).get("step")
-    words = token_losses.step_words(trace, best if isinstance(best, int) else None)
+    words = figures.step_words(trace, best if isinstance(best, int) else None)
     step = among_steps("token-step", "Evaluation at step", list(trace.steps), words.__getitem__)
     steps = dict.fromkeys((step, trace.steps[-1]))
     return {f"adapter, step {words[one]}": trace.at(example, one) for one in steps}
@@ -139,14 +137,14 @@ def _tokens(view: InputsReading, frame: pd.DataFrame) -> None:
         texts=chosen["text"].tolist(),
         pairs=pairs,
     )
-    whole = token_losses.all_tokens(messages, [int(index) for index in chosen.index])
+    whole = figures.all_tokens(messages, [int(index) for index in chosen.index])
     if whole.empty:
         note("Sorts the tokens of the probe examples by loss(base) − loss(adapter).")
         return
     order = segmented("token-order", "Order", list(ORDERS), "helped", ORDERS.__getitem__)
     table = whole if order == "helped" else whole.iloc[::-1]
     st.dataframe(table.head(200), hide_index=True, width="stretch", height=320, column_config=number_columns(table))
-    under(token_losses.all_tokens_caption(whole, len(messages), int(messages[0]["step"])), table, "helped-tokens")
+    under(figures.all_tokens_caption(whole, len(messages), int(messages[0]["step"])), table, "helped-tokens")
 
 
 MOST_CHOSEN = 200

@@ -20,10 +20,8 @@ from dynlora.analysis.verdict import run_verdict
 from dynlora.kinds.run_kind import kind_of_run
 from dynlora.store import queries
 from dynlora.viz.kit import theme
-from dynlora.viz.report.comparing import comparison_document
-from dynlora.viz.report.document import Document
-from dynlora.viz.report.one_run import kind_document, run_document
-from dynlora.viz.report.page import Comparison, Entry, Replay, index, page
+from dynlora.viz.report.documents import comparison_document, kind_document, run_document
+from dynlora.viz.report.page import Comparison, Document, Entry, Replay, index, page
 from dynlora.viz.report.pictures import (
     Missing,
     Progress,

@@ -21,7 +21,7 @@ from dynlora.kinds.train.panels.replay import ModelReplay
 from dynlora.store import queries
 from dynlora.text import duration, markdown_text
 from dynlora.viz.kit.panel import RunView
-from dynlora.viz.knockout.card import ablation_button
+from dynlora.viz.knockout import ablation_button
 from dynlora.viz.run import result_figures
 from dynlora.viz.run.button import export_buttons
 from dynlora.viz.ui import cached_queries
@@ -31,7 +31,7 @@ from dynlora.viz.ui.replay import replay
 from dynlora.viz.ui.run_actions import run_buttons
 from dynlora.viz.ui.run_picker import Chosen, has_model, is_known, link
 from dynlora.viz.ui.url_state import to_address
-from dynlora.viz.verdict.cards import JudgedRun, next_step, verdict_evidence
+from dynlora.viz.verdict import JudgedRun, next_step, verdict_evidence
 
 PRESENT = "present"
 """Name in the address of the number of the screen."""

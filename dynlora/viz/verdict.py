@@ -22,6 +22,7 @@ from dynlora.errors import DynloraError
 from dynlora.jobs.sweep import enqueue_sweep
 from dynlora.store import queries
 from dynlora.text import plural
+from dynlora.viz.compare import figures as verdict_figures
 from dynlora.viz.kit import theme
 from dynlora.viz.launch.form_model import UNIFORM
 from dynlora.viz.launch.start_from import twin_button
@@ -29,7 +30,6 @@ from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, in_row, note, rows, safe
 from dynlora.viz.ui.live import announce, refusal
 from dynlora.viz.ui.run_picker import Chosen, find_run, is_read_only, list_all, runs_dir
-from dynlora.viz.verdict import figures as verdict_figures
 
 UNBROKEN = "95\u00a0%\u00a0CI"
 

@@ -23,8 +23,8 @@ from dynlora.store.measurements import Compressed, Size
 from dynlora.store.schema import command_text
 from dynlora.store.summary import recorded_adapter
 from dynlora.text import percent
+from dynlora.viz import measured as viz_measured
 from dynlora.viz.kit import rank_picture
-from dynlora.viz.shrink import figures
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, in_row, note, picture, rows, safe, snippets, under
 from dynlora.viz.ui.live import announce, refusal
@@ -65,7 +65,7 @@ def has_adapter(folder: Path) -> int:
         return 0
     try:
         summary = cached_queries.ask(queries.run_summary, folder)
-        known = figures.measured(folder, summary) is not None
+        known = viz_measured.measured(folder, summary) is not None
     except (DynloraError, OSError):
         return 0
     return 0 if summary["status"] in ACTIVE else 1 + known
@@ -73,7 +73,7 @@ def has_adapter(folder: Path) -> int:
 
 def measured(run: Chosen, summary: Mapping[str, Any]) -> Compressed | None:
     """Return the sizes that were measured of the adapter as it is now, None where there are none to choose from."""
-    return figures.measured(run.folder, summary)
+    return viz_measured.measured(run.folder, summary)
 
 
 def measuring(run: Chosen, result: Compressed | None) -> None:
@@ -90,7 +90,7 @@ def measuring(run: Chosen, result: Compressed | None) -> None:
         return
     if not has_model(run.folder):
         by = cached_queries.ask(queries.recorded_by, run.folder)
-        note(figures.without_adapter(by))
+        note(viz_measured.without_adapter(by))
         if by is None:
             link("pages/launch.py", "Train it again", **{"from": run.id})
         return
@@ -105,10 +105,12 @@ def measuring(run: Chosen, result: Compressed | None) -> None:
 
 def chosen_size(result: Compressed) -> tuple[Size, float]:
     """Draw the slider of the sizes and the tolerance, and return what they say; first the smallest good enough."""
-    sizes = figures.offered(result)
+    sizes = viz_measured.offered(result)
     with in_row("shrink-controls", "bottom"):
-        tolerance = float(choose("tolerance", "Tolerance (nats)", figures.TOLERANCES, figures.TOLERANCES[1], width=150))
-        best = figures.best(result, tolerance)
+        tolerance = float(
+            choose("tolerance", "Tolerance (nats)", viz_measured.TOLERANCES, viz_measured.TOLERANCES[1], width=150)
+        )
+        best = viz_measured.best(result, tolerance)
         by_parameters = {size.parameters: size for size in sizes}
         options = list(by_parameters)
         current = from_address("size", options, best.parameters)
@@ -119,7 +121,7 @@ def chosen_size(result: Compressed) -> tuple[Size, float]:
                 options,
                 key="address-size",
                 on_change=_sized,
-                format_func=lambda n: percent(figures.kept_share(result, by_parameters[n]), 0),
+                format_func=lambda n: percent(viz_measured.kept_share(result, by_parameters[n]), 0),
             )
             if len(options) > 1
             else current
@@ -135,9 +137,9 @@ def _sized() -> None:
 def conclusion_card(view: Shown) -> None:
     """Draw the result, and what to take along."""
     result, size = view.compressed, view.size
-    with conclusion(figures.headline(result, size), figures.basis(result, size, view.tolerance)):
+    with conclusion(viz_measured.headline(result, size), viz_measured.basis(result, size, view.tolerance)):
         if not is_read_only() and has_model(view.run.folder):
-            share = f"{100 * figures.kept_share(result, size):.0f}"
+            share = f"{100 * viz_measured.kept_share(result, size):.0f}"
             st.download_button(
                 "Download adapter",
                 partial(compressed_file, view.run.folder, size.share, result.rows, result.weighting),
@@ -171,7 +173,7 @@ def _commands(view: Shown) -> str:
     examples, weighting = view.compressed.rows, view.compressed.weighting
     size = ["--budget", f"{view.size.share:g}", "--rows", str(examples), "--weighting", weighting]
     compress = ["dynlora", "compress", view.run.id, *size, "--runs-dir", str(folder.parent)]
-    ranks = figures.values_text({"strategy": "{name: lora, ranks_from: " + out + "}"})
+    ranks = viz_measured.values_text({"strategy": "{name: lora, ranks_from: " + out + "}"})
     commands = [[*compress, "--out", out], ["dynlora", "train", "--config", str(folder / "config.yaml"), *ranks]]
     if view.run.is_own:
         commands.append([*compress, "--recover", str(_recovery_steps(view))])
@@ -193,7 +195,7 @@ def _train(view: Shown, *, ranks: bool) -> None:
         config["strategy"] = {"name": "lora", "ranks_from": str(path)}
         title = f"lora, ranks of {view.summary['name']}"
     else:
-        rank, before = figures.uniform_rank(view.size, view.modules), int(adapter.get("rank") or 1)
+        rank, before = viz_measured.uniform_rank(view.size, view.modules), int(adapter.get("rank") or 1)
         alpha = float(adapter.get("alpha") or 2 * before) * rank / before
         config["strategy"], config["adapter"] = {"name": "lora"}, {**adapter, "rank": rank, "alpha": alpha}
         title = f"lora, rank {rank}"
@@ -209,7 +211,7 @@ def _recover(view: Shown, steps: int) -> None:
     except (DynloraError, OSError) as error:
         st.error(refusal(error))
         return
-    name = recovery_name(view.summary["name"], figures.kept_share(view.compressed, view.size), steps)
+    name = recovery_name(view.summary["name"], viz_measured.kept_share(view.compressed, view.size), steps)
     _queue(recovery_values(view.summary["config"], place, steps, name))
 
 
@@ -232,23 +234,23 @@ def launched_link() -> None:
 def curve_card(view: Shown) -> None:
     """Draw the cost of every size, and of the other ways to choose at this one."""
     with card("Loss by size", "shrink-curve"):
-        picture(figures.curve_picture(view.compressed, view.size, view.tolerance, colours()), "shrink-curve")
-        near = figures.compared_share(view.compressed, view.size.share)
+        picture(viz_measured.curve_picture(view.compressed, view.size, view.tolerance, colours()), "shrink-curve")
+        near = viz_measured.compared_share(view.compressed, view.size.share)
         if near is not None:
             st.markdown(f"**Ways to choose, at {safe(percent(near, 0))} of the parameters**")
-            rows(figures.compared(view.compressed, near).round(4))
+            rows(viz_measured.compared(view.compressed, near).round(4))
 
 
 def picture_card(view: Shown) -> None:
     """Draw the model at the chosen size."""
     with card("Where rank stays", "shrink-picture"):
-        pattern = figures.pattern(view.compressed, view.size, view.modules)
+        pattern = viz_measured.pattern(view.compressed, view.size, view.modules)
         if pattern.empty:
             note("The modules of this run are outside of layers.")
             return
         ranks = pd.DataFrame({"module": view.compressed.modules, "rank": view.size.ranks})
-        chart(rank_picture.model_picture(pattern, colours()), figures.picture(view.size), ranks, "shrink-model")
-        kinds = figures.by_kind(view.compressed, view.size, view.modules)
+        chart(rank_picture.model_picture(pattern, colours()), viz_measured.picture(view.size), ranks, "shrink-model")
+        kinds = viz_measured.by_kind(view.compressed, view.size, view.modules)
         rows(kinds.assign(kept=[percent(share, 0) for share in kinds["kept"]]).round(2))
 
 

@@ -19,8 +19,8 @@ from dynlora.store import queries
 from dynlora.store.measurements import Knockouts
 from dynlora.store.run import module_scores
 from dynlora.text import number
+from dynlora.viz import measured as viz_measured
 from dynlora.viz.kit.panel import Picks
-from dynlora.viz.knockout import figures as knockout_text
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, colours, in_row, note, picture, rows, safe
 from dynlora.viz.ui.live import fragment
@@ -77,14 +77,14 @@ def _draw(
         note(ABOUT)
         return
     names = modules.sort_values("position")["name"].tolist()
-    bars = knockout_text.effects(knockouts, modules, colours(), st.query_params.get("module"))
+    bars = viz_measured.effects(knockouts, modules, colours(), st.query_params.get("module"))
     picture(bars, "effects", Picks("module", names))
     note(retention.adapter_caption(knockouts, summary["step"]))
     _against_scores(folder, effect, modules, twins)
     groups = retention.by_group(knockouts, modules)
     if len(groups) > 1:
         st.markdown("**Loss change by input group**")
-        picture(knockout_text.by_group(knockouts, modules, colours()), "by-group")
+        picture(viz_measured.by_group(knockouts, modules, colours()), "by-group")
     _pairs(run, knockouts, modules, summary["step"])
 
 
@@ -107,7 +107,7 @@ def _controls(
         note("The run has not trained any step yet.")
         return
     if not has_model(run.folder):
-        note(knockout_text.why_not(cached_queries.ask(queries.recorded_by, run.folder)))
+        note(viz_measured.why_not(cached_queries.ask(queries.recorded_by, run.folder)))
         return
     with in_row("knockout-controls", "bottom"):
         size = choose("heldout", "Held-out examples", SIZES, SIZES[1], width=160)
@@ -126,7 +126,7 @@ def _against_scores(folder: Path, effect: pd.DataFrame, modules: pd.DataFrame, t
     other = None if uniform is None else retention.agreement(scores[name], uniform)
     left, right = st.columns([3, 2])
     with left:
-        picture(knockout_text.against_score(effect, scores[name], name, colours(), other), "against")
+        picture(viz_measured.against_score(effect, scores[name], name, colours(), other), "against")
     with right:
         st.markdown("**Rank correlation of each score with the loss change**")
         rows(retention.agreements(scores, effect).round(3))

@@ -1,1 +1,0 @@
-"""What held-out examples lose without each module."""
