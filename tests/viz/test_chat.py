@@ -104,7 +104,7 @@ def test_the_legend_says_where_numbers_are_beyond_its_ends() -> None:
     large = tokens_html({"": [TextToken("a", 3 * FARTHEST)]}, SCALE, LIGHT)
     assert "worse (≤ −5)" in large
     assert "better (≥ +5)" in large
-    assert reach_of([None, float("nan"), 0.0]) == 1.0
+    assert reach_of([float("nan"), 0.0]) == 1.0
 
 
 def row(text: str, adapter: float, base: float) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from dynlora.errors import ConfigError, DataError, DynloraError
 from dynlora.viz.kit import theme
+from dynlora.viz.kit.token_text import Colouring, tokens_html
 from dynlora.viz.playground import figures
 from dynlora.viz.playground import model as kit_task
 from dynlora.viz.playground import model as playground_model
@@ -198,36 +199,25 @@ def test_gates_of_a_text_lie_by_kind_and_layer() -> None:
 
 def test_tokens_wear_their_numbers_and_never_markup() -> None:
     tokens = [{"text": "<b>", "part": 0}, {"text": "[CLS]", "part": None}]
-    scale = figures.Scale("lost <i>", "log-odds")
-    html = figures.sentence_html(tokens, {"a<b": [0.5, None]}, theme.LIGHT, scale)
-    assert "<b>" not in html
+    lines = figures.lines_of(tokens, {"a<b": [0.5, None]}, "log-odds")
+    html = tokens_html(lines, Colouring("lost <i>", ("less", "more")), theme.LIGHT)
+    for text in ("&lt;b&gt; ", "a&lt;b", "lost &lt;i&gt;", 'title="0.5 log-odds"'):
+        assert text in html
     assert "<i>" not in html
-    assert "&lt;b&gt;" in html
-    assert "a&lt;b" in html
-    assert html.count("background:") == 1 + 3, "a token, and the key"
-    assert 'title="+0.5 log-odds"' in html
 
 
 @pytest.mark.parametrize(
-    ("scale", "values", "key", "caption"),
+    ("colouring", "values", "ends"),
     [
-        (figures.Scale("log-odds"), [-2.5, 1.0], ["-2.5", "0", "+2.5", "log-odds"], "-2.5"),
-        (figures.Scale("gate, a factor", centre=1.0), [1.02, 1.01], ["0.98", "1", "1.02", "gate, a factor"], "1.02"),
-        (figures.Scale("of its length", "%", None), [0.25, 0.1], ["0", "0.25", "of its length"], "0.25 %"),
+        (Colouring("log-odds", ("less", "more")), [-2.5, 1.0], ["less (−2.5)", "more (+2.5)"]),
+        (Colouring("gate, a factor", ("less", "more"), centre=1.0), [1.02, 1.01], ["less (0.98)", "more (1.02)"]),
+        (Colouring("of its length", ("less", "more"), is_diverging=False), [0.25, 0.1], ["less (0)", "more (0.25)"]),
     ],
 )
-def test_the_strongest_colours_are_explained(
-    scale: figures.Scale, values: list[float], key: list[str], caption: str
-) -> None:
-    tokens = [{"text": "good"}, {"text": "film"}]
-    html = figures.sentence_html(tokens, {"line": values}, theme.LIGHT, scale)
-    assert re.findall(r">([^<>]+)<", html.partition(">colours<")[2].replace("> <", "><")) == key
-    assert f'title="{caption}"' in html
-
-
-def test_nothing_to_colour_needs_no_key() -> None:
-    html = figures.sentence_html([{"text": "good"}], {"line": [None]}, theme.LIGHT, figures.Scale())
-    assert "colours" not in html
+def test_the_strongest_colours_are_explained(colouring: Colouring, values: list[float], ends: list[str]) -> None:
+    lines = figures.lines_of([{"text": "good"}, {"text": "film"}], {"line": values})
+    legend = tokens_html(lines, colouring, theme.LIGHT).partition("dl-legend")[2]
+    assert re.findall(r">([^<>]+)<", legend) == [*ends, colouring.meaning]
 
 
 @pytest.mark.parametrize(("n", "most", "count"), [(30, 12, 12), (13, 12, 12), (12, 12, 12), (1, 12, 1), (0, 12, 0)])
@@ -237,11 +227,6 @@ def test_the_first_and_the_last_layer_are_always_shown(n: int, most: int, count:
     assert len(layers_kept) == count
     assert layers_kept[:1] == list(layers)[:1]
     assert layers_kept[-1:] == list(layers)[-1:]
-
-
-def test_tokens_that_are_not_drawn_are_counted() -> None:
-    assert figures.cut_words([{"text": "a"}] * 256) == ""
-    assert "first 256 of 300 tokens" in figures.cut_words([{"text": "a"}] * 300)
 
 
 @pytest.mark.parametrize("colours", [theme.LIGHT, theme.DARK])

@@ -211,10 +211,6 @@ class ComparisonPanel(Panel[Drawn]):
         drawn = Drawn(view.result, self.numbers(view.result, view.chosen), view.chosen)
         return None if drawn.numbers.empty else drawn
 
-    def table(self, data: Drawn) -> pd.DataFrame:
-        """Return the numbers."""
-        return data.numbers
-
 
 class CurvesPanel(ComparisonPanel):
     """A number of each group over training, with the band of its runs.

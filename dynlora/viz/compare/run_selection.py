@@ -159,7 +159,7 @@ def select_runs() -> Selection:
     if listed.empty:
         empty_store()
     readable = listed[listed["status"] != "corrupt"]
-    with st.container(horizontal=True, gap="small", key="selection", vertical_alignment="bottom"):
+    with in_row("selection", "bottom"):
         text = cards.search_box("Search")
         ids = [] if text else _picked(readable)
     matches = cards.searched(readable, text)

@@ -176,9 +176,9 @@ class Panel(ABC, Generic[Data]):
         """Return what the figure shows, computed from its numbers; also its text for screen readers."""
 
     def table(self, data: Data) -> pd.DataFrame:
-        """Return the numbers of the figure, or the texts of a panel without one; the data where that is a frame."""
-        assert isinstance(data, pd.DataFrame), "a panel whose data is no frame says which one is its table"
-        return data
+        """Return the numbers of the figure, or the texts of a panel without one: the data, or its `numbers`."""
+        whole: Any = data
+        return whole if isinstance(whole, pd.DataFrame) else whole.numbers
 
     def short_table(self, data: Data) -> pd.DataFrame:
         """Return the numbers as a document or a list shows them, where the table is too long for that."""

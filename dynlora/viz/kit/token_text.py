@@ -44,17 +44,19 @@ class Colouring:
     Attributes:
         meaning: what the numbers are, with their unit.
         ends: words at the weakest or lowest colour, and at the strongest.
-        is_diverging: from below zero to above; else from zero.
+        is_diverging: from below the neutral number to above; else from it.
+        centre: the neutral number.
     """
 
     meaning: str
     ends: tuple[str, str]
     is_diverging: bool = True
+    centre: float = 0.0
 
     def colour(self, value: float, reach: float, colours: Palette) -> str:
-        """Return the colour of a number; `reach` is where it is strongest."""
+        """Return the colour of a number; `reach` is how far from the neutral one it is strongest."""
         scale = theme.diverging if self.is_diverging else theme.shade
-        return scale(colours, value / reach)
+        return scale(colours, (value - self.centre) / reach)
 
 
 def tokens_html(lines: Mapping[str, Sequence[TextToken]], colouring: Colouring, colours: Palette) -> str:
@@ -65,8 +67,9 @@ def tokens_html(lines: Mapping[str, Sequence[TextToken]], colouring: Colouring, 
         colouring: what colours mean.
         colours: of the mode.
     """
-    values = [token.value for tokens in lines.values() for token in tokens]
-    reach, is_cut = reach_of(values), any(value is not None and abs(value) > FARTHEST for value in values)
+    known = [token.value for tokens in lines.values() for token in tokens if token.value is not None]
+    values = [value - colouring.centre for value in known]
+    reach, is_cut = reach_of(values), any(abs(value) > FARTHEST for value in values)
     body = "".join(_line(name, tokens, reach, colouring, colours) for name, tokens in lines.items())
     return f"{body}{_legend(reach, is_cut, colouring, colours)}"
 
@@ -76,9 +79,9 @@ def cut_words(n: int) -> str:
     return f" The first {MOST_TOKENS} of {n:,} tokens are shown." if n > MOST_TOKENS else ""
 
 
-def reach_of(values: Iterable[float | None]) -> float:
+def reach_of(values: Iterable[float]) -> float:
     """Return the number with the strongest colour: the largest, at most `FARTHEST`; 1 where all are zero."""
-    known = [abs(value) for value in values if value is not None and np.isfinite(value)]
+    known = [abs(value) for value in values if np.isfinite(value)]
     return min(max(known, default=0.0), FARTHEST) or 1.0
 
 
@@ -103,11 +106,12 @@ def _token(token: TextToken, reach: float, colouring: Colouring, colours: Palett
 
 def _legend(reach: float, is_cut: bool, colouring: Colouring, colours: Palette) -> str:
     """Return a bar of the colours with its ends, and what they mean; `is_cut`: some numbers are beyond the ends."""
-    places = np.linspace(-reach if colouring.is_diverging else 0.0, reach, 9)
+    start, end = colouring.centre - (reach if colouring.is_diverging else 0.0), colouring.centre + reach
+    places = np.linspace(start, end, 9)
     bar = "".join(f'<i style="background:{colouring.colour(place, reach, colours)}"></i>' for place in places)
     low, high = colouring.ends
-    first = f"{'≤ ' if is_cut else ''}{minus(f'{-reach:.2g}')}" if colouring.is_diverging else "0"
-    last = f"{'≥ ' if is_cut else ''}{'+' if colouring.is_diverging else ''}{reach:.2g}"
+    first = f"{'≤ ' if is_cut and colouring.is_diverging else ''}{minus(f'{start:.3g}')}"
+    last = f"{'≥ ' if is_cut else ''}{'+' if colouring.is_diverging and not colouring.centre else ''}{end:.3g}"
     return (
         f'<div class="dl-legend"><span>{html.escape(low)} ({first})</span><b>{bar}</b>'
         f"<span>{html.escape(high)} ({last})</span><span>{html.escape(colouring.meaning)}</span></div>"

@@ -16,11 +16,12 @@ from dynlora.analysis.inputs import InputsReading
 from dynlora.errors import DynloraError
 from dynlora.store import queries
 from dynlora.text import markdown_text, one_line, plural
+from dynlora.viz.kit.token_text import Colouring, cut_words, tokens_html
 from dynlora.viz.playground import figures
 from dynlora.viz.playground import model as playground_model
 from dynlora.viz.playground.model import Task
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, under
+from dynlora.viz.ui.cards import card, chart, colours, in_row, note, rows, safe, under
 from dynlora.viz.ui.model_client import ask_model
 from dynlora.viz.ui.run_picker import Chosen, askable, find_run, has_model, link, list_all, run_labels, runs_dir
 from dynlora.viz.ui.url_state import choose, from_address, put, to_address
@@ -98,7 +99,7 @@ def without_model(run: Chosen, *, is_active: bool = False) -> None:
     )
     settings = ["--config", str(run.folder / "config.yaml"), "--runs-dir", str(runs_dir())]
     st.code(shlex.join(["dynlora", "train", *settings]), language="bash", wrap_lines=True)
-    with st.container(horizontal=True, gap="small", key="able"):
+    with in_row("able", "top"):
         for row in able:
             link("pages/playground.py", one_line(row["name"], 60), run=row["id"])
 
@@ -112,7 +113,7 @@ def text_form(run: Chosen, task: Task, examples: pd.DataFrame, *, gated: bool) -
         examples: of the probe set, columns text and text_pair, offered to start from.
         gated: whether the run has gates.
     """
-    with st.container(horizontal=True, vertical_alignment="bottom", key="playground-choices"):
+    with in_row("playground-choices", "bottom"):
         other = other_run(run, task)
         example_choice(examples, _ask)
         strength = strength_slider()
@@ -141,7 +142,7 @@ def text_form(run: Chosen, task: Task, examples: pd.DataFrame, *, gated: bool) -
 def _suggestions(examples: pd.DataFrame) -> None:
     """Draw a few examples of the probe set, each one click from its prediction."""
     suggested = examples.head(MOST_SUGGESTED)
-    with st.container(horizontal=True, gap="small", key="suggestions"):
+    with in_row("suggestions", "top"):
         for place, (text, pair) in enumerate(zip(suggested["text"], suggested["text_pair"], strict=True)):
             second = pair if isinstance(pair, str) else ""
             st.button(markdown_text(text, 60), key=f"suggestion-{place}", on_click=_ask, args=(str(text), second))
@@ -286,9 +287,10 @@ def token_lines(explanation: Mapping[str, Any], unit: str) -> None:
     frame = figures.contributions(explanation["tokens"], explanation)
     lines = {name: explanation[key] for name, key in (("adapter", "contribution"), ("base", "base_contribution"))}
     lost = "log-odds decrease without the word" if unit == "log-odds" else "number decrease without the word"
-    st.html(figures.sentence_html(explanation["tokens"], lines, colours(), figures.Scale(lost, unit)))
+    tokens = figures.lines_of(explanation["tokens"], lines, unit)
+    st.html(tokens_html(tokens, Colouring(lost, ("decreases", "increases")), colours()))
     caption = f"Decrease of the {unit} of the prediction when a word is hidden. Both lines have the same scale."
-    under(f"{caption}{figures.cut_words(explanation['tokens'])}", frame, "tokens")
+    under(f"{caption}{cut_words(len(explanation['tokens']))}", frame, "tokens")
 
 
 def token_card(view: InputsReading) -> None:
@@ -322,12 +324,12 @@ def depth_lines(explanation: Mapping[str, Any], modules: pd.DataFrame) -> None:
     if explanation["token_gate"] is not None:
         lines, scale = (
             figures.by_layer(explanation["token_gate"], modules),
-            figures.Scale("gate (factor)", centre=1.0),
+            Colouring("gate (factor)", ("counts less", "counts more"), centre=1.0),
         )
         caption = "The mean gate of each token over the modules of a layer; 1 is neutral."
     elif explanation["moved"] is not None:
         lines = figures.layers_of(explanation["moved"])
-        scale = figures.Scale("fraction of its norm", "of its norm", None)
+        scale = Colouring("fraction of its norm", ("unmoved", "moved most"), is_diverging=False)
         caption = (
             "Distance of each hidden state from that of the base model after each layer, as a fraction of its norm."
         )
@@ -335,12 +337,12 @@ def depth_lines(explanation: Mapping[str, Any], modules: pd.DataFrame) -> None:
         note("This method has its own forward pass, so single layers are not shown.")
         return
     thinned = figures.thinned(lines, MOST_LAYERS)
-    st.html(figures.sentence_html(explanation["tokens"], thinned, colours(), scale))
+    st.html(tokens_html(figures.lines_of(explanation["tokens"], thinned), scale, colours()))
     if len(thinned) < len(lines):
         caption = f"{caption} {len(thinned)} of {len(lines)} layers shown; the table has all."
     words = figures.words(explanation["tokens"])
     frame = pd.DataFrame({name: list(values)[: len(words)] for name, values in lines.items()})
-    under(f"{caption}{figures.cut_words(explanation['tokens'])}", frame.assign(token=words), "depth-tokens")
+    under(f"{caption}{cut_words(len(explanation['tokens']))}", frame.assign(token=words), "depth-tokens")
 
 
 def file_card(request: Asked) -> None:

@@ -19,7 +19,7 @@ from dynlora.viz.playground.cards import example_choice, other_run, strength_sli
 from dynlora.viz.playground.chat_model import MOST_NEW, TEMPERATURES, Answer, Settings, Talk, Turn, Voice
 from dynlora.viz.playground.model import Task
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, under
+from dynlora.viz.ui.cards import card, chart, colours, in_row, note, rows, safe, under
 from dynlora.viz.ui.live import fragment
 from dynlora.viz.ui.model_client import POLL_S, ask_model, begin, in_background
 from dynlora.viz.ui.run_picker import Chosen
@@ -61,7 +61,7 @@ def settings_row(about: Mapping[str, Any]) -> Settings:
     """
     modes = [COMPLETION, CHAT] if about["chat"] else [COMPLETION]
     usual = CHAT if about["chat"] and about["learned_chat"] else COMPLETION
-    with st.container(horizontal=True, vertical_alignment="bottom", key="talk-settings"):
+    with in_row("talk-settings", "bottom"):
         mode = segmented("mode", "Mode", modes, usual, WORDS.__getitem__)
         temperature = _number(
             "temperature",
@@ -179,7 +179,7 @@ def talk_cards(run: Chosen, task: Task, summary: Mapping[str, Any], examples: pd
     if about is None:
         return None
     restore(run.id)
-    with st.container(horizontal=True, vertical_alignment="bottom", key="playground-choices"):
+    with in_row("playground-choices", "bottom"):
         other = other_run(run, task)
         example_choice(examples, lambda text, _pair: ask(text))
     other_id = st.query_params.get("other")

@@ -121,7 +121,7 @@ def search_line(text: str, caption: str, *, is_sound: bool) -> None:
     can_save = bool(text) and is_sound and saved is None and not is_read_only()
     if not (caption or views or can_save):
         return
-    with st.container(horizontal=True, gap="small", key="views", vertical_alignment="center"):
+    with in_row("views"):
         if caption:
             st.caption(markdown_text(caption), width="content")
         if views:
@@ -194,7 +194,7 @@ def list_controls(runs: pd.DataFrame) -> ListView:
     """Draw the controls in a row that wraps and return what they say."""
     statuses = sorted(runs["status"].unique())
     strategies = sorted(name for name in runs["strategy"].unique() if isinstance(name, str))
-    with st.container(horizontal=True, gap="small", key="filters", vertical_alignment="bottom"):
+    with in_row("filters", "bottom"):
         query = search_box()
         chosen = several("status", "Status", statuses, kit_status.STATUS_WORDS)
         methods = several("strategy", "Strategy", strategies, {})

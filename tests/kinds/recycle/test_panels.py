@@ -165,13 +165,8 @@ def test_episodes_have_a_band_within_what_can_be(tmp_path: Path) -> None:
 
 
 def test_words_are_escaped(tmp_path: Path) -> None:
-<<<<<<< HEAD
     recycle = Recycle.read(written_recycle(tmp_path))
-    drawn = words.words_html(recycle.inverted[0], theme.LIGHT)
-=======
-    recycle = read_recycle(written_recycle(tmp_path))
     drawn = inversion.words_html(recycle.inverted[0], theme.LIGHT)
->>>>>>> 2013863d (kinds: the panels of a kind are files by subject)
     assert "&lt;b&gt;film" in drawn
     assert "<b>" not in drawn
 

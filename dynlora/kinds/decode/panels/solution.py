@@ -88,7 +88,7 @@ class Judged:
     """The judged steps of a point, as `frames.steps_frame` returns them."""
 
     point: Point
-    steps: pd.DataFrame
+    numbers: pd.DataFrame
 
 
 class Rewards(Panel[Judged]):
@@ -103,24 +103,20 @@ class Rewards(Panel[Judged]):
         """Return the judged steps of the chosen point."""
         point = point_of(view)
         judged = None if point is None else Judged(point, frames.steps_frame(view.result, point.key))
-        return None if judged is None or judged.steps.empty else judged
+        return None if judged is None or judged.numbers.empty else judged
 
     def caption(self, data: Judged) -> str:
         """Return how many steps were accepted, and the median reward."""
-        accepted = int(data.steps["accepted"].sum())
+        accepted = int(data.numbers["accepted"].sum())
         rule = f" at {data.point.accept} {data.point.value:g}" if data.point.value is not None else ""
         return (
-            f"{accepted:,} of {len(data.steps):,} judged steps were accepted{rule}. Median reward "
-            f"{score(data.steps['reward'].median())}. Circles: accepted; crosses: rejected."
+            f"{accepted:,} of {len(data.numbers):,} judged steps were accepted{rule}. Median reward "
+            f"{score(data.numbers['reward'].median())}. Circles: accepted; crosses: rejected."
         )
-
-    def table(self, data: Judged) -> pd.DataFrame:
-        """Return the steps."""
-        return data.steps
 
     def figure(self, data: Judged, colours: Palette) -> go.Figure:
         """Draw a point for each step."""
-        frame, point = data.steps, data.point
+        frame, point = data.numbers, data.point
         drawn = theme.figure(colours, 280)
         looks = {True: ("Accepted", "circle", colours.accent), False: ("Rejected", "x", colours.second)}
         for accepted, (name, symbol, colour) in looks.items():

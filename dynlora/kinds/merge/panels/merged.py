@@ -22,7 +22,7 @@ class Losses:
     """The losses by source and model, as `frames.loss_frame` returns them, with what belongs to them."""
 
     merge: Merge
-    rows: pd.DataFrame
+    numbers: pd.DataFrame
 
     @property
     def unit(self) -> str:
@@ -58,17 +58,13 @@ class HeldOutLoss(Panel[Losses]):
             f"run's data, {data.unit}{head}. Bars: 95 % CI over examples."
         )
 
-    def table(self, data: Losses) -> pd.DataFrame:
-        """Return every mean with its interval."""
-        return data.rows
-
     def more(self, data: Losses) -> Mapping[str, pd.DataFrame]:
         """Return the paired differences."""
         return {"Difference of the merge, paired": result.difference_frame(data.merge)}
 
     def figure(self, data: Losses, colours: Palette) -> go.Figure:
         """Draw the means with their intervals."""
-        return model_intervals(data.rows, "data of", data.unit, f"Loss, {data.unit}", colours)
+        return model_intervals(data.numbers, "data of", data.unit, f"Loss, {data.unit}", colours)
 
 
 MOST_SOURCES = 6
@@ -80,7 +76,7 @@ class Ranks:
     """The ranks by module, as `frames.ranks_frame` returns them, with the merge that they are of."""
 
     merge: Merge
-    rows: pd.DataFrame
+    numbers: pd.DataFrame
 
 
 class RanksByModule(Panel[Ranks]):
@@ -99,7 +95,7 @@ class RanksByModule(Panel[Ranks]):
 
     def caption(self, data: Ranks) -> str:
         """Return the smallest and the largest rank, and what they cost."""
-        ranks, merge = data.rows[result.MODELS[MERGE]], data.merge
+        ranks, merge = data.numbers[result.MODELS[MERGE]], data.merge
         empty = int((ranks == 0).sum())
         none = f", and 0 in {plural(empty, 'module')}" if empty else ""
         return (
@@ -107,20 +103,16 @@ class RanksByModule(Panel[Ranks]):
             f"merge has {merge.parameters:,} parameters of a budget of {merge.budget:,}."
         )
 
-    def table(self, data: Ranks) -> pd.DataFrame:
-        """Return the rank of every module in the merge and in each run."""
-        return data.rows
-
     def figure(self, data: Ranks, colours: Palette) -> go.Figure:
         """Draw the ranks in the model's order."""
         drawn = theme.figure(colours, 320)
-        names = [str(name) for name in data.rows.columns[1 : 2 + MOST_SOURCES]]
-        modules = [plotly_text(short_path(name), 80) for name in data.rows["module"]]
+        names = [str(name) for name in data.numbers.columns[1 : 2 + MOST_SOURCES]]
+        modules = [plotly_text(short_path(name), 80) for name in data.numbers["module"]]
         for name, (colour, symbol, _) in theme.styles(names).items():
             is_merge = name == names[0]
             drawn.add_scatter(
                 x=list(range(len(modules))),
-                y=data.rows[name],
+                y=data.numbers[name],
                 mode="lines+markers" if is_merge else "markers",
                 name=plotly_text(name, 40),
                 line={"color": colour, "width": 2, "shape": "hvh"},

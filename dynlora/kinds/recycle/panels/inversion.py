@@ -221,7 +221,7 @@ def words_html(one: Inverted, colours: Palette) -> str:
 class Tokens:
     """Mean tokens of an input by step (columns step and value), of so many at the start."""
 
-    series: pd.DataFrame
+    numbers: pd.DataFrame
     at_start: int
 
 
@@ -247,14 +247,10 @@ class TokensKept(Panel[Tokens]):
     def caption(self, data: Tokens) -> str:
         """Return how many tokens are left at the end."""
         return (
-            f"Mean tokens per input over all classes: {data.series['value'].iloc[-1]:.1f} of {data.at_start} at the "
+            f"Mean tokens per input over all classes: {data.numbers['value'].iloc[-1]:.1f} of {data.at_start} at the "
             "end. Those of least use are dropped after a quarter of the iterations."
         )
 
-    def table(self, data: Tokens) -> pd.DataFrame:
-        """Return the series."""
-        return data.series
-
     def figure(self, data: Tokens, colours: Palette) -> go.Figure:
         """Draw the series."""
-        return charts.line(data.series, "tokens kept", colours)
+        return charts.line(data.numbers, "tokens kept", colours)

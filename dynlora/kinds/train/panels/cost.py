@@ -22,7 +22,7 @@ from dynlora.viz.kit.theme import Palette
 class Use:
     """The parameters in use by step, as `RunReading.budget` returns them, and their limit."""
 
-    line: pd.DataFrame
+    numbers: pd.DataFrame
     limit: int | None
 
 
@@ -43,15 +43,11 @@ class ParameterBudget(Panel[Use]):
 
     def caption(self, data: Use) -> str:
         """Return how much of the budget is in use, and whether it was ever exceeded."""
-        return budget(data.line, data.limit)
-
-    def table(self, data: Use) -> pd.DataFrame:
-        """Return parameters and share of the budget by step."""
-        return data.line
+        return budget(data.numbers, data.limit)
 
     def figure(self, data: Use, colours: Palette) -> go.Figure:
         """Draw the parameters in use."""
-        used = frames.parameters(data.line)
+        used = frames.parameters(data.numbers)
         return charts.line(used, "Adapter parameters in use", colours, limit=data.limit, tick=",")
 
 
@@ -69,7 +65,7 @@ def budget(line: pd.DataFrame, limit: int | None) -> str:
 class KindTotals:
     """Components over the steps: column step, then one per kind; and of which modules, in words."""
 
-    totals: pd.DataFrame
+    numbers: pd.DataFrame
     modules: str
 
 
@@ -95,15 +91,11 @@ class RankByKind(Panel[KindTotals]):
 
     def caption(self, data: KindTotals) -> str:
         """Return which kind gained and which lost most."""
-        return by_kind(data.totals, data.modules)
-
-    def table(self, data: KindTotals) -> pd.DataFrame:
-        """Return column step, then one per kind."""
-        return data.totals
+        return by_kind(data.numbers, data.modules)
 
     def figure(self, data: KindTotals, colours: Palette) -> go.Figure:
         """Draw the components."""
-        return ranks_by_kind(data.totals, colours)
+        return ranks_by_kind(data.numbers, colours)
 
 
 def components_by_kind(ranks: pd.DataFrame, modules: pd.DataFrame) -> pd.DataFrame:
@@ -194,7 +186,7 @@ SECONDS_FROM = 10_000
 class Times:
     """Columns step, step_ms and strategy_ms; and bytes of the optimizer's state, empty in runs of earlier versions."""
 
-    rows: pd.DataFrame
+    numbers: pd.DataFrame
     optimizer_bytes: pd.DataFrame
 
 
@@ -215,15 +207,11 @@ class StepTime(Panel[Times]):
 
     def caption(self, data: Times) -> str:
         """Return what a step takes, the strategy's part of it, and the size of the optimizer state."""
-        return step_time_caption(data.rows, data.optimizer_bytes)
-
-    def table(self, data: Times) -> pd.DataFrame:
-        """Return the times of each step."""
-        return data.rows
+        return step_time_caption(data.numbers, data.optimizer_bytes)
 
     def figure(self, data: Times, colours: Palette) -> go.Figure:
         """Draw the times."""
-        return step_time(data.rows, colours)
+        return step_time(data.numbers, colours)
 
 
 def step_time_caption(times: pd.DataFrame, kept: pd.DataFrame) -> str:
@@ -272,7 +260,7 @@ class OwnNumber:
     """A number of the method: what it is called, and its columns step and value."""
 
     word: str
-    series: pd.DataFrame
+    numbers: pd.DataFrame
 
 
 class OwnNumbers(Panel[OwnNumber]):
@@ -306,18 +294,14 @@ class OwnNumbers(Panel[OwnNumber]):
 
     def caption(self, data: OwnNumber) -> str:
         """Return its first and its last value."""
-        first, last = (number(data.series["value"].iloc[place]) for place in (0, -1))
+        first, last = (number(data.numbers["value"].iloc[place]) for place in (0, -1))
         if first == last:
             return f"{sentence_case(data.word)} is {last} at the end, as at the start."
         return f"{sentence_case(data.word)} changed from {first} to {last}."
 
-    def table(self, data: OwnNumber) -> pd.DataFrame:
-        """Return step and value."""
-        return data.series
-
     def figure(self, data: OwnNumber, colours: Palette) -> go.Figure:
         """Draw the line."""
-        return charts.line(data.series, data.word, colours, zero=False)
+        return charts.line(data.numbers, data.word, colours, zero=False)
 
 
 def _word(name: str) -> str:

@@ -285,13 +285,13 @@ class GroupSeries:
     """A number of each group over the evaluations.
 
     Attributes:
-        series: columns step, group, value.
+        numbers: columns step, group, value.
         title: of the number, with its unit.
         low_is_good: whether less of it is better.
         sample: on how many examples it was measured, in words.
     """
 
-    series: pd.DataFrame
+    numbers: pd.DataFrame
     title: str
     low_is_good: bool
     sample: str
@@ -333,16 +333,12 @@ class GroupsOverSteps(Panel[GroupSeries]):
 
     def caption(self, data: GroupSeries) -> str:
         """Return which group does best and worst at the last evaluation."""
-        words = groups(data.series, data.title.partition(" (")[0], low_is_good=data.low_is_good)
+        words = groups(data.numbers, data.title.partition(" (")[0], low_is_good=data.low_is_good)
         return f"{words} {data.sample}".strip()
-
-    def table(self, data: GroupSeries) -> pd.DataFrame:
-        """Return every value."""
-        return data.series
 
     def figure(self, data: GroupSeries, colours: Palette) -> go.Figure:
         """Draw the lines."""
-        return group_lines(data.series, data.title, colours)
+        return group_lines(data.numbers, data.title, colours)
 
 
 def _numbers(run: RunReading) -> list[str]:

@@ -200,13 +200,13 @@ class ModuleSeries:
         run: what is chosen of the run.
         module: its name.
         unit: of the signal.
-        series: the values.
+        numbers: the values.
     """
 
     run: RunReading
     module: str
     unit: str
-    series: pd.DataFrame
+    numbers: pd.DataFrame
 
 
 class ModuleOverSteps(CapacityPanel[ModuleSeries]):
@@ -241,13 +241,9 @@ class ModuleOverSteps(CapacityPanel[ModuleSeries]):
         """Return the full name of the module."""
         return f"{data.run.short[data.module]} is the module {data.module}."
 
-    def table(self, data: ModuleSeries) -> pd.DataFrame:
-        """Return step and value."""
-        return data.series
-
     def figure(self, data: ModuleSeries, colours: Palette) -> go.Figure:
         """Draw the line."""
-        return module_lines(data.series, data.run.about.word, data.unit, data.run.step, colours)
+        return module_lines(data.numbers, data.run.about.word, data.unit, data.run.step, colours)
 
 
 def module_lines(series: pd.DataFrame, title: str, unit: str, step: int | None, colours: Palette) -> go.Figure:

@@ -98,13 +98,13 @@ class Metrics:
     """The metrics by evaluation.
 
     Attributes:
-        rows: of all metrics.
+        numbers: of all metrics.
         deciding: name of the metric that decides.
         series: its values, columns step and value.
         sample: on how many examples they were measured, in words.
     """
 
-    rows: pd.DataFrame
+    numbers: pd.DataFrame
     deciding: str
     series: pd.DataFrame
     sample: str
@@ -137,13 +137,9 @@ class HeldOutMetrics(Panel[Metrics]):
         """Return the last and the best value of the metric that decides."""
         return f"{metric(data.series, data.deciding)} {data.sample}".strip()
 
-    def table(self, data: Metrics) -> pd.DataFrame:
-        """Return every metric of every evaluation."""
-        return data.rows
-
     def figure(self, data: Metrics, colours: Palette) -> go.Figure:
         """Draw the metrics."""
-        return metric_lines(data.rows, colours)
+        return metric_lines(data.numbers, colours)
 
 
 MORE = ("brier", "ece", "matthews")
@@ -168,7 +164,7 @@ class MoreMetrics(HeldOutMetrics):
 
     def caption(self, data: Metrics) -> str:
         """Return the last value of each."""
-        last = data.rows.dropna(subset=["value"]).groupby("name", sort=False).tail(1)
+        last = data.numbers.dropna(subset=["value"]).groupby("name", sort=False).tail(1)
         if last.empty:
             return self.missing
         values = [

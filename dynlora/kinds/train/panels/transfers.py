@@ -36,14 +36,14 @@ class Transfers:
         run: what is chosen of the run.
         traced: as `capacity_frames.trace` returns it.
         balance: the check of both sides.
-        bands: what moved between the ends, as `capacity_frames.flows` returns it.
+        numbers: what moved between the ends, as `capacity_frames.flows` returns it.
         ends: in their order.
     """
 
     run: RunReading
     traced: pd.DataFrame
     balance: Balance
-    bands: pd.DataFrame
+    numbers: pd.DataFrame
     ends: Sequence[str]
 
 
@@ -84,14 +84,12 @@ class RankTransfers(CapacityPanel[Transfers]):
         some = len(run.selected) < len(run.modules)
         return f"{words} Bands from or to the selected modules are drawn; the numbers are of all." if some else words
 
-    def table(self, data: Transfers) -> pd.DataFrame:
-        """Return the bands."""
-        return data.bands
-
     def figure(self, data: Transfers, colours: Palette) -> go.Figure:
         """Draw the bands."""
         modules = data.run.modules
-        return rank_flow(data.bands, data.ends, colours, dict(zip(modules["short"], modules["position"], strict=True)))
+        return rank_flow(
+            data.numbers, data.ends, colours, dict(zip(modules["short"], modules["position"], strict=True))
+        )
 
 
 def flow(traced: pd.DataFrame, sides: Balance, events: int, first: int, last: int) -> str:
