@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from dynlora.assets import gguf_llama
-from dynlora.assets.catalog import EmbeddedModel, sha256_of
+from dynlora.assets.catalog import EmbeddedModel
+from dynlora.assets.hub import sha256_of
 from tests.packages_on_disk import pin_for, sha256, wheel_bytes
 
 NAME = "tiny-llama"

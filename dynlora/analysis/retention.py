@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora.analysis.stats import spearman, spearman_interval
-from dynlora.assets.catalog import cache_dir
+from dynlora.assets.hub import cache_dir
 from dynlora.safe_files import write_text
 from dynlora.store.measurements import COMPRESS_NAME, KNOCKOUT_NAME, Knockouts
 from dynlora.store.meta import finite, whole

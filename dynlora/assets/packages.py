@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from dynlora.addresses import without_secrets
-from dynlora.assets.catalog import UnavailableError, reason, within
+from dynlora.assets.hub import UnavailableError, reason, within
 from dynlora.errors import AssetError
 
 if TYPE_CHECKING:

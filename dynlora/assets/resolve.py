@@ -17,18 +17,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dynlora.assets import builders, gguf_llama, hub
-from dynlora.assets.catalog import (
-    DATASETS,
-    MODELS,
-    EmbeddedDataset,
-    EmbeddedModel,
-    PackagePin,
-    UnavailableError,
-    filling,
-    sha256_of,
-    verify_files,
-)
-from dynlora.assets.hub import resolve_hub_dataset
+from dynlora.assets.catalog import DATASETS, MODELS, EmbeddedDataset, EmbeddedModel, PackagePin
+from dynlora.assets.hub import UnavailableError, filling, resolve_hub_dataset, sha256_of, verify_files
 from dynlora.assets.packages import fetch_members
 from dynlora.errors import AssetError
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dynlora import assets
-from dynlora.cli.options import OutFolder, configured, formed, in_rows, printable, reports
+from dynlora.cli.options import OutFolder, configured, formed, in_rows, in_runs, printable, reports
 from dynlora.cli.run_commands import Report
 from dynlora.errors import ConfigError
 from dynlora.kinds.run_kind import kind_of_run
@@ -154,6 +154,22 @@ def setting(repairs: list[Any]) -> str:
     return f"--set {shlex.quote('data.repair=' + value_text(repairs))}"
 
 
+@click.command()
+@click.argument("run_id", metavar="ID")
+@click.option("--out", type=OutFolder(), default=None, help="A new or empty folder, or a .zip file.")
+@formed
+@click.option("--which", default="last", show_default=True, help="last or best.")
+@click.option(
+    "--measure",
+    type=click.Choice(["sample", "all"]),
+    default="sample",
+    show_default=True,
+    help="On which held-out examples the effect of averaging the gates is measured.",
+)
+@click.option("--push-to", metavar="OWNER/NAME", default=None, help="Send it to this model repository of the hub, too.")
+@click.option("--private", is_flag=True, help="Make that repository private where it is new.")
+@in_runs
+@reports
 def export(
     *,
     run_id: str,
@@ -165,7 +181,7 @@ def export(
     private: bool,
     runs_dir: Path,
 ) -> Report:
-    """Write the adapter for others, and send it to the hub where told so."""
+    """Export the adapter for PEFT, another engine, or merged into the model; reports the error from averaging gates."""
     folder = run_folder(runs_dir, run_id)
     if push_to is None:
         if out is None:

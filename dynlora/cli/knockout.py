@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
@@ -12,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dynlora.analysis.stats import FEWEST_PAIRS
-from dynlora.cli.options import MOST_ROWS, MOST_SECONDS, OutFolder, Real, Whole, formed, in_runs, reports
+from dynlora.cli.options import MOST_ROWS, MOST_SECONDS, OutFolder, Real, Whole, formed, in_runs, progress, reports
 from dynlora.errors import ConfigError
-from dynlora.jobs import helper_job
 from dynlora.kinds.run_kind import kind_of_run
 from dynlora.peft_adapter.forms import Form
 from dynlora.store.schema import run_folder
@@ -51,9 +49,7 @@ def ablate(*, run_id: str, rows: int, together: tuple[str, ...], which: str, aga
     result = None
     for done, result in enumerate(examined.knockouts(sets, rows, kept_knockouts(file), again=again)):
         keep_knockouts(file, result)
-        helper_job.tell(done, of, "modules measured")
-        if sys.stderr.isatty():
-            click.echo(f"\r{done} of {of} modules measured", nl=done == of, err=True)
+        progress("modules measured", done, of)
     if result is None:
         raise ConfigError(f"run {run_id}: has no modules to measure")
     return _report(folder, result)
@@ -106,7 +102,7 @@ def strength(
     curve = []
     for done, point in enumerate(strength_curve(examined, chosen, rows), 1):
         curve.append(point)
-        helper_job.tell(done, len(chosen), "strengths measured")
+        progress("strengths measured", done, len(chosen))
     best = best_of(curve)
     n, of, step = min(rows, len(examined.data.held_out)), len(examined.data.held_out), examined.model.step
     exported = None

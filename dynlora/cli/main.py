@@ -8,25 +8,37 @@ import logging
 import os
 import sys
 import traceback
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
 from dynlora.addresses import hidden
-from dynlora.cli import adapters, commands
-from dynlora.cli import run_commands as cli_report
-from dynlora.cli.adapters import check, convert, data, inspect
+from dynlora.cli import commands
+from dynlora.cli.adapters import check, convert, data, export, inspect
 from dynlora.cli.commands import advise, datasets, doctor, models, preflight, strategies
 from dynlora.cli.compress import compress
 from dynlora.cli.decode import rsd
 from dynlora.cli.kinds import plugin_command
 from dynlora.cli.knockout import ablate, answer, knockout, strength
-from dynlora.cli.options import OutFolder, check_texts, configured, formed, in_runs, printable, reports
+from dynlora.cli.options import check_texts, configured, in_runs, printable
 from dynlora.cli.recycle import fewshot, merge, recycle
 from dynlora.cli.remote import import_, pull, push, sync, track
-from dynlora.cli.run_commands import compare, delete, evaluate, predict, runs, show, stop, tag
+from dynlora.cli.run_commands import (
+    compare,
+    delete,
+    evaluate,
+    gallery,
+    predict,
+    report,
+    runs,
+    share,
+    show,
+    signals,
+    stop,
+    tag,
+)
 from dynlora.cli.serving import check_queued, demo, docs, ui, warm
 from dynlora.cli.sweep import queue, sweep
 from dynlora.discovery import declared
@@ -118,14 +130,6 @@ def tell(document: Any, words: str, *, as_json: bool) -> None:
         click.echo(json.dumps(document, indent=2, default=str) if as_json else printable(words))
 
 
-@contextmanager
-def exit_with(code: int) -> Any:
-    """Leave with `code` after the block, unless it is 0."""
-    yield
-    if code:
-        sys.exit(code)
-
-
 @main.command()
 @configured
 @in_runs
@@ -149,8 +153,9 @@ def train(as_json: bool, queue: bool, stay: bool, **options: Any) -> None:
     document, words, code = commands.train(
         queue=queue, progress=not queue and sys.stderr.isatty(), stay=say if stay else None, **options
     )
-    with exit_with(code):
-        tell(document, words, as_json=as_json and not printed)
+    tell(document, words, as_json=as_json and not printed)
+    if code:
+        sys.exit(code)
 
 
 @main.command()
@@ -161,54 +166,17 @@ def train(as_json: bool, queue: bool, stay: bool, **options: Any) -> None:
 def resume(as_json: bool, **options: Any) -> None:
     """Resume a stopped, failed or interrupted run, or start a queued run."""
     document, words, code = commands.resume(progress=sys.stderr.isatty(), **options)
-    with exit_with(code):
-        tell(document, words, as_json=as_json)
+    tell(document, words, as_json=as_json)
+    if code:
+        sys.exit(code)
 
-
-for _command in (stop, delete, tag, runs, show, compare, sweep, cli_report.signals):
-    main.add_command(_command)
-
-
-@main.command()
-@click.argument("run_id", metavar="ID")
-@click.option("--out", type=OutFolder(), default=None, help="A new or empty folder, or a .zip file.")
-@formed
-@click.option("--which", default="last", show_default=True, help="last or best.")
-@click.option(
-    "--measure",
-    type=click.Choice(["sample", "all"]),
-    default="sample",
-    show_default=True,
-    help="On which held-out examples the effect of averaging the gates is measured.",
-)
-@click.option("--push-to", metavar="OWNER/NAME", default=None, help="Send it to this model repository of the hub, too.")
-@click.option("--private", is_flag=True, help="Make that repository private where it is new.")
-@in_runs
-@reports
-def export(**options: Any) -> Any:
-    """Export the adapter for PEFT, another engine, or merged into the model; reports the error from averaging gates."""
-    return adapters.export(**options)
-
-
-for _command in (predict, evaluate, advise, compress, recycle, fewshot, merge, ablate, knockout, strength, rsd, queue):
-    main.add_command(_command)
-
-for _command in (push, pull, sync, answer, warm, check_queued):
-    main.add_command(_command)
-
-for _command in (preflight, models, datasets, strategies, ui, demo, docs, doctor):
-    main.add_command(_command)
 
 for _command in (
-    data,
-    cli_report.report,
-    cli_report.share,
-    cli_report.gallery,
-    inspect,
-    check,
-    convert,
-    track,
-    import_,
+    *(stop, delete, tag, runs, show, compare, sweep, signals, export),
+    *(predict, evaluate, advise, compress, recycle, fewshot, merge, ablate, knockout, strength, rsd, queue),
+    *(push, pull, sync, answer, warm, check_queued),
+    *(preflight, models, datasets, strategies, ui, demo, docs, doctor),
+    *(data, report, share, gallery, inspect, check, convert, track, import_),
 ):
     main.add_command(_command)
 

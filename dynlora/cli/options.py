@@ -82,6 +82,19 @@ def reports(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+def progress(what: str, done: int, of: int) -> None:
+    """Say how far a command is, to whoever follows it and on a terminal.
+
+    Args:
+        what: is done, such as "modules measured".
+        done: how many.
+        of: how many there are.
+    """
+    helper_job.tell(done, of, what)
+    if sys.stderr.isatty():
+        click.echo(f"\r{done} of {of} {what}", nl=done == of, err=True)
+
+
 class Text(click.ParamType):
     """Text as it was typed; bytes of the command line that are not UTF-8 are refused, as nothing could keep them."""
 

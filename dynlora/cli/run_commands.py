@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from dynlora import assets
 from dynlora.analysis.run_summary import format_metrics, main_metric
 from dynlora.analysis.seed_groups import flat
 from dynlora.cli.kinds import facts_of
-from dynlora.cli.options import STDOUT, OutFile, OutFolder, files_into, in_rows, in_runs, reports, write_out
+from dynlora.cli.options import STDOUT, OutFile, OutFolder, files_into, in_rows, in_runs, progress, reports, write_out
 from dynlora.cli.remote import format_trackers, tracker_rows
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import helper_job, launch
@@ -230,6 +230,14 @@ MAX_REPORTED = 50
 """Runs that one report compares, as many as the Compare page takes."""
 
 
+def _distinct(run_ids: tuple[str, ...], what: str) -> list[str]:
+    """Return each id once; more than fit are refused."""
+    ids = list(dict.fromkeys(run_ids))
+    if len(ids) > MAX_REPORTED:
+        raise ConfigError(f"ID: has {len(ids)} runs, at most {MAX_REPORTED} are allowed in {what}; give fewer")
+    return ids
+
+
 @click.command()
 @click.argument("run_ids", metavar="ID...", nargs=-1, required=True)
 @click.option("--out", type=OutFile(), required=True, help="HTML file to write; - is standard output.")
@@ -239,9 +247,7 @@ def report(run_ids: tuple[str, ...], out: Path, runs_dir: Path) -> Any:
     """Write a report of one run, or of several runs compared, as one HTML file that works offline."""
     from dynlora.viz.report import comparison_report, run_report
 
-    ids = list(dict.fromkeys(run_ids))
-    if len(ids) > MAX_REPORTED:
-        raise ConfigError(f"ID: has {len(ids)} runs, at most {MAX_REPORTED} are allowed in a report; give fewer")
+    ids = _distinct(run_ids, "a report")
     launch.wake(runs_dir)
     folders = [run_folder(runs_dir, run_id) for run_id in ids]
     page = run_report(folders[0]) if len(folders) == 1 else comparison_report(folders)
@@ -269,7 +275,7 @@ def share(run_id: str, out: Path, dark: bool, runs_dir: Path) -> Any:
     folder = run_folder(runs_dir, run_id)
     files, missing = {}, {}
     with files_into(out):
-        for one in shared_files(folder, is_dark=dark, progress=_frames_drawn):
+        for one in shared_files(folder, is_dark=dark, progress=partial(progress, "frames drawn")):
             if isinstance(one, Shared):
                 write_out(out / one.file, one.content)
                 files[one.file] = {"what": one.name, "bytes": len(one.content), "alt": one.alt}
@@ -278,13 +284,6 @@ def share(run_id: str, out: Path, dark: bool, runs_dir: Path) -> Any:
     lines = [f"wrote {out / name}, {file['bytes'] / 1e6:.1f} MB" for name, file in files.items()]
     lines += [f"{name}: {reason}" for name, reason in missing.items()]
     return {"id": run_id, "out": str(out), "files": files, "missing": missing}, "\n".join(lines)
-
-
-def _frames_drawn(done: int, of: int) -> None:
-    """Say how far the moving picture is."""
-    helper_job.tell(done, of, "frames drawn")
-    if sys.stderr.isatty():
-        click.echo(f"\r{done} of {of} frames drawn", nl=done == of, err=True)
 
 
 _GALLERY = "<p>Written by dynlora "
@@ -306,9 +305,7 @@ def gallery(out: Path, run_ids: tuple[str, ...], title: str, runs_dir: Path) -> 
     """Write a static site of runs to the folder OUT: a first page, moving pictures, reports, and a comparison."""
     from dynlora.viz.report import gallery as files_of
 
-    ids = list(dict.fromkeys(run_ids))
-    if len(ids) > MAX_REPORTED:
-        raise ConfigError(f"ID: has {len(ids)} runs, at most {MAX_REPORTED} are allowed in a gallery; give fewer")
+    ids = _distinct(run_ids, "a gallery")
     folders = [run_folder(runs_dir, run_id) for run_id in ids]
     sizes = {}
     with files_into(out):

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from dynlora.assets.catalog import cache_dir
+from dynlora.assets.hub import cache_dir
 from dynlora.config_files import yaml_text
 from dynlora.errors import RunBusyError, StorageError, storing
 from dynlora.jobs import helper_job

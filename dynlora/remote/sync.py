@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dynlora.assets.catalog import cache_dir
+from dynlora.assets.hub import cache_dir
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RemoteError, StorageError, storing
 from dynlora.jobs import queue
 from dynlora.jobs.spawn import locked, runs_root

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from dynlora.assets import catalog, packages
-from dynlora.assets.catalog import UnavailableError, filling, sha256_of, verify_files, within
+from dynlora.assets import hub, packages
+from dynlora.assets.hub import UnavailableError, filling, sha256_of, verify_files, within
 from dynlora.assets.packages import DEFAULT_INDEX, PipSettings, read_pip_settings, settings_from_options, unpack_members
 from dynlora.errors import AssetError
 from tests.packages_on_disk import (
@@ -306,7 +306,7 @@ class TestCacheFolder:
 
     def test_a_second_process_waits_and_finds_the_work_done(self, cache: Path) -> None:
         program = (
-            "import sys, time\nfrom pathlib import Path\nfrom dynlora.assets.catalog import filling\n"
+            "import sys, time\nfrom pathlib import Path\nfrom dynlora.assets.hub import filling\n"
             "with filling(Path(sys.argv[1])) as staging:\n"
             "    print('holding', flush=True)\n    time.sleep(0.5)\n    (staging / 'file').write_text('first')\n"
         )
@@ -323,7 +323,7 @@ class TestCacheFolder:
     def test_waiting_has_an_end(self, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         import filelock
 
-        monkeypatch.setattr(catalog, "LOCK_TIMEOUT_S", 0.1)
+        monkeypatch.setattr(hub, "LOCK_TIMEOUT_S", 0.1)
         cache.mkdir()
         with (
             filelock.FileLock(cache / ".a.lock", is_singleton=False),

@@ -14,7 +14,8 @@ import pytest
 from pyarrow import parquet
 
 from dynlora.assets import DATASETS, MODELS, arithmetic, builders, resolve_data, resolve_model
-from dynlora.assets.catalog import EmbeddedDataset, EmbeddedModel, cache_dir
+from dynlora.assets.catalog import EmbeddedDataset, EmbeddedModel
+from dynlora.assets.hub import cache_dir
 from dynlora.errors import AssetError
 from tests.packages_on_disk import files_below
 

@@ -80,7 +80,7 @@ def test_ranks_are_sorted_and_each_stands_once(given_ranks: list[int]) -> None:
 def test_an_experiment_without_a_method_or_with_too_many_runs_is_refused() -> None:
     with pytest.raises(ConfigError, match="methods: none is chosen; choose one or more"):
         form_model.checked(Experiment([], [4], [0]))
-    with pytest.raises(ConfigError, match="320 runs are more than 200"):
+    with pytest.raises(ConfigError, match="320 combinations are more than 200"):
         form_model.checked(Experiment([{"name": "lora"}] * 2, list(range(1, 9)), list(range(20))))
 
 

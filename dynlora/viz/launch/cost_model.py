@@ -171,27 +171,13 @@ def cost_caption(estimate: Mapping[str, Any], training: int = 0) -> str:
 
 
 def data_caption(estimate: Mapping[str, Any]) -> str:
-    """Say how much data there is, what is predicted and by what number it is judged."""
+    """Say how much data there is, what is predicted, or learned to write, and by what number it is judged."""
     train, held_out = estimate["tokens"]["train"], estimate["tokens"]["held_out"]
-    if estimate.get("writes"):
-        return _written_caption(estimate)
     classes = f"the classes {listed(list(map(str, estimate['labels'])), 6)}" if estimate["labels"] else "a number"
-    limit = f"after {plural(train['limit'], 'token')}"
-    cut = f"{percent(train['cut_share'])} are truncated {limit}" if train["cut_share"] else f"none is truncated {limit}"
-    return (
-        f"{train['rows']:,} training examples and {held_out['rows']:,} held-out examples. The model predicts "
-        f"{classes}; "
-        f"the metric is {estimate['metric']}. An example has {number(train['mean'])} tokens on average and at most "
-        f"{train['max']:,}; {cut}."
-    )
-
-
-def _written_caption(estimate: Mapping[str, Any]) -> str:
-    """Say how much there is to learn to write."""
-    train, held_out = estimate["tokens"]["train"], estimate["tokens"]["held_out"]
+    learns = "learns to write" if estimate.get("writes") else f"predicts {classes}"
     cut = f"{percent(train['cut_share'])} are truncated" if train["cut_share"] else "none is truncated"
     return (
-        f"{train['rows']:,} training examples and {held_out['rows']:,} held-out examples. The model learns to write; "
+        f"{train['rows']:,} training examples and {held_out['rows']:,} held-out examples. The model {learns}; "
         f"the metric is {estimate['metric']}. An example has {number(train['mean'])} tokens on average and at most "
         f"{train['max']:,}; {cut} after {plural(train['limit'], 'token')}."
     )

@@ -37,17 +37,16 @@ def pick_kind(start: str, key: str) -> str:
         start: the kind that is chosen first.
         key: of the source.
     """
-    name = f"kind-{key}-{start}"
-    url_state.begin(name, start)
-    kind_name = st.segmented_control(
+    kind_name = url_state.kept(
+        st.segmented_control,
+        f"kind-{key}-{start}",
+        start,
         "Kind of data",
         list(data_check.KINDS),
-        key=name,
         format_func=data_check.KINDS.__getitem__,
         help="What a row is. A label is predicted; prompts, conversations and plain text are continued by a language "
         "model.",
     )
-    url_state.keep(name)
     return kind_name or start
 
 
@@ -93,11 +92,9 @@ def chosen_loss(kind: str, start: Mapping[str, Any], key: str) -> dict[str, Any]
         return {}
     begin = start.get("data.loss_on") if start.get("data.loss_on") in options else options[0]
     name = f"loss-{kind}-{key}-{begin}"
-    url_state.begin(name, begin)
     about = markdown_text(form_model.config_field("data.loss_on").about, 600)
-    words = data_check.LOSS_WORDS[kind]
-    choice = st.selectbox("Loss on", list(options), key=name, help=about, format_func=words.__getitem__)
-    url_state.keep(name)
+    words = data_check.LOSS_WORDS[kind].__getitem__
+    choice = url_state.kept(st.selectbox, name, begin, "Loss on", list(options), help=about, format_func=words)
     return {} if choice == options[0] else {"data.loss_on": choice}
 
 
@@ -107,12 +104,11 @@ def pick_encoding(place: Any, start: Any, key: str) -> str | None:
     begin = start if start in options else "auto"
     name = f"encoding-{key}-{begin}"
     about = markdown_text(form_model.config_field("data.encoding").about, 600)
-    url_state.begin(name, begin)
+    words = {"auto": "automatic"}
     with place:
-        encoding = st.selectbox(
-            "Encoding", options, key=name, help=about, format_func=lambda name: "automatic" if name == "auto" else name
+        encoding = url_state.kept(
+            st.selectbox, name, begin, "Encoding", options, help=about, format_func=lambda one: words.get(one, one)
         )
-    url_state.keep(name)
     return None if encoding == "auto" else encoding
 
 
@@ -135,17 +131,17 @@ def _columns(
         start = suggested[role] if suggested[role] in options else options[0]
         name = f"column-{role}-{key}-{options.index(start)}"
         words = GROUPINGS if role == "group_by" else {None: "None"}
-        url_state.begin(name, start)
         with place:
-            columns[f"data.{role}"] = st.selectbox(
+            columns[f"data.{role}"] = url_state.kept(
+                st.selectbox,
+                name,
+                start,
                 data_check.ROLE_WORDS[role],
                 options,
-                key=name,
                 help=markdown_text(about, 600),
                 placeholder=words.get(None),
                 format_func=lambda name, words=words: words.get(name) or data_check.with_values(rows, str(name)),
             )
-        url_state.keep(name)
     if "label" in data_check.ROLES[kind]:
         columns["data.label"] = columns["data.label"] or form_model.config_field("data.label").default
     return columns
@@ -235,9 +231,7 @@ def _embedded(start: Mapping[str, Any]) -> Source:
     left, right = st.columns([1, 2], vertical_alignment="bottom")
     with left:
         usual = start_name if start_name in names else names[0]
-        url_state.begin(f"embedded-{usual}", usual)
-        name = st.selectbox("Data set", names, key=f"embedded-{usual}")
-        url_state.keep(f"embedded-{usual}")
+        name = url_state.kept(st.selectbox, f"embedded-{usual}", usual, "Data set", names)
     dataset = assets.DATASETS[name]
     kind = data_check.of_columns(list(dataset.columns))
     with right, st.container(horizontal=True, vertical_alignment="bottom"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -122,44 +123,45 @@ def field_widget(field: Field, start: Mapping[str, Any]) -> Any:
         start: starting values by key; another start begins a new widget.
     """
     value = field.fitting(start.get(field.key, field.default))
-    key = field_key(field, start)
-    label, about = field.label, markdown_text(field.about, 600)  # the label is also read aloud, so no escapes
+    key, label = field_key(field, start), field.label  # the label is also read aloud, so no escapes
+    draw = partial(_drawn, key, markdown_text(field.about, 600))
     entered: Any
     if field.choices and field.kind == "tuple":
-        url_state.begin(key, list(value or ()))
-        entered = st.multiselect(label, field.choices, key=key, help=about, placeholder=field.empty) or None
+        begin = list(value or ())
+        entered = draw(st.multiselect, begin, label, field.choices, placeholder=field.empty) or None
     elif field.choices:
         options = [NOTHING, *field.choices] if field.optional else list(field.choices)
-        url_state.begin(key, NOTHING if value is None else str(value))
-        entered = st.selectbox(label, options, key=key, help=about, format_func=lambda one: one or field.empty) or None
+        begin = NOTHING if value is None else str(value)
+        entered = draw(st.selectbox, begin, label, options, format_func=lambda one: one or field.empty) or None
     elif field.kind == "bool":
-        url_state.begin(key, bool(value))
-        entered = st.checkbox(label, key=key, help=about)
+        entered = draw(st.checkbox, bool(value), label)
     elif field.kind in ("int", "float"):
-        entered = _number(field, value, key, label, about)
+        entered = _number(field, value, draw)
     else:
-        url_state.begin(key, (", ".join(value) if isinstance(value, tuple) else str(value or ""))[:500])
+        begin = (", ".join(value) if isinstance(value, tuple) else str(value or ""))[:500]
         about_empty = field.empty if field.optional else None
-        entered = st.text_input(label, key=key, help=about, max_chars=500, placeholder=about_empty).strip() or None
+        entered = draw(st.text_input, begin, label, max_chars=500, placeholder=about_empty).strip() or None
         if field.kind == "tuple" and entered:
             entered = [part.strip() for part in entered.split(",") if part.strip()] or None
-    url_state.keep(key)
     return None if entered == field.default else entered
 
 
-def _number(field: Field, start: Any, key: str, label: str, about: str) -> Any:
+def _drawn(key: str, about: str, widget: Callable[..., Any], value: Any, *arguments: Any, **options: Any) -> Any:
+    return url_state.kept(widget, key, value, *arguments, help=about, **options)
+
+
+def _number(field: Field, start: Any, draw: Callable[..., Any]) -> Any:
     kind = int if field.kind == "int" else float
     low, high = (None if bound is None else kind(bound) for bound in (field.low, field.high))
-    url_state.begin(key, None if start is None else kind(start))
-    return st.number_input(
-        label,
+    return draw(
+        st.number_input,
+        None if start is None else kind(start),
+        field.label,
         min_value=low,
         max_value=high,
         value=None,
         step=1 if kind is int else _tenth(start),
         format=None if kind is int else "%.6g",
-        key=key,
-        help=about,
         placeholder=field.empty if field.optional else "",
     )
 
@@ -171,11 +173,7 @@ def _tenth(value: float | None) -> float:
 
 def kept_text(label: str, start: str, name: str, longest: int, about: str) -> str:
     """Draw a field of text that is no field of the configuration, and return what it holds, without space around."""
-    key = f"{name}-{start}"
-    url_state.begin(key, start)
-    entered = st.text_input(label, key=key, max_chars=longest, help=about).strip()
-    url_state.keep(key)
-    return entered
+    return url_state.kept(st.text_input, f"{name}-{start}", start, label, max_chars=longest, help=about).strip()
 
 
 def field_grid(fields: Sequence[Field], start: Mapping[str, Any], columns: int = 3) -> dict[str, Any]:

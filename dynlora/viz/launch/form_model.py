@@ -22,7 +22,7 @@ from dynlora.assets import MODELS
 from dynlora.config import RunConfig, StrategyConfig
 from dynlora.config_files import value_text
 from dynlora.errors import ConfigError
-from dynlora.jobs.sweep import MAX_RUNS, SECTION
+from dynlora.jobs.sweep import SECTION, count
 from dynlora.text import one_line, plural, rough_duration, sentence_case
 
 MAX_SEEDS = 20
@@ -528,10 +528,7 @@ def checked(experiment: Experiment) -> Experiment:
     """
     if not experiment.methods:
         raise ConfigError("methods: none is chosen; choose one or more, such as lora and dynamic")
-    if experiment.n > MAX_RUNS:
-        raise ConfigError(
-            f"experiment: {experiment.n:,} runs are more than {MAX_RUNS}; choose fewer methods, ranks or seeds"
-        )
+    count(experiment.lists)
     return experiment
 
 

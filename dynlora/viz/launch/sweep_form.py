@@ -101,7 +101,8 @@ def start_experiment(values: Mapping[str, Any], experiment: Experiment, missing:
         disabled=bool(missing),
         help=missing or None,
     ):
-        _queue_experiment(config, experiment)
+        doing = f"Checking {experiment.n} runs; the first launch may download the model"
+        _queue(config, experiment.lists, doing)
     preflight_card.check_button(checks, missing, training)
     seconds = preflight_card.checked_seconds(checks)  # after the button: a check that was just made counts
     if seconds is None and (each := form_model.seconds_per_run(list_all(), config)) is not None:
@@ -109,12 +110,13 @@ def start_experiment(values: Mapping[str, Any], experiment: Experiment, missing:
     note(missing or form_model.caption(experiment, seconds, training, waiting))
 
 
-def _queue_experiment(config: Mapping[str, Any], experiment: Experiment) -> None:
+def _queue(config: Mapping[str, Any], lists: Mapping[str, Any], doing: str) -> None:
+    """Queue all runs of a sweep and lead to their comparison; a second press before that queues nothing more."""
     token = st.session_state.setdefault("launch_token", secrets.token_hex(8))
-    key = launch_key(token, {"config": dict(config), "lists": experiment.lists})
+    key = launch_key(token, {"config": dict(config), "lists": dict(lists)})
     try:
-        with st.spinner(f"Checking {experiment.n} runs; the first launch may download the model"):
-            ids = enqueue_sweep(config, experiment.lists, runs_dir(), key=key)
+        with st.spinner(doing):
+            ids = enqueue_sweep(config, lists, runs_dir(), key=key)
     except (DynloraError, OSError) as error:
         st.error(refusal(error))
         return
@@ -256,7 +258,7 @@ def _start_search(base: str, lines: str, options: Mapping[str, Any]) -> None:
         st.error(markdown_text(error, 2000))
         return
     config.pop("name", None)
-    st.code(_search_command(base, lists, options), language="bash", wrap_lines=True)
+    st.code(_command(base, lists, "--search", *arguments(options)), language="bash", wrap_lines=True)
     if not lists:
         st.caption("Write one key and its range, such as train.lr=5e-4..3e-2:log.")
         return
@@ -279,14 +281,12 @@ def _size(options: Mapping[str, Any]) -> str:
     )
 
 
-def _search_command(base: str, lists: Mapping[str, str], options: Mapping[str, Any]) -> str:
+def _command(base: str, lists: Mapping[str, str], *options: str) -> str:
     """Return the same on the command line."""
-    parts = ["dynlora", "sweep", "--search"]
-    if base:
-        parts += ["--config", str(find_run(base).folder / "config.yaml")]
+    parts = ["dynlora", "sweep", *(["--config", str(find_run(base).folder / "config.yaml")] if base else [])]
     for key, values in lists.items():
         parts += ["--set", f"{key}={values}"]
-    return shlex.join([*parts, *arguments(options), "--runs-dir", str(runs_dir())])
+    return shlex.join([*parts, *options, "--runs-dir", str(runs_dir())])
 
 
 def show_searches() -> None:
@@ -395,31 +395,8 @@ def _act(base: str, name: str, lines: str) -> None:
         st.error(markdown_text(error, 2000))
         return
     config["name"] = name or None
-    token = st.session_state.setdefault("sweep_token", secrets.token_hex(8))
-    st.code(_command(base, name, lists), language="bash", wrap_lines=True)
+    st.code(_command(base, lists, *arguments({"name": name})), language="bash", wrap_lines=True)
     if not lists:
         st.caption("Write one key and its values, such as seed=0..2.")
     elif st.button(f"Queue {n} run{'' if n == 1 else 's'}", key="sweep-start", type="primary"):
-        _queue(config, lists, launch_key(token, {"config": config, "lists": lists}))
-
-
-def _queue(config: dict[str, object], lists: dict[str, str], key: str) -> None:
-    try:
-        with st.spinner("Checking every run of the sweep; the first may download the model"):
-            ids = enqueue_sweep(config, lists, runs_dir(), key=key)
-    except DynloraError as error:
-        st.error(markdown_text(error, 2000))
-        return
-    st.session_state.pop("sweep_token", None)
-    st.switch_page("pages/compare.py", query_params={"runs": ",".join(ids)})
-
-
-def _command(base: str, name: str, lists: dict[str, str]) -> str:
-    parts = ["dynlora", "sweep"]
-    if base:
-        parts += ["--config", str(find_run(base).folder / "config.yaml")]
-    if name:
-        parts += ["--name", name]
-    for key, values in lists.items():
-        parts += ["--set", f"{key}={values}"]
-    return shlex.join([*parts, "--runs-dir", str(runs_dir())])
+        _queue(config, lists, "Checking every run of the sweep; the first may download the model")

@@ -326,18 +326,21 @@ def start_from(start: Mapping[str, Any]) -> None:
         st.session_state[_FORM] = {"start": dict(start), "values": {}}
 
 
-def begin(key: str, value: Any) -> None:
-    """Give a widget its value before it is drawn: what was entered when the page was left, else `value`.
+def kept(widget: Callable[..., Any], key: str, value: Any, *arguments: Any, **options: Any) -> Any:
+    """Draw a widget and return what it holds: what was entered when the page was left, else at first `value`.
 
-    The widget must get no value of its own, as streamlit warns of two.
+    Args:
+        widget: draws it.
+        key: of the widget.
+        value: that it begins with; the options give none, as streamlit warns of two.
+        arguments: of the widget.
+        options: of the widget, by name.
     """
     if key not in st.session_state:
         st.session_state[key] = _values().get(key, value)
-
-
-def keep(key: str) -> None:
-    """Remember what a widget holds; called after it is drawn."""
+    entered = widget(*arguments, key=key, **options)
     _values()[key] = st.session_state[key]
+    return entered
 
 
 def _values() -> dict[str, Any]:

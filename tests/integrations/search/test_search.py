@@ -127,7 +127,7 @@ def test_what_confirms_a_new_best_is_a_new_run_and_what_is_there_is_not_made_aga
 def test_a_study_continues_with_what_it_began_with(driver: Driver, change: str) -> None:
     changes = {
         "settings": {"base": {**driver.search.base, "seed": 5}},
-        "objective": {"objective": "perplexity"},
+        "objective": {"request": replace(driver.search.request, objective="perplexity")},
         "ranges": {"space": {"train.lr": Range(1e-3, 1e-1, False, True)}},
     }[change]
     Driver(driver.search, driver.runs_dir, study_file(driver.runs_dir, "q"), print)

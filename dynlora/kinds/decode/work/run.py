@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dynlora import assets
-from dynlora.assets.catalog import sha256_of
+from dynlora.assets.hub import sha256_of
 from dynlora.blocks import Blocks, parse_blocks
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import read_run_config
