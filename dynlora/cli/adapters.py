@@ -259,7 +259,7 @@ def check(folder: Path, engines: str) -> Any:
     read, no number of it.
     """
     from dynlora.peft_adapter.engines import ENGINES, RIGHT, check_engines
-    from dynlora.peft_adapter.header import read_header
+    from dynlora.peft_adapter.read import read_header
 
     names = tuple(name.strip() for name in engines.split(",") if name.strip())
     if unknown := [name for name in names if name not in ENGINES]:

@@ -18,8 +18,8 @@ from dynlora.cli.options import Whole, in_runs, in_runs_anywhere
 from dynlora.config_files import read_run_config
 from dynlora.errors import DynloraError
 from dynlora.jobs import environment
-from dynlora.jobs.cli_client import requested_checks
 from dynlora.jobs.environment import JOB_VARIABLE
+from dynlora.jobs.launch import requested_checks
 from dynlora.jobs.queue import LOG_NAME, is_pending, refuse
 from dynlora.jobs.quick_launch import kept_start
 from dynlora.jobs.spawn import log_from_here

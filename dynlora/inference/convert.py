@@ -19,8 +19,7 @@ from dynlora.peft_adapter.adapter_config import CONFIG_NAME, PREFIX, TENSORS_NAM
 from dynlora.peft_adapter.engines import LLAMA_KINDS
 from dynlora.peft_adapter.forms import AS_TRAINED, Form
 from dynlora.peft_adapter.gguf_lora import GGUF_NAME, write_gguf, write_mlx
-from dynlora.peft_adapter.header import REPLACED_BASE, AdapterHeader, read_header, tensors_of
-from dynlora.peft_adapter.read import read_weights
+from dynlora.peft_adapter.read import REPLACED_BASE, AdapterHeader, read_header, read_weights, tensors_of
 from dynlora.peft_adapter.serving_text import modelfile
 from dynlora.peft_adapter.uniform import (
     ForeignModule,

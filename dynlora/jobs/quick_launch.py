@@ -18,9 +18,8 @@ from dynlora import assets
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import START_FROM, with_absolute_paths
 from dynlora.errors import AdapterError, ConfigError, DynloraError, storing
-from dynlora.jobs.cli_client import catalog, request_check
 from dynlora.jobs.environment import python_command
-from dynlora.jobs.launch import RESERVED, RunHandle, enqueue, launched_once
+from dynlora.jobs.launch import RESERVED, RunHandle, catalog, enqueue, launched_once, request_check
 from dynlora.jobs.queue import LOG_NAME, is_pending, put_in_queue, wake
 from dynlora.jobs.spawn import Folder, runs_root, spawn_detached
 from dynlora.jobs.trackers import check_trackers

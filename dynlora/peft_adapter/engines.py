@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dynlora.peft_adapter.adapter_config import CONFIG_NAME, FORMATS, has_expressions
-from dynlora.peft_adapter.header import REPLACED_BASE, AdapterHeader
 from dynlora.peft_adapter.peft_loading import faults
+from dynlora.peft_adapter.read import REPLACED_BASE, AdapterHeader
 from dynlora.text import printable
 
 Verdict = Literal["reads it right", "refuses it", "reads it wrong"]

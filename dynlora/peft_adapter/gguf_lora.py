@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from dynlora.errors import NotMergeableError
 from dynlora.peft_adapter.adapter_config import CONFIG_NAME
-from dynlora.peft_adapter.header import MLX_NAME
+from dynlora.peft_adapter.read import MLX_NAME
 from dynlora.peft_adapter.uniform import UniformAdapter, split_names
 from dynlora.text import printable
 

@@ -19,7 +19,7 @@ from dynlora.peft_adapter.adapter_config import (
     fits,
     settings_of,
 )
-from dynlora.peft_adapter.header import AdapterHeader
+from dynlora.peft_adapter.read import AdapterHeader
 from dynlora.text import printable
 
 METHODS = re.compile(

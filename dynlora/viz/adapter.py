@@ -13,7 +13,7 @@ from dynlora.analysis import adapter_frames
 from dynlora.jobs import uploads
 from dynlora.peft_adapter import Adapter, read_adapter
 from dynlora.peft_adapter.engines import check_engines
-from dynlora.peft_adapter.header import read_header
+from dynlora.peft_adapter.read import read_header
 from dynlora.text import number, one_line, plotly_text, sentence_case
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.module_map import row_edges

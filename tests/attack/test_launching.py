@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from dynlora.cli.main import main
 from dynlora.errors import AssetError, DynloraError
 from dynlora.inference import client as inference_client
-from dynlora.jobs import cli_client, launch
+from dynlora.jobs import launch
 from dynlora.jobs import queue as run_queue
 from dynlora.jobs import sweep as sweep_requests
 from dynlora.jobs.environment import child_environment, python_command
@@ -102,7 +102,7 @@ def test_no_configuration_reaches_a_command_line(
     }
     for ask in (
         lambda: launch.enqueue(config, runs_dir, key="a"),
-        lambda: cli_client.preflight(config, runs_dir),
+        lambda: launch.preflight(config, runs_dir),
         lambda: sweep_requests.enqueue_sweep(config, {"seed": "0..1", "model.name": text}, runs_dir, key="b"),
     ):
         with pytest.raises(DynloraError):
@@ -125,8 +125,8 @@ def test_no_configuration_reaches_a_command_line(
 def test_every_command_is_a_fixed_entry_point(runs_dir: Path) -> None:
     commands = [
         launch.train_command(runs_dir / "a.yaml", runs_dir),
-        cli_client.strategies_command(),
-        cli_client.preflight_command(runs_dir / "a.yaml"),
+        launch.strategies_command(),
+        launch.preflight_command(runs_dir / "a.yaml"),
         sweep_requests.sweep_command(runs_dir / "a.yaml", runs_dir),
         run_queue.resume_command("20260101-000000-00000001", runs_dir),
         inference_client.answer_command(3, 4),

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import dynlora
 from dynlora.api import Attached
 from dynlora.errors import ConfigError, CorruptRunError
-from dynlora.peft_adapter.header import read_header
+from dynlora.peft_adapter.read import read_header
 from dynlora.strategies.lora import Lora
 from tests.tiny_lm import tiny_decoder
 

@@ -25,7 +25,7 @@ from dynlora.inference.convert import convert
 from dynlora.peft_adapter import read_adapter
 from dynlora.peft_adapter.engines import RIGHT, check_engines
 from dynlora.peft_adapter.forms import FORMS
-from dynlora.peft_adapter.header import read_header
+from dynlora.peft_adapter.read import read_header
 from dynlora.peft_adapter.serving_text import Message, carried_over, modelfile
 from dynlora.text import printable
 from tests.architectures import tiny_models as tiny

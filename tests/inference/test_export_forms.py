@@ -24,7 +24,7 @@ from dynlora.inference.session import GATE_ROWS, load_run
 from dynlora.peft_adapter import read_adapter
 from dynlora.peft_adapter.engines import ENGINES, RIGHT, check_engines
 from dynlora.peft_adapter.forms import FORMS
-from dynlora.peft_adapter.header import expected_header, read_header
+from dynlora.peft_adapter.read import expected_header, read_header
 from dynlora.store import queries
 from dynlora.training import run as training_run
 from dynlora.training.inputs import read_data

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.jobs import cli_client, warm
+from dynlora.jobs import launch, warm
 from dynlora.jobs.spawn import run_or_leave
 from dynlora.store import lifecycle
 from tests.tiny import tiny_values
@@ -20,9 +20,9 @@ from tests.waiting import PATIENCE_S, until
 
 @pytest.fixture(autouse=True)
 def _forgetful() -> Iterator[None]:
-    cli_client.catalog.cache_clear()
+    launch.catalog.cache_clear()
     yield
-    cli_client.catalog.cache_clear()
+    launch.catalog.cache_clear()
 
 
 def _hands_over(result: object) -> list[str]:
@@ -34,38 +34,38 @@ def _hands_over(result: object) -> list[str]:
 def test_the_catalog_is_asked_for_once_over_processes(
     monkeypatch: pytest.MonkeyPatch, cache: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(cli_client, "strategies_command", lambda: _hands_over([{"name": "lora"}]))
-    assert cli_client.catalog() is cli_client.catalog()
-    assert cli_client.catalog() == {"strategies": [{"name": "lora"}]}
-    cli_client.catalog.cache_clear()
-    monkeypatch.setattr(cli_client, "strategies_command", lambda: [sys.executable, "-c", "exit('not asked again')"])
-    assert cli_client.catalog() == {"strategies": [{"name": "lora"}]}
+    monkeypatch.setattr(launch, "strategies_command", lambda: _hands_over([{"name": "lora"}]))
+    assert launch.catalog() is launch.catalog()
+    assert launch.catalog() == {"strategies": [{"name": "lora"}]}
+    launch.catalog.cache_clear()
+    monkeypatch.setattr(launch, "strategies_command", lambda: [sys.executable, "-c", "exit('not asked again')"])
+    assert launch.catalog() == {"strategies": [{"name": "lora"}]}
     [kept] = cache.glob("strategies-*.json")
     kept.write_text("[[[")
-    cli_client.catalog.cache_clear()
+    launch.catalog.cache_clear()
     with pytest.raises(DynloraError, match="cannot be listed"):
-        cli_client.catalog()
+        launch.catalog()
 
 
 def test_another_source_is_another_catalog(monkeypatch: pytest.MonkeyPatch, cache: Path, tmp_path: Path) -> None:
-    monkeypatch.setattr(cli_client, "_PACKAGE", tmp_path)
+    monkeypatch.setattr(launch, "_PACKAGE", tmp_path)
     (tmp_path / "engine").mkdir()
     (tmp_path / "strategies").mkdir()
     (tmp_path / "engine" / "strategy.py").write_text("")
-    before = cli_client._catalog_version()
+    before = launch._catalog_version()
     (tmp_path / "strategies" / "new.py").write_text("x = 1")
-    assert cli_client._catalog_version() != before
+    assert launch._catalog_version() != before
 
 
 def test_a_cache_that_cannot_be_written_costs_time_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("DYNLORA_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr(cli_client, "strategies_command", lambda: _hands_over([]))
-    assert cli_client.catalog() == {"strategies": []}
+    monkeypatch.setattr(launch, "strategies_command", lambda: _hands_over([]))
+    assert launch.catalog() == {"strategies": []}
 
 
 def test_no_choice_of_a_user_is_on_the_command_line() -> None:
-    assert cli_client.preflight_command(Path("/r/.incoming/check-1.yaml"))[1:] == [
+    assert launch.preflight_command(Path("/r/.incoming/check-1.yaml"))[1:] == [
         "-P",
         "-m",
         "dynlora",
@@ -78,29 +78,27 @@ def test_no_choice_of_a_user_is_on_the_command_line() -> None:
 
 def test_a_check_leaves_nothing_and_hands_the_refusal_on(monkeypatch: pytest.MonkeyPatch, runs_dir: Path) -> None:
     with pytest.raises(ConfigError, match=r"^train.lr=99: must be at most 10; "):
-        cli_client.preflight({"train": {"lr": 99}, "name": "; touch x"}, runs_dir)
+        launch.preflight({"train": {"lr": 99}, "name": "; touch x"}, runs_dir)
     assert [item.name for item in (runs_dir / ".incoming").iterdir()] in ([], ["check.lock"])
-    monkeypatch.setattr(cli_client, "preflight_command", lambda _: [sys.executable, "-c", "exit('it fell over')"])
+    monkeypatch.setattr(launch, "preflight_command", lambda _: [sys.executable, "-c", "exit('it fell over')"])
     with pytest.raises(DynloraError, match=r"^the configuration was not checked \(exit 1\): it fell over"):
-        cli_client.preflight({}, runs_dir)
-    monkeypatch.setattr(
-        cli_client, "preflight_command", lambda _: [sys.executable, "-c", "import time; time.sleep(3600)"]
-    )
+        launch.preflight({}, runs_dir)
+    monkeypatch.setattr(launch, "preflight_command", lambda _: [sys.executable, "-c", "import time; time.sleep(3600)"])
     with pytest.raises(DynloraError, match="took longer"):
-        cli_client.preflight({}, runs_dir, timeout_s=0.5)
+        launch.preflight({}, runs_dir, timeout_s=0.5)
 
 
 def test_a_link_in_the_runs_folder_is_not_written_through(runs_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     (runs_dir / ".incoming").symlink_to(tmp_path / "outside", target_is_directory=True)
     with pytest.raises(DynloraError, match="is a link"):
-        cli_client.preflight({}, runs_dir)
+        launch.preflight({}, runs_dir)
     assert list((tmp_path / "outside").iterdir()) == []
 
 
 @pytest.mark.torture  # in `make test` the browser presses Check, see tests/browser/test_launch_journey.py
 def test_a_real_check_of_a_tiny_run(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
-    report = cli_client.preflight(tiny_values(tiny_bert, tiny_data), runs_dir)
+    report = launch.preflight(tiny_values(tiny_bert, tiny_data), runs_dir)
     assert report["params"]["budget"] > 0
     assert report["preview"][0]["tokens"][0] == "[CLS]"
 

@@ -18,7 +18,7 @@ import pytest
 from dynlora import safe_files
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunBusyError, StorageError
 from dynlora.inference.client import InferenceChild
-from dynlora.jobs import cli_client, launch, spawn, uploads
+from dynlora.jobs import launch, spawn, uploads
 from dynlora.jobs import queue as run_queue
 from dynlora.safe_files import write_text
 from dynlora.store import lifecycle, record
@@ -245,9 +245,9 @@ def test_a_full_disk_is_a_sentence_where_a_run_is_checked_and_a_file_kept(
     def refused(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cli_client, "write_text", refused)
+    monkeypatch.setattr(launch, "write_text", refused)
     with pytest.raises(StorageError, match="the configuration to check cannot be written"):
-        cli_client.preflight({"seed": 1}, tmp_path)
+        launch.preflight({"seed": 1}, tmp_path)
     monkeypatch.setattr(uploads, "write_bytes", refused)
     with pytest.raises(StorageError, match=r"upload a.csv cannot be written \(No space left on device\)"):
         uploads.keep(tmp_path, "a.csv", b"text,label\n")
@@ -264,7 +264,7 @@ def test_a_child_that_cannot_be_started_is_a_sentence(tmp_path: Path, monkeypatc
     with pytest.raises(DynloraError, match=r"the model's process cannot be started \(Resource temporarily"):
         InferenceChild().ask("anything")
     with pytest.raises(DynloraError, match="the configuration was not checked: .* cannot be started"):
-        cli_client.preflight({"seed": 1}, tmp_path)
+        launch.preflight({"seed": 1}, tmp_path)
 
 
 @pytest.mark.parametrize("kind", [None, "decode", "recycle"])

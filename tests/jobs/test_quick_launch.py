@@ -17,7 +17,7 @@ from dynlora.cli.serving import refusal
 from dynlora.config import parse_config
 from dynlora.config_files import read_run_config
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.jobs import cli_client, launch, quick_launch
+from dynlora.jobs import launch, quick_launch
 from dynlora.jobs import queue as run_queue
 from dynlora.safe_files import write_text
 from dynlora.store import queries, record
@@ -260,11 +260,11 @@ def test_one_process_checks_all_that_was_asked_for_and_another_one_ends_at_once(
 ) -> None:
     root = runs_dir.resolve()
     first = quick_launch.start(values(tiny_bert, tiny_data, data__label="verdict"), runs_dir, key="one")
-    taken = cli_client.requested_checks(root)
+    taken = launch.requested_checks(root)
     assert next(taken) == first.id
     second = quick_launch.start(values(tiny_bert, tiny_data), runs_dir, key="two")
     assert resting == [quick_launch.check_command(first.id, root)], "the check that goes on takes the second run too"
-    assert list(cli_client.requested_checks(root)) == [], "a second process has nothing to do"
+    assert list(launch.requested_checks(root)) == [], "a second process has nothing to do"
     assert list(taken) == [second.id]
     quick_launch.start(values(tiny_bert, tiny_data, seed=2), runs_dir, key="three")
     assert len(resting) == 2, "none is at it any more"

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from dynlora.cli import serving
 from dynlora.cli.main import main
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.jobs import cli_client, helper_job, launch, quick_launch, warm
+from dynlora.jobs import helper_job, launch, quick_launch, warm
 from dynlora.jobs import queue as run_queue
 from dynlora.jobs.environment import WARM_VARIABLE, child_environment
 from dynlora.store import lifecycle
@@ -81,7 +81,7 @@ def test_a_refusal_of_the_spare_is_its_sentence_and_its_exit_code(keeper: warm.K
         assert child.communicate(timeout=300)[0].split() == [b"hello"]
     assert keeper.pid == pid, "it is for commands of dynlora's"
     with pytest.raises(ConfigError, match=r"^train.lr=-1"):
-        helper_job.run("check", cli_client.preflight_command(bad), 300, "not checked")
+        helper_job.run("check", launch.preflight_command(bad), 300, "not checked")
     assert lifecycle.start_time(pid) is None
     assert keeper.pid not in (None, pid), "the next one begins"
 

@@ -10,7 +10,7 @@ import yaml
 from streamlit.testing.v1 import AppTest
 
 from dynlora.errors import ConfigError
-from dynlora.jobs import cli_client
+from dynlora.jobs import launch
 from dynlora.store.lifecycle import annotate
 from dynlora.viz.launch import sweep_form
 from tests.pages.app import open_page, words
@@ -143,7 +143,7 @@ def test_a_check_says_the_time_of_all_runs_and_each_methods_schedule(
     def preflight(values: dict[str, Any], _: Path) -> dict[str, Any]:
         return preflight_document(events=[12, 30] if values["strategy"]["name"] == "dynamic" else [])
 
-    monkeypatch.setattr(cli_client, "preflight", preflight)
+    monkeypatch.setattr(launch, "preflight", preflight)
     app = open_page("launch", mode="experiment")
     assert "press Check for an estimate" in page_text(app)
     app.button(key="check").click().run()

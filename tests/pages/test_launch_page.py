@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from dynlora.config import parse_config
 from dynlora.errors import ConfigError
-from dynlora.jobs import cli_client, uploads
+from dynlora.jobs import launch, uploads
 from dynlora.store.lifecycle import annotate
 from dynlora.viz.ui import run_picker
 from tests.pages.app import CATALOG, charts, draw_alone, open_page, words
@@ -304,7 +304,7 @@ def test_a_check_says_what_the_run_costs(monkeypatch: pytest.MonkeyPatch, runs_d
         checks.append(values)
         return preflight_document(HOSTILE[0])
 
-    monkeypatch.setattr(cli_client, "preflight", preflight)
+    monkeypatch.setattr(launch, "preflight", preflight)
     app = open_page("launch")
     app.button(key="check").click().run()
     assert not app.exception
@@ -331,7 +331,7 @@ def test_a_refused_check_is_its_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
     def refuse(*_: object) -> None:
         raise ConfigError("strategy.moves=<b>0</b>: must be at least 1")
 
-    monkeypatch.setattr(cli_client, "preflight", refuse)
+    monkeypatch.setattr(launch, "preflight", refuse)
     app = open_page("launch")
     app.button(key="check").click().run()
     assert "must be at least 1" in app.error[0].value.replace("\\", "")
@@ -350,7 +350,7 @@ def test_a_read_only_server_reads_no_files(uploaded: str, monkeypatch: pytest.Mo
 def test_the_whole_app_is_drawn_without_torch(uploaded: str, runs_dir: Path, cache: Path) -> None:
     make_run(runs_dir, run_id=RUN)
     cache.mkdir()
-    (cache / f"strategies-{cli_client._catalog_version()}.json").write_text(json.dumps(CATALOG))
+    (cache / f"strategies-{launch._catalog_version()}.json").write_text(json.dumps(CATALOG))
     pages = ("runs", "run", "capacity", "inputs", "compare", "launch", "methods")
     draw_alone(pages, runs_dir, data="upload", upload=uploaded)
 

@@ -9,7 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dynlora.errors import DataError
-from dynlora.jobs import cli_client, uploads
+from dynlora.jobs import launch, uploads
 from tests.pages.app import open_page, words
 
 LINE = b'{"messages": [{"role": "user", "content": "Hi %d"}, {"role": "assistant", "content": "Hello"}]}\n'
@@ -51,7 +51,7 @@ def test_the_tokens_are_shown_when_asked_for_and_forgotten_with_other_settings(
     app: AppTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests: list[dict[str, Any]] = []
-    monkeypatch.setattr(cli_client, "token_preview", lambda config, _: requests.append(config) or document())
+    monkeypatch.setattr(launch, "token_preview", lambda config, _: requests.append(config) or document())
     app.button(key="ask-tokens").click().run()
     assert not app.exception
     markup, text = html_of(app), words(app).replace("\\", "")
@@ -73,7 +73,7 @@ def test_why_there_are_none_is_a_sentence(app: AppTest, monkeypatch: pytest.Monk
     def refuse(config: Any, folder: Any) -> Any:
         raise DataError("data.messages: the tokenizer of model.name has no chat template; use another model")
 
-    monkeypatch.setattr(cli_client, "token_preview", refuse)
+    monkeypatch.setattr(launch, "token_preview", refuse)
     app.button(key="ask-tokens").click().run()
     assert "no chat template" in app.error[0].value
 

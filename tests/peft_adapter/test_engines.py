@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from dynlora.cli.main import main
 from dynlora.errors import AdapterError
 from dynlora.peft_adapter.engines import ENGINES, REFUSES, RIGHT, WRONG, check_engines
-from dynlora.peft_adapter.header import read_header
+from dynlora.peft_adapter.read import read_header
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -13,8 +13,7 @@ from dynlora.inference.convert import convert
 from dynlora.peft_adapter import read_adapter
 from dynlora.peft_adapter.engines import RIGHT, check_engines
 from dynlora.peft_adapter.forms import FORMS
-from dynlora.peft_adapter.header import read_header
-from dynlora.peft_adapter.read import read_weights
+from dynlora.peft_adapter.read import read_header, read_weights
 from dynlora.peft_adapter.uniform import Update
 from tests.peft_adapter.generated import Generated, base_model, generate, numbers, peft_itself
 

@@ -21,8 +21,7 @@ from dynlora.errors import AdapterError
 from dynlora.peft_adapter import adapter_config, read_adapter
 from dynlora.peft_adapter import read as peft_adapter_read
 from dynlora.peft_adapter.engines import REFUSES, check_engines
-from dynlora.peft_adapter.header import read_header
-from dynlora.peft_adapter.read import effective_rank, norm, singular_values
+from dynlora.peft_adapter.read import effective_rank, norm, read_header, singular_values
 from dynlora.peft_adapter.uniform import places
 from dynlora.server.serve import sample_runs_dir
 from dynlora.text import is_text

@@ -12,7 +12,7 @@ import streamlit as st
 
 from dynlora.analysis import seed_groups
 from dynlora.errors import DynloraError
-from dynlora.jobs import cli_client
+from dynlora.jobs import launch
 from dynlora.text import markdown_text, one_line, percent, plural
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.launch import cost_model, form_model
@@ -191,7 +191,7 @@ def _preview_key(config: Mapping[str, Any]) -> str:
 def _answer(config: Mapping[str, Any]) -> Any:
     """Return the preview, or why there is none, in a sentence."""
     try:
-        return cli_client.token_preview(dict(config), runs_dir())
+        return launch.token_preview(dict(config), runs_dir())
     except DynloraError as error:
         return str(error)
 
@@ -257,7 +257,7 @@ def check_button(plans: Sequence[Plan], missing: str = "", training: int = 0) ->
         method = f"Checking {plan.label}, {number} of {len(plans)}: " if len(plans) > 1 else ""
         with st.spinner(f"{method}Loading model and data and taking two steps"):
             try:
-                answer: Any = cli_client.preflight(dict(plan.config), runs_dir())
+                answer: Any = launch.preflight(dict(plan.config), runs_dir())
             except DynloraError as error:
                 answer = str(error)
         known[_key(plan.config)] = (answer, training)

@@ -17,7 +17,7 @@ from dynlora.jobs.export import cancel_whole, exported, start_whole, whole
 from dynlora.kinds.run_kind import kind_of_run
 from dynlora.peft_adapter.engines import check_engines
 from dynlora.peft_adapter.forms import FORMS, forms_for
-from dynlora.peft_adapter.header import AdapterHeader, expected_header, read_header
+from dynlora.peft_adapter.read import AdapterHeader, expected_header, read_header
 from dynlora.store import queries
 from dynlora.store.summary import recorded_adapter
 from dynlora.text import markdown_text, sentence_case
