@@ -50,6 +50,8 @@ from dynlora.store.record import Record, Row
 from dynlora.store.rows import Status
 from dynlora.store.summary import check_can_resume, check_looks_for_stops
 
+__all__ = ["delete", "in_queue", "is_alive", "restore", "start_next", "trashed", "wake"]
+
 INCOMING_DIR = ".incoming"
 """Folder of a runs folder that holds what is handed to children."""
 
@@ -202,22 +204,6 @@ def _requests(incoming: Path) -> list[Path]:
     """Return the requests, those of older runs first: ids begin with the time."""
     return sorted(path for path in incoming.iterdir() if path.name.endswith(REQUEST))
 
-
-__all__ = [
-    "RunHandle",
-    "catalog",
-    "delete",
-    "end_now",
-    "enqueue",
-    "in_queue",
-    "is_alive",
-    "restore",
-    "resume",
-    "start_next",
-    "stop",
-    "trashed",
-    "wake",
-]
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -39,22 +39,40 @@ def spawn_detached(command: list[str], log: Path, job: Path | None = None) -> in
         CorruptRunError: when the log is no plain file.
         OSError: when the process cannot be started.
     """
+    child = spawn_logged(command, log, child_environment(job=job))
+    _children.append(child)
+    return child.pid
+
+
+def spawn_logged(
+    command: list[str], log: Path, environment: Mapping[str, str], *, is_detached: bool = True
+) -> subprocess.Popen[bytes]:
+    """Start a process whose output goes to a log, and return it.
+
+    Args:
+        command: as an argument list.
+        log: file that is appended to.
+        environment: all that it inherits.
+        is_detached: it outlives this process and the terminal.
+
+    Raises:
+        CorruptRunError: when something else is in the place of the log.
+        OSError: when the process cannot be started.
+    """
     descriptor = _open_log(log)
     try:
-        child = subprocess.Popen(
+        return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=descriptor,
             stderr=subprocess.STDOUT,
-            env=child_environment(job=job),
+            env=environment,
             close_fds=True,
-            start_new_session=True,
-            creationflags=0x00000208 if sys.platform == "win32" else 0,  # DETACHED_PROCESS | NEW_PROCESS_GROUP
+            start_new_session=is_detached,
+            creationflags=0x00000208 if sys.platform == "win32" and is_detached else 0,  # DETACHED | NEW_PROCESS_GROUP
         )
     finally:
         os.close(descriptor)
-    _children.append(child)
-    return child.pid
 
 
 def _open_log(log: Path) -> int:

@@ -18,10 +18,9 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from dynlora.errors import ConfigError, DynloraError
+from dynlora.errors import ConfigError, CorruptRunError, DynloraError
 from dynlora.jobs.environment import TOKEN_VARIABLE, import_path, python_command
-from dynlora.jobs.spawn import adopt
-from dynlora.safe_files import open_log
+from dynlora.jobs.spawn import adopt, spawn_logged
 from dynlora.store.lifecycle import annotate
 from dynlora.store.notes import forget_errors, read_trackers
 from dynlora.store.reader import RunReader
@@ -111,20 +110,9 @@ class TrackerProcess:
             return
         try:
             forget_errors(self._folder)
-            log = open_log(self._folder / LOG_NAME)
-            try:
-                self._child = subprocess.Popen(
-                    track_command(self._folder, self._names),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env=_environment(),
-                    close_fds=True,
-                    start_new_session=True,
-                )
-            finally:
-                os.close(log)
-        except OSError as error:
+            command = track_command(self._folder, self._names)
+            self._child = spawn_logged(command, self._folder / LOG_NAME, _environment())
+        except (OSError, CorruptRunError) as error:
             warn(f"log.to={','.join(self._names)}: nothing is written to trackers ({error}); training continues")
 
     def look(self) -> None:

@@ -23,8 +23,8 @@ from dynlora.errors import ConfigError, DynloraError, RunNotFoundError
 from dynlora.integrations.clusters import die_with_parent
 from dynlora.jobs.environment import QUEUE_VARIABLE, child_environment
 from dynlora.jobs.queue import LOCK_WAIT_S, LOG_NAME, QUEUE_LOCK, is_pending, read_status
-from dynlora.jobs.spawn import locked
-from dynlora.safe_files import open_log, tail
+from dynlora.jobs.spawn import locked, spawn_logged
+from dynlora.safe_files import tail
 from dynlora.store.lifecycle import annotate, unmark_active
 from dynlora.store.rows import Status
 from dynlora.store.schema import run_folder
@@ -93,13 +93,7 @@ def environment(threads: int, gpus: float) -> dict[str, str]:
 def _train(folder: Path, variables: Mapping[str, str], *, is_lost: bool) -> int:
     """Train in a child process until it ends, and return its exit code; a stop before it opened the run ends it."""
     command = [*die_with_parent.command(folder.name, folder.parent), *(["--force"] if is_lost else [])]
-    descriptor = open_log(folder / LOG_NAME)
-    try:
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=descriptor, stderr=subprocess.STDOUT, env=variables
-        )
-    finally:
-        os.close(descriptor)
+    child = spawn_logged(command, folder / LOG_NAME, variables, is_detached=False)
     try:
         while True:
             try:
