@@ -19,7 +19,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from dynlora import strategies
 from dynlora.analysis.learning import LEARNING, Symptom, message, payload
 from dynlora.config import RunConfig, parse_config
-from dynlora.custom_loop.files import Parts, adapter_form, check_folder, export_attached, restore, state_of
+from dynlora.custom_loop.files import Parts, adapter_form, export_attached, restore, state_of
 from dynlora.engine import edits
 from dynlora.engine.context import Step
 from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
@@ -27,7 +27,7 @@ from dynlora.engine.loop.first_steps import FirstSteps
 from dynlora.engine.loop.step_signals import StepSignals
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError, NotMergeableError, storing
-from dynlora.safe_files import path_of
+from dynlora.safe_files import is_empty, output_folder, path_of
 from dynlora.store.meta import meta_of
 from dynlora.store.rows import ModuleRow
 from dynlora.store.writer import RunWriter
@@ -440,7 +440,9 @@ class Attached(Parts):
             ConfigError: when something else is there, which would be lost.
             StorageError: when it cannot be written.
         """
-        check_folder(folder)
+        output_folder(
+            path_of("folder", folder), "save:", lambda path: is_empty(path) or (path / "state.json").is_file()
+        )
         with storing(f"the state at {folder}"):
             Path(folder).absolute().parent.mkdir(parents=True, exist_ok=True)
             write_checkpoint(Path(folder).absolute(), state_of(self))

@@ -22,7 +22,6 @@ from dynlora.engine.model.base_model import BaseModel
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError, CorruptRunError
 from dynlora.peft_adapter.forms import Form, form_of
-from dynlora.safe_files import kind_of_file, path_of
 from dynlora.tasks import Task
 from dynlora.training.folder_work import staged
 
@@ -71,19 +70,6 @@ def state_of(attached: Parts) -> dict[str, Any]:
         "rates": [float(group["lr"]) for group in attached.optimizer.param_groups],
         "strategy": attached.strategy.state_dict(),
     }
-
-
-def check_folder(folder: str | Path) -> None:
-    """Refuse to replace anything but an empty folder, or one that a state was saved to.
-
-    Raises:
-        ConfigError: when something else is there.
-    """
-    path = path_of("folder", folder)
-    kind = kind_of_file(path)
-    if kind not in ("", "a folder") or (kind and any(path.iterdir()) and not (path / "state.json").is_file()):
-        what = "holds other files" if kind == "a folder" else f"is {kind}"
-        raise ConfigError(f"save({str(folder)!r}): {what}, which would be replaced; give a folder of its own")
 
 
 def restore(attached: Parts, state: Mapping[str, Any]) -> None:

@@ -92,8 +92,8 @@ def test_a_state_of_other_arguments_or_none_is_refused(tiny_bert: Path, tmp_path
     saved.save(tmp_path / "state")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("of months")
-    for folder in (tmp_path / "mine", tmp_path / "mine" / "notes.txt"):
-        with pytest.raises(ConfigError, match="which would be replaced; give a folder of its own"):
+    for folder, kind in ((tmp_path / "mine", "not an empty folder"), (tmp_path / "mine" / "notes.txt", "a file")):
+        with pytest.raises(ConfigError, match=f"^save: {folder}: exists and is {kind}; give another name"):
             saved.save(folder)
     with pytest.raises(ConfigError, match=r"load: the state was saved with budget=3, and this is 2; use the same"):
         attached_to(classifier(tiny_bert), budget=2).load(tmp_path / "state")

@@ -156,7 +156,7 @@ def test_a_sweep_is_counted_then_queued_once(runs: Path, monkeypatch: pytest.Mon
     app.selectbox(key="sweep-base").set_value(IDS[0])
     app.text_input(key="sweep-name").set_value("try")
     app.text_area(key="sweep-lines").set_value("seed=0..1").run()
-    assert "--name try --set seed=0..1" in app.code[-1].value
+    assert "--set seed=0..1 --name try" in app.code[-1].value
     app.button(key="sweep-start").click().run()
     assert not app.exception
     assert [(config["strategy"], config["name"], lists) for config, lists, _ in sweeps] == [

@@ -38,8 +38,8 @@ def pick_kind(start: str, key: str) -> str:
         key: of the source.
     """
     kind_name = url_state.kept(
-        st.segmented_control,
         f"kind-{key}-{start}",
+        st.segmented_control,
         start,
         "Kind of data",
         list(data_check.KINDS),
@@ -94,7 +94,7 @@ def chosen_loss(kind: str, start: Mapping[str, Any], key: str) -> dict[str, Any]
     name = f"loss-{kind}-{key}-{begin}"
     about = markdown_text(form_model.config_field("data.loss_on").about, 600)
     words = data_check.LOSS_WORDS[kind].__getitem__
-    choice = url_state.kept(st.selectbox, name, begin, "Loss on", list(options), help=about, format_func=words)
+    choice = url_state.kept(name, st.selectbox, begin, "Loss on", list(options), help=about, format_func=words)
     return {} if choice == options[0] else {"data.loss_on": choice}
 
 
@@ -107,7 +107,7 @@ def pick_encoding(place: Any, start: Any, key: str) -> str | None:
     words = {"auto": "automatic"}
     with place:
         encoding = url_state.kept(
-            st.selectbox, name, begin, "Encoding", options, help=about, format_func=lambda one: words.get(one, one)
+            name, st.selectbox, begin, "Encoding", options, help=about, format_func=lambda one: words.get(one, one)
         )
     return None if encoding == "auto" else encoding
 
@@ -133,8 +133,8 @@ def _columns(
         words = GROUPINGS if role == "group_by" else {None: "None"}
         with place:
             columns[f"data.{role}"] = url_state.kept(
-                st.selectbox,
                 name,
+                st.selectbox,
                 start,
                 data_check.ROLE_WORDS[role],
                 options,
@@ -231,7 +231,7 @@ def _embedded(start: Mapping[str, Any]) -> Source:
     left, right = st.columns([1, 2], vertical_alignment="bottom")
     with left:
         usual = start_name if start_name in names else names[0]
-        name = url_state.kept(st.selectbox, f"embedded-{usual}", usual, "Data set", names)
+        name = url_state.kept(f"embedded-{usual}", st.selectbox, usual, "Data set", names)
     dataset = assets.DATASETS[name]
     kind = data_check.of_columns(list(dataset.columns))
     with right, st.container(horizontal=True, vertical_alignment="bottom"):

@@ -124,7 +124,7 @@ def field_widget(field: Field, start: Mapping[str, Any]) -> Any:
     """
     value = field.fitting(start.get(field.key, field.default))
     key, label = field_key(field, start), field.label  # the label is also read aloud, so no escapes
-    draw = partial(_drawn, key, markdown_text(field.about, 600))
+    draw = partial(url_state.kept, key, help=markdown_text(field.about, 600))
     entered: Any
     if field.choices and field.kind == "tuple":
         begin = list(value or ())
@@ -144,10 +144,6 @@ def field_widget(field: Field, start: Mapping[str, Any]) -> Any:
         if field.kind == "tuple" and entered:
             entered = [part.strip() for part in entered.split(",") if part.strip()] or None
     return None if entered == field.default else entered
-
-
-def _drawn(key: str, about: str, widget: Callable[..., Any], value: Any, *arguments: Any, **options: Any) -> Any:
-    return url_state.kept(widget, key, value, *arguments, help=about, **options)
 
 
 def _number(field: Field, start: Any, draw: Callable[..., Any]) -> Any:
@@ -173,7 +169,7 @@ def _tenth(value: float | None) -> float:
 
 def kept_text(label: str, start: str, name: str, longest: int, about: str) -> str:
     """Draw a field of text that is no field of the configuration, and return what it holds, without space around."""
-    return url_state.kept(st.text_input, f"{name}-{start}", start, label, max_chars=longest, help=about).strip()
+    return url_state.kept(f"{name}-{start}", st.text_input, start, label, max_chars=longest, help=about).strip()
 
 
 def field_grid(fields: Sequence[Field], start: Mapping[str, Any], columns: int = 3) -> dict[str, Any]:

@@ -326,12 +326,12 @@ def start_from(start: Mapping[str, Any]) -> None:
         st.session_state[_FORM] = {"start": dict(start), "values": {}}
 
 
-def kept(widget: Callable[..., Any], key: str, value: Any, *arguments: Any, **options: Any) -> Any:
+def kept(key: str, widget: Callable[..., Any], value: Any, /, *arguments: Any, **options: Any) -> Any:
     """Draw a widget and return what it holds: what was entered when the page was left, else at first `value`.
 
     Args:
-        widget: draws it.
         key: of the widget.
+        widget: draws it.
         value: that it begins with; the options give none, as streamlit warns of two.
         arguments: of the widget.
         options: of the widget, by name.
