@@ -258,7 +258,7 @@ def _start_search(base: str, lines: str, options: Mapping[str, Any]) -> None:
         st.error(markdown_text(error, 2000))
         return
     config.pop("name", None)
-    st.code(_command(base, lists, "--search", *arguments(options)), language="bash", wrap_lines=True)
+    st.code(_command(base, lists, *arguments(options), "--search"), language="bash", wrap_lines=True)
     if not lists:
         st.caption("Write one key and its range, such as train.lr=5e-4..3e-2:log.")
         return
