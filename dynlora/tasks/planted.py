@@ -227,7 +227,7 @@ class Planted(Task):
         budget = -(-count * self.rank // len(modules)) * sum(costs.values())
         rng = np.random.default_rng((self.seed, 20_250_114))
         while True:  # the whole model has fewer parameters than the budget at the smallest, so one draw in a few fits
-            drawn = {modules[index] for index in rng.permutation(len(modules))[:count]}
+            drawn = {str(name) for name in rng.permutation(list(modules))[:count]}
             if sum(costs[name] * self.rank for name in drawn) <= budget:
                 return [name for name in modules if name in drawn]
 
@@ -346,7 +346,8 @@ def teaching(model: nn.Module, truth: Truth | None) -> Generator[None]:
         plain.eval()  # no dropout in what is learned
         for module in adapters:
             module.enabled = False
-        for name in () if truth is None else truth.sizes:
+        sizes = {} if truth is None else truth.sizes
+        for name in sizes:
             owner = plain.get_submodule(name)
             frozen = getattr(owner, "base_layer", owner)
             handles.append(frozen.register_forward_hook(_adding(*truth.factors(name, frozen))))

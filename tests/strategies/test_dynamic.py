@@ -23,10 +23,12 @@ from dynlora.contracts.harness import (
 from dynlora.engine import edits
 from dynlora.engine.context import Step
 from dynlora.engine.edits import Drop, SetScale
+from dynlora.engine.edits.components import Recompose
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.adapters import Adapters
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
+from dynlora.strategies.dynamic.explore import cut_steps
 from tests.pairwise import pairwise
 
 
@@ -237,3 +239,53 @@ def test_budget_holds_for_odd_shapes_and_any_scores(
         assert count["active"] <= count["budget"]
         for module in adapters:
             assert 0 <= module.rank <= module.max_rank
+
+
+EXPLORE = {"name": "dynamic", "explore": 4.0, "gates": "off"}
+"""Wide, then cut."""
+
+
+def test_exploring_ends_in_the_budget_and_resumes_to_the_bit() -> None:
+    config = tiny_config("dynamic", strategy=EXPLORE, adapter__rank=2, train__lr=1e-2, log__checkpoint_every=1)
+    keeper, whole = MemoryKeeper(), make_trainer(config)
+    assert whole.adapters.slack < 0
+    whole.train(keeper)
+    assert 0 <= whole.adapters.slack < max(whole.adapters.costs)
+    assert len(set(whole.adapters.ranks)) > 1
+    assert [module.scaling for module in whole.adapters] == pytest.approx([2.0] * len(whole.adapters))
+    for step in (1, cut_steps(whole.total)[0], cut_steps(whole.total)[-1]):
+        resumed = make_trainer(config, state=keeper.state(step))
+        resumed.train(MemoryKeeper())
+        assert same(weights(whole), weights(resumed))
+
+
+@pytest.mark.parametrize("change", [1.0, 0.25])
+def test_a_change_of_variables_keeps_the_update_and_adams_next_step_follows_the_gradient(change: float) -> None:
+    trainer = make_trainer(tiny_config("lora", adapter__rank=3, train__lr=1e-2))
+    trainer.train(MemoryKeeper())
+    module, generator = trainer.adapters[0], torch.Generator().manual_seed(0)
+    update, moment = module.delta_weight(), trainer.optimizer.state[module.lora_A]["exp_avg"][:3].clone()
+    rows = torch.randn(3, 3, generator=generator, dtype=torch.float64)
+    edit = Recompose(0, rows, torch.linalg.inv(rows), module.scaling * change)
+    edits.apply(trainer.adapters, [edit], trainer.optimizer, step=trainer.step)
+    assert torch.allclose(module.delta_weight(), update, atol=1e-5)
+    scale = change**0.5  # factors are 1 / scale as large, so their gradients scale times
+    after = trainer.optimizer.state[module.lora_A]["exp_avg"][:3]
+    assert torch.allclose(rows.t().float() @ after / scale, moment, atol=1e-6)
+
+
+def test_a_wide_start_learns_as_at_a_rate_that_is_lower_by_what_exceeds_the_budget() -> None:
+    same_rest = {"adapter__dropout": 0.0, "train__head_lr": 1e-2, "train__weight_decay": 0.0}
+    wide = make_trainer(tiny_config("dynamic", strategy=EXPLORE, adapter__rank=2, train__lr=1e-2, **same_rest))
+    narrow = make_trainer(tiny_config("lora", adapter__rank=8, train__lr=1e-2 / 4, **same_rest))
+    for module in narrow.adapters:
+        module.scaling = 2.0
+    for trainer in (wide, narrow):
+        order, signals = trainer.begin()
+        trainer.model.train()
+        for _ in range(3):
+            trainer.take_step(order, signals)
+    for one, other in zip(wide.adapters, narrow.adapters, strict=True):
+        a, b = one.delta_weight().flatten(), other.delta_weight().flatten()
+        assert torch.cosine_similarity(a, b, dim=0) > 0.9  # gradients near nothing have either sign
+        assert float(a.norm()) == pytest.approx(float(b.norm()), rel=0.1)

@@ -63,22 +63,27 @@ def components(
         the components on the processor, whatever device A and B are on.
     """
     down, up = A.cpu().double(), B.cpu().double()  # not every accelerator has double precision
-    plain_in, plain_out = down @ down.t(), up.t() @ up
+    rows, columns, effect = basis(down, up, scaling, inputs, outputs)
+    cost = A.shape[1] + B.shape[0]
+    return Components((rows @ down).to(A.dtype), (up @ columns).to(B.dtype), effect, scaling, cost)
+
+
+def basis(
+    A: Tensor, B: Tensor, scaling: float, inputs: Tensor | None, outputs: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return R, (n, r), C, (r, n), and effects, (n,), falling: components are the rows of R A and the columns of B C.
+
+    A and B are on the processor and in double precision; all else is as in `components`.
+    """
+    plain_in, plain_out = A @ A.t(), B.t() @ B
     root_in = _root(plain_in if inputs is None else _ridged(inputs.double(), plain_in))
     root_out = _root(plain_out if outputs is None else _ridged(outputs.double(), plain_out))
     left, value, _ = torch.linalg.svd(scaling * root_out.t() @ root_in)
     large = value > value[:1] * NEGLIGIBLE
     left, value = left[:, large], value[large]
-    rows = left.t() @ root_out.t() @ down
-    columns = up @ torch.linalg.pinv(root_out.t()) @ left
-    size = _usual_size(down) / rows.norm(dim=1).clamp_min(1e-300)
-    return Components(
-        (rows * size.unsqueeze(1)).to(A.dtype),
-        (columns / size).to(B.dtype),
-        value.square(),
-        scaling,
-        A.shape[1] + B.shape[0],
-    )
+    rows = left.t() @ root_out.t()
+    size = _usual_size(A) / (rows @ A).norm(dim=1).clamp_min(1e-300)
+    return rows * size.unsqueeze(1), torch.linalg.pinv(root_out.t()) @ left / size, value.square()
 
 
 def _ridged(moment: Tensor, plain: Tensor) -> Tensor:

@@ -212,6 +212,52 @@ class StartAt(Change):
             module.hold()
 
 
+@dataclass(frozen=True)
+class Recompose(Change):
+    """Replace a module's components by combinations of them, A' = rows A and B' = B columns, as many as there are rows.
+
+    The optimizer's moments follow the change of variables: first moments exactly, second ones as if the gradients of
+    the components were independent. Moments of a parameter's rows that go are zero.
+
+    Attributes:
+        module: by position.
+        rows, columns: (n, r) and (r, n), n at most the rank r.
+        scaling: factor of the module from now on; A and B take up the change alike, so that the function stays. With
+            Adam, whose steps do not depend on the size of gradients, factors f times as large learn as at f times less
+            the rate.
+    """
+
+    module: int
+    rows: Tensor = field(compare=False, repr=False)
+    columns: Tensor = field(compare=False, repr=False)
+    scaling: float
+
+    @torch.no_grad()
+    def perform(self, adapters: Adapters, optimizer: Optimizer | None, step: int) -> None:
+        """Change weights and moments, and take the components off that are left over."""
+        module = adapters[self.module]
+        rank, left = module.rank, len(self.rows)
+        ratio = (module.scaling / self.scaling) ** 0.5
+        for parameter, dim, change in ((module.lora_A, 0, self.rows), (module.lora_B, 1, self.columns.t())):
+            change = change * ratio
+            back = torch.linalg.pinv(change).t()
+            maps = {"exp_avg": back, "exp_avg_sq": back.square()}
+            pairs = [(parameter, change), *((state_of(optimizer, parameter).get(name), m) for name, m in maps.items())]
+            for tensor, matrix in pairs:
+                if tensor is not None:
+                    live = tensor.narrow(dim, 0, rank)
+                    changed = torch.tensordot(matrix.to(live), live, dims=([1], [dim]))
+                    tensor.narrow(dim, 0, left).copy_(changed if dim == 0 else changed.t())
+        module.scaling = self.scaling
+        drop(adapters, self.module, set(range(left, rank)), optimizer)
+        for name, state in adapters.components.items():
+            state[self.module].fill_(adapters.grown_value[name])
+
+    def described(self) -> dict[str, Any] | None:
+        """Return the drop of the components that are left over; nothing where the module keeps its rank."""
+        return None
+
+
 def drop(adapters: Adapters, index: int, positions: set[int], optimizer: Optimizer | None) -> None:
     """Take components off a module: survivors keep their order, the tail is zero in weights and moments."""
     module = adapters[index]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dynlora.engine.allocation import scores
 from dynlora.engine.allocation.solvers import allocation_state_of, drawn, swap, trimmed_ranks, weighted
@@ -16,9 +16,11 @@ from dynlora.engine.edits import Edit
 from dynlora.engine.loop.schedule import Phases
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.gates import MODES, gate_numbers
+from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo, rank_limit
 from dynlora.engine.strategy import Strategy, setting, state
 from dynlora.errors import ConfigError
+from dynlora.strategies.dynamic.explore import Exploration, cut_steps
 from dynlora.strategies.dynamic.one_shot import RANK_BY, GradientAccumulation, one_shot_allocation, spectral_allocation
 
 SMOOTHING = 0.85
@@ -149,6 +151,16 @@ class Dynamic(Strategy):
         None, "Steps between reallocations; empty: 5 % of the run, at least 7 where three fit.", unit="steps", ge=1
     )
 
+    explore: float = setting(
+        1.0,
+        "Rank at the start, in multiples of the uniform rank. Above 1, three cuts lead to the budget by half the run: "
+        "what was learned says which components stay. 1: start at the uniform rank.",
+        ge=1,
+        le=16,
+    )
+
+    exploration: Exploration = state(Exploration)
+    excess: float = state(lambda: 1.0)
     accumulation: GradientAccumulation = state(GradientAccumulation, saved_as="listening")
 
     def check(self, total: int, rank: int) -> None:
@@ -164,7 +176,28 @@ class Dynamic(Strategy):
 
     def events(self, total: int, rank: int) -> list[int]:
         """Return the steps after which capacity may move."""
+        if self._explores(rank):
+            return cut_steps(total)
         return self.phases(total).events() if self._moves_rank(rank) or self.allocation in WEIGHING else []
+
+    def _explores(self, uniform: int) -> bool:
+        """Say whether training starts wider than the budget."""
+        return self.explore > 1 and self._moves_rank(uniform)
+
+    def own_scaling(self, rank: int, probe: Probe) -> float:
+        """Return s, over the square of what exceeds the budget; `adapter` makes the factors as much larger."""
+        return super().own_scaling(rank, probe) / self.excess**2
+
+    def adapter(self, module: ModuleInfo, base: nn.Module, rank: int, max_rank: int, probe: Probe) -> LoraLinear:
+        """Return the adapter; over the budget its factors are larger, so that more components learn as much together.
+
+        Adam moves every entry by the rate. With A and B times f and s over f², their product moves as at the rate over
+        f; f is parameters over budget, until a cut sets it back.
+        """
+        adapter = super().adapter(module, base, rank, max_rank, probe)
+        with torch.no_grad():
+            adapter.lora_A.mul_(self.excess)
+        return adapter
 
     def _moves_rank(self, uniform: int) -> bool:
         """Say whether rank moves at all: not where every module keeps its uniform rank."""
@@ -197,12 +230,21 @@ class Dynamic(Strategy):
 
     def ranks(self, modules: Sequence[ModuleInfo], probe: Probe) -> list[int]:
         """Start uniform, a few components short where gates have to be paid from the same budget."""
+        if self._explores(probe.rank):
+            ranks = [min(round(self.explore * probe.rank), info.d_in, info.d_out) for info in modules]
+            wide, uniform = (
+                sum(r * i.cost for r, i in zip(rs, modules, strict=True)) for rs in (ranks, [probe.rank] * len(modules))
+            )
+            self.excess = wide / uniform
+            return ranks
         gate = int(self.learns_scale()) or gate_numbers(self.gate_mode())
         own, shared = (gate, 0) if self.gates == "rank" else (0, gate * len(modules))
         return trimmed_ranks(probe.rank, [info.cost + own for info in modules], probe.budget - shared)
 
     def max_rank(self, module: ModuleInfo, rank: int, probe: Probe) -> int:
         """Leave spare components where ranks move."""
+        if self._explores(probe.rank):
+            return rank
         return rank_limit(module, rank, probe.rank, self.growth_limit) if self._moves_rank(probe.rank) else rank
 
     def begin(self, adapters: Adapters, probe: Probe) -> list[Edit]:
@@ -216,10 +258,14 @@ class Dynamic(Strategy):
     def observe(self, adapters: Adapters, step: Step) -> None:
         """Read importance off the gradients, and count what sketches accumulate."""
         self.importance.observe(adapters)
+        if self._explores(adapters.reference_rank) and step.index <= cut_steps(step.total)[-1]:
+            self.exploration.observe(adapters)
         self.accumulation.observe(adapters)
 
     def allocate(self, adapters: Adapters, step: Step) -> list[Edit]:
         """Move capacity at a reallocation step."""
+        if self._explores(adapters.reference_rank):
+            return self._cut(adapters, step)
         phases = self.phases(step.total)
         edits: list[Edit] = []
         moves_rank = self._has_room(adapters)
@@ -243,10 +289,18 @@ class Dynamic(Strategy):
 
     def _turn(self, adapters: Adapters, step: int, phases: Phases) -> list[Edit]:
         """Return the edit that begins or ends the gradient sketch after `step`, where rank moves by it."""
-        if not self._has_room(adapters):
+        if not self._has_room(adapters) or self._explores(adapters.reference_rank):
             return []
         whitened = self.rank_by == "spectral" and self.allocation != "random"
         return [*self.accumulation.turn(step, phases, len(adapters), whitened=whitened)]
+
+    def _cut(self, adapters: Adapters, step: Step) -> list[Edit]:
+        """Return the edits of a cut: each leaves the same fraction of what the one before did, the last the budget."""
+        steps = cut_steps(step.total)
+        if step.index not in steps:
+            return []
+        left = len(steps) - 1 - steps.index(step.index)
+        return self.exploration.cut(adapters, adapters.spendable * self.excess ** (left / len(steps)))
 
     def _one_shot(self, adapters: Adapters, importance: np.ndarray, step: Step) -> list[Edit]:
         """Return the edits of the first reallocation, which sets all ranks at once."""

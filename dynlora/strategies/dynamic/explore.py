@@ -1,0 +1,99 @@
+"""Wide, then cut: every module learns with more components than the budget holds; the trained update says which stay.
+
+Gradients at the start say little about where rank is needed: other modules can compensate at first. What was learned
+says it, and more where a module had room to learn. So all modules begin with `explore` times the uniform rank, and
+three cuts lead to the budget, each by what the components of the trained update do to the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dynlora.engine.compress.components import basis
+from dynlora.engine.edits import Edit
+from dynlora.engine.edits.components import Recompose
+from dynlora.engine.model.adapters import Adapters
+from dynlora.engine.model.lora_linear import LoraLinear
+
+CUTS, FIRST_CUT, LAST_CUT = 3, 0.2, 0.5
+"""How many cuts there are, and after which fractions of the run the first and the last one come."""
+
+MEMORY = 0.9
+"""Fraction of the old average of the curvature that is kept at each step."""
+
+
+def cut_steps(total: int) -> list[int]:
+    """Return the steps after which components are cut, in a run of `total` steps."""
+    return sorted({max(1, round(share * total)) for share in np.linspace(FIRST_CUT, LAST_CUT, CUTS)})
+
+
+@dataclass
+class Exploration:
+    """The curvature of the loss in each module's own components: averages of K Kᵀ and Kᵀ K with K = ∂L/∂A Aᵀ.
+
+    K, (r, r), is the gradient for a change of the update s B X A at X = 1. With the averages L of K Kᵀ and R of Kᵀ K,
+    L ⊗ R / tr(L) approximates the second moment of the gradient, as Shampoo does (arXiv 1802.09568), and with it what a
+    change of the update does to the loss. It needs no further pass and nothing of the inputs.
+
+    Attributes:
+        outputs, inputs: L and R by module name, (r, r).
+    """
+
+    outputs: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    inputs: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+    def observe(self, adapters: Adapters) -> None:
+        """Take the gradients of this step into the averages."""
+        for module in adapters:
+            gradient = module.lora_A.grad
+            if gradient is None or not module.rank:
+                continue
+            inner = (gradient[: module.rank] @ module.lora_A[: module.rank].t()).float()
+            for averages, moment in ((self.outputs, inner @ inner.t()), (self.inputs, inner.t() @ inner)):
+                old = averages.get(module.info.name)
+                if old is None or len(old) != len(moment):
+                    old = averages[module.info.name] = torch.zeros_like(moment)
+                old.lerp_(moment, 1 - MEMORY)
+
+    def cut(self, adapters: Adapters, target: float) -> list[Edit]:
+        """Return the edits that leave at most `target` parameters, and forget the averages of the old components.
+
+        A component's score is its effect per parameter, times that of its whole module: components that stand together
+        are kept before equal ones that stand alone, since need comes in modules.
+        """
+        bases = [self._basis(module) for module in adapters]
+        self.outputs.clear()
+        self.inputs.clear()
+        costs = adapters.costs
+        effects = [(effect / cost).numpy() for (_, _, effect), cost in zip(bases, costs, strict=True)]
+        before = sum(module.rank * cost for module, cost in zip(adapters, costs, strict=True))
+        ranks, used = _within([effect * effect.sum() for effect in effects], costs, target)
+        change = max(1.0, before / adapters.budget) / max(1.0, used / adapters.budget)
+        return [
+            Recompose(index, rows[:rank], columns[:, :rank], module.scaling * change**2)
+            for index, (module, (rows, columns, _), rank) in enumerate(zip(adapters, bases, ranks, strict=True))
+        ]
+
+    def _basis(self, module: LoraLinear) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the components of a module's update by their effect, as `basis` does."""
+        live, name = module.rank, module.info.name
+        outputs, inputs = self.outputs.get(name), self.inputs.get(name)
+        if outputs is not None:
+            outputs = outputs.cpu() / outputs.trace().clamp_min(1e-30).cpu()
+        A, B = (tensor.detach().cpu().double() for tensor in (module.lora_A[:live], module.lora_B[:, :live]))
+        return basis(A, B, 1.0, None if inputs is None else inputs.cpu(), outputs)
+
+
+def _within(scores: Sequence[np.ndarray], costs: Sequence[int], target: float) -> tuple[list[int], int]:
+    """Return how many components of each module stay, the highest scores first, and their parameters."""
+    places = [(-value, index, m) for m, values in enumerate(scores) for index, value in enumerate(values)]
+    ranks, used = [0] * len(costs), 0
+    for _, _, m in sorted(places):
+        if used + costs[m] <= target:
+            ranks[m], used = ranks[m] + 1, used + costs[m]
+    return ranks, used
