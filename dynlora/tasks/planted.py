@@ -88,9 +88,9 @@ class _EncoderOrDecoder:
         return AutoModelForCausalLM if any(name.endswith("ForCausalLM") for name in names) else AutoModel
 
     @classmethod
-    def from_pretrained(cls, folder: Any, *, config: Any, **options: Any) -> Any:
-        """Return what transformers loads."""
-        return cls._kind(config).from_pretrained(folder, config=config, **options)
+    def from_pretrained(cls, folder: Any, *, config: Any, trust_remote_code: bool = False, **options: Any) -> Any:
+        """Return what transformers loads; no code of the folder is run, whatever is asked for."""
+        return cls._kind(config).from_pretrained(folder, config=config, trust_remote_code=False, **options)
 
     @classmethod
     def from_config(cls, config: Any) -> Any:
@@ -181,7 +181,10 @@ class Planted(Task):
         return _EncoderOrDecoder
 
     def configure(self, config: Any) -> None:
-        """Leave the config as it is: there is no head."""
+        """Turn the model's own dropout off: the teacher has none, and noise in the student would be its error."""
+        for key, value in vars(config).items():
+            if isinstance(value, float) and "dropout" in key:
+                setattr(config, key, 0.0)
 
     def prepared(self, model: nn.Module, modules: Sequence[str], batches: Callable[[int], list[Any]]) -> Self:
         """Return the task with its updates drawn, each as strong as the others in what it changes at the output.
@@ -346,11 +349,10 @@ def teaching(model: nn.Module, truth: Truth | None) -> Generator[None]:
         plain.eval()  # no dropout in what is learned
         for module in adapters:
             module.enabled = False
-        sizes = {} if truth is None else truth.sizes
-        for name in sizes:
-            owner = plain.get_submodule(name)
-            frozen = getattr(owner, "base_layer", owner)
-            handles.append(frozen.register_forward_hook(_adding(*truth.factors(name, frozen))))
+        if truth is not None:
+            owners = {name: plain.get_submodule(name) for name in truth.sizes}
+            frozen = {name: getattr(owner, "base_layer", owner) for name, owner in owners.items()}
+            handles = [m.register_forward_hook(_adding(*truth.factors(name, m))) for name, m in frozen.items()]
         yield
     finally:
         for handle in handles:

@@ -246,8 +246,8 @@ class Recompose(Change):
             for tensor, matrix in pairs:
                 if tensor is not None:
                     live = tensor.narrow(dim, 0, rank)
-                    changed = torch.tensordot(matrix.to(live), live, dims=([1], [dim]))
-                    tensor.narrow(dim, 0, left).copy_(changed if dim == 0 else changed.t())
+                    changed = matrix.to(live) @ live if dim == 0 else live @ matrix.t().to(live)
+                    tensor.narrow(dim, 0, left).copy_(changed)
         module.scaling = self.scaling
         drop(adapters, self.module, set(range(left, rank)), optimizer)
         for name, state in adapters.components.items():
