@@ -88,9 +88,12 @@ class _EncoderOrDecoder:
         return AutoModelForCausalLM if any(name.endswith("ForCausalLM") for name in names) else AutoModel
 
     @classmethod
-    def from_pretrained(cls, folder: Any, *, config: Any, trust_remote_code: bool = False, **options: Any) -> Any:
-        """Return what transformers loads; no code of the folder is run, whatever is asked for."""
-        return cls._kind(config).from_pretrained(folder, config=config, trust_remote_code=False, **options)
+    def from_pretrained(cls, folder: Any, *, config: Any, **options: Any) -> Any:
+        """Return what transformers loads from a local folder; no code of it is run, whatever the options say."""
+        fixed = ("local_files_only", "trust_remote_code")
+        rest = {name: value for name, value in options.items() if name not in fixed}
+        kind = cls._kind(config)
+        return kind.from_pretrained(folder, config=config, local_files_only=True, trust_remote_code=False, **rest)
 
     @classmethod
     def from_config(cls, config: Any) -> Any:

@@ -288,4 +288,4 @@ def test_a_wide_start_learns_as_at_a_rate_that_is_lower_by_what_exceeds_the_budg
     for one, other in zip(wide.adapters, narrow.adapters, strict=True):
         a, b = one.delta_weight().detach().flatten(), other.delta_weight().detach().flatten()
         assert torch.cosine_similarity(a, b, dim=0) > 0.9  # gradients near nothing have either sign
-        assert float(a.norm()) == pytest.approx(float(b.norm()), rel=0.1)
+        assert float(a.norm()) == pytest.approx(float(b.norm()), rel=0.2)

@@ -63,8 +63,8 @@ class Exploration:
     def cut(self, adapters: Adapters, target: float) -> list[Edit]:
         """Return the edits that leave at most `target` parameters, and forget the averages of the old components.
 
-        A component's score is its effect per parameter, times that of its whole module: components that stand together
-        are kept before equal ones that stand alone, since need comes in modules.
+        A component's score is its effect per parameter, times that of its whole module: of equal components
+        those are kept whose module has more to keep, since need comes in modules.
         """
         bases = [self._basis(module) for module in adapters]
         self.outputs.clear()
