@@ -274,7 +274,7 @@ def test_trust_in_remote_code_is_always_denied_where_a_model_is_loaded() -> None
     assert [where for where, keywords in loads if keywords.get("trust_remote_code") != "False"] == []
     assert [where for where, keywords in loads if keywords.get("local_files_only") != "True"] == []
     named = [path.name for path in SOURCES if "trust_remote_code" in path.read_text("utf-8")]
-    assert named == ["base_model.py", "token_space.py"]
+    assert named == ["base_model.py", "token_space.py", "planted.py"]
 
 
 EVIL = """
