@@ -101,6 +101,7 @@ class Pending:
 
 
 COMMIT_EVERY_S = 0.5
+LOOK_EVERY_S = COMMIT_EVERY_S / 2
 ACTIVITY = "activity"
 """Key of the meta table with what a running run does now; it goes when the run ends or is taken over."""
 
@@ -504,7 +505,7 @@ class RunWriter(Recording):
 
     def _flush_leftovers(self) -> None:
         """Commit rows that wait while no step completes, so that readers are at most a second behind."""
-        while not self._closed.wait(COMMIT_EVERY_S / 2):
+        while not self._closed.wait(LOOK_EVERY_S):
             with self._guard:
                 since = self._dirty_since
                 waited = since is not None and time.monotonic() - since >= COMMIT_EVERY_S
