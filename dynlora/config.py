@@ -184,10 +184,9 @@ class DataConfig(Section):
     def _default_source(cls, values: Any) -> Any:
         """Fall back to the built-in data set when neither name nor path is given; one may be named as its task is."""
         if isinstance(values, Mapping) and values.get("name") is None and values.get("path") is None:
-            values = {**values, "name": OWN_DATA.get(values.get("task", "auto"), "sentiment4")}
-        if isinstance(values, Mapping) and values.get("task") is None and values.get("name") in TASKS:
-            return {**values, "task": values["name"]}
-        return values
+            values = {**values, "name": OWN_DATA.get(str(values.get("task")), "sentiment4")}
+        own = [task for task, name in OWN_DATA.items() if isinstance(values, Mapping) and values.get("name") == name]
+        return {"task": own[0], **values} if own else values
 
     @model_validator(mode="after")
     def _one_source(self) -> DataConfig:

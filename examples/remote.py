@@ -19,12 +19,12 @@ def main(folder: Path, url: str, here: Path) -> Path:
     """Send a run, look at it where it is, and return the folder of a copy."""
     place = Place(url)
     sent = push(folder, place)
-    print(f"{sent.status}: {sent.files} files, {sent.sent_bytes / 1e6:.1f} MB")
+    print(f"{sent.status}: {sent.moved_bytes / 1e6:.1f} MB")
     print(f"again: {push(folder, place).status}")
     run = dynlora.open_run(f"{url}/{folder.name}" if "://" in url else f"file://{Path(url).resolve()}/{folder.name}")
     print(run, "accuracy", run.summary["metrics"].get("accuracy"))
     print(run.signal("rank").tail(1).T.head())
-    return pull(place, folder.name, here).folder
+    return here / pull(place, folder.name, here).id
 
 
 if __name__ == "__main__":

@@ -68,7 +68,15 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return settings
 
 
-BEFORE = {"model.dtype": "fp32", "data.packing": False, "train.gradient_checkpointing": False}
+BEFORE = {
+    "model.dtype": "fp32",
+    "data.packing": False,
+    "train.gradient_checkpointing": False,
+    "data.planted_modules": "4",
+    "data.planted_rank": 8,
+    "data.planted_strength": 0.3,
+    "data.planted_seed": 0,
+}
 """What runs did before these settings were there."""
 
 

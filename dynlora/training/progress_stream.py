@@ -13,7 +13,6 @@ from types import FrameType
 from typing import Any, Protocol, TextIO
 
 import psutil
-import torch
 
 from dynlora.store.schema import command_text
 
@@ -140,6 +139,8 @@ class Readings:
         Returns:
             Whether one was due.
         """
+        import torch  # a run that is refused loads none
+
         if time.monotonic() < self._next:
             return False
         self._next = time.monotonic() + self.every_s

@@ -51,7 +51,13 @@ FILTERS = {
     "cost": Filter("Cost per step", {"none": "as LoRA or less", "extra": "more than LoRA"}),
     "memory": Filter("Optimizer memory", {"less": "less than LoRA", "same": "as LoRA", "more": "more than LoRA"}),
     "task": Filter(
-        "Task", {"classification": "classification", "regression": "regression", "causal_lm": "language modelling"}
+        "Task",
+        {
+            "classification": "classification",
+            "regression": "regression",
+            "causal_lm": "language modelling",
+            "planted": "planted ranks",
+        },
     ),
     "fidelity": Filter(
         "Fidelity", {"code": "published code", "description": "paper's description", "reconstruction": "reconstruction"}

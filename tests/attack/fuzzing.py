@@ -246,7 +246,6 @@ class Targets:
         """A search."""
         text = self.inputs.text()
         search.found_rows(text, self.rows)
-        assert search.parse(search.written(search.parse(text))) == search.parse(text)
 
     def run_id(self) -> None:
         """The id of a run, as an address or a command names it."""

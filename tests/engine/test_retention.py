@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 import dynlora
 from dynlora.analysis.retention import RETENTION, Retention, retention_conclusion, retentions
-from dynlora.analysis.run_reading import read_run
 from dynlora.assets.public_text import digest_of, public_sentences
 from dynlora.config import parse_config
 from dynlora.contracts.harness import TASK, WRITER, make_trainer, tiny_config, tokens_of
@@ -198,8 +197,7 @@ def test_reports_and_notebooks_compare_it(runs: dict[int, Path]) -> None:
     drawn = dynlora.compare(list(runs.values())).plot.retention()
     assert len(drawn.table) == 1, "three runs of one configuration: log.retention changes nothing that is compared"
     assert "forgets least" in drawn.caption
-    readings = [read_run(folder) for folder in (runs[1], runs[2])]
-    titles = [block.title for part in comparison_document(readings).parts for block in part.blocks]
+    titles = [block.title for part in comparison_document([runs[1], runs[2]]).parts for block in part.blocks]
     assert "Gain against forgetting" in titles
     copy = shutil.copytree(runs[0], runs[0].parent / "20260101-000000-00000000")
     with pytest.raises(NotRecordedError, match=r"train with log\.retention=1"):

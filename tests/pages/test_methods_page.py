@@ -78,10 +78,13 @@ def test_a_link_restores_the_filters(
 
 def test_a_method_says_which_tasks_it_refuses(described: list[dict[str, Any]]) -> None:
     by_name = {one["name"]: one for one in described}
-    assert methods_model.refused_tasks(by_name["lora_ensemble"]) == ["language modelling"]
+    assert methods_model.refused_tasks(by_name["lora_ensemble"]) == ["language modelling", "planted ranks"]
     assert "Not for language modelling" in methods_model.in_brief(by_name["lora_ensemble"])
     assert dict(methods_model.facts(by_name["lora_ensemble"]))["Tasks"] == "classification and regression"
-    assert dict(methods_model.facts(by_name["lora"]))["Tasks"] == "classification, regression and language modelling"
+    assert (
+        dict(methods_model.facts(by_name["lora"]))["Tasks"]
+        == "classification, regression, language modelling and 1 more"
+    )
     assert "Not for" not in methods_model.in_brief(by_name["lora"])
     assert "Not for language modelling" in words(open_page("methods"))
     writing = anchors(open_page("methods", task="causal_lm"))

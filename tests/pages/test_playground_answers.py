@@ -141,7 +141,7 @@ def test_pairs_are_asked_in_two_fields_and_read_from_files(here: Here, pair_run:
     assert app.query_params["pair"] in ("dull plot", ["dull plot"])
     assert "Adapter predicts" in plain(app)
     html = "".join(element.proto.body for element in app.get("html"))
-    assert "plot</span>" in html
+    assert "plot </span>" in html
 
     app = sent(app, "a.jsonl", '{"sentence1": "great film", "sentence2": "dull plot"}\n')
     assert predictions(app) == [["text", "second text", "prediction", "certainty", "base model with head"]]
@@ -183,9 +183,11 @@ def test_an_example_too_long_for_the_address_is_asked_whole(
 
 def test_the_key_of_the_colours_says_what_they_mean(here: Here, trained_run: Path, runs_dir: Path) -> None:
     app = open_page("playground", run=lent(trained_run, runs_dir), text="the film was great")
-    words_html, depth_html = (element.proto.body for element in app.get("html") if "colours" in element.proto.body)
+    words_html, depth_html = (
+        element.proto.body for element in app.get("html") if 'class="dl-legend"' in element.proto.body
+    )
     assert "log-odds decrease without the word" in words_html
-    assert "fraction of its norm" in depth_html.partition(">colours<")[2]
+    assert "fraction of its norm" in depth_html.partition("dl-legend")[2]
 
 
 def test_a_run_that_kept_no_adapter_is_not_offered_beside(

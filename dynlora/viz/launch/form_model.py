@@ -44,7 +44,17 @@ EMPTY = {
 """What an empty field means, where it is not that a value is chosen automatically."""
 
 TRAINING = ("train.steps", "train.batch_size", "train.lr", "adapter.rank")
-MORE_DATA = ("data.task", "data.metric", "data.eval_fraction", "data.train_groups", "data.packing")
+MORE_DATA = (
+    "data.task",
+    "data.metric",
+    "data.eval_fraction",
+    "data.train_groups",
+    "data.packing",
+    "data.planted_modules",
+    "data.planted_rank",
+    "data.planted_strength",
+    "data.planted_seed",
+)
 ROWS = ("data.max_train", "data.max_eval", "data.max_length")
 MORE_TRAINING = (
     "train.epochs",
