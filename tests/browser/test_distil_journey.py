@@ -57,7 +57,7 @@ def test_a_user_distils_two_runs_that_write_and_uses_the_student(
     expect(page.locator(".st-key-recycle-head")).to_contain_text(re.compile(r"Step [1-9]\d* of 108"))
     until(lambda: read_status(folder).status == "finished", "the end of the distillation")
     expect(page.locator(".st-key-recycle-head")).to_contain_text("finished")
-    assert {one.method for one in Distil.read(folder).kl} == {"student", "base", "averaged"}
+    assert {one.model for one in Distil.read(folder).kl} == {"student", "base", "averaged"}
     expect(page.locator(".st-key-card-conclusion")).to_contain_text("nearer to its teachers than the base model")
     loss = page.locator(".st-key-card-loss")
     for name in ("Student", "Base model", "The teacher itself"):

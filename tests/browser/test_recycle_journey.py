@@ -75,7 +75,7 @@ def test_a_user_makes_a_meta_lora_of_three_runs_and_uses_it_on_a_new_task(
     assert set(RecycleSettings.of_run(folder).teachers) == set(teachers)
     until(lambda: read_status(folder).status == "finished", "the end of the recycle")
     expect(page.locator(".st-key-recycle-head")).to_contain_text("finished")
-    assert {one.method for one in Recycle.read(folder).accuracy} >= {"meta", "base"}
+    assert {one.model for one in Recycle.read(folder).accuracy} >= {"meta", "base"}
     expect(page.locator(".st-key-card-conclusion")).to_contain_text(re.compile("base model"))
     for width in (1400, 375):
         for mode in MODES:
