@@ -321,6 +321,7 @@ def depth_card(explanation: Mapping[str, Any], modules: pd.DataFrame) -> None:
 
 def depth_lines(explanation: Mapping[str, Any], modules: pd.DataFrame) -> None:
     """Draw the text once a layer, at most a dozen of them."""
+    unit = "" if explanation["token_gate"] is not None else "of its norm"
     if explanation["token_gate"] is not None:
         lines, scale = (
             figures.by_layer(explanation["token_gate"], modules),
@@ -337,7 +338,7 @@ def depth_lines(explanation: Mapping[str, Any], modules: pd.DataFrame) -> None:
         note("This method has its own forward pass, so single layers are not shown.")
         return
     thinned = figures.thinned(lines, MOST_LAYERS)
-    st.html(tokens_html(figures.lines_of(explanation["tokens"], thinned), scale, colours()))
+    st.html(tokens_html(figures.lines_of(explanation["tokens"], thinned, unit), scale, colours()))
     if len(thinned) < len(lines):
         caption = f"{caption} {len(thinned)} of {len(lines)} layers shown; the table has all."
     words = figures.words(explanation["tokens"])
