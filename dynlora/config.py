@@ -185,8 +185,10 @@ class DataConfig(Section):
         """Fall back to the built-in data set when neither name nor path is given; one may be named as its task is."""
         if isinstance(values, Mapping) and values.get("name") is None and values.get("path") is None:
             values = {**values, "name": OWN_DATA.get(str(values.get("task")), "sentiment4")}
-        own = [task for task, name in OWN_DATA.items() if isinstance(values, Mapping) and values.get("name") == name]
-        return {"task": own[0], **values} if own else values
+        if isinstance(values, Mapping) and values.get("task", "auto") == "auto":
+            own = [task for task, name in OWN_DATA.items() if values.get("name") == name]
+            return {**values, "task": own[0]} if own else values
+        return values
 
     @model_validator(mode="after")
     def _one_source(self) -> DataConfig:

@@ -357,7 +357,7 @@ def describe(
         base=base,
         is_on_hub=not Path(base).is_absolute(),
         is_rounded=bool(name in assets.MODELS and assets.MODELS[name].converted),
-        model_class=model.task.model_class().__name__,
+        model_class=model.task.loader(model.base.model),
         report=report,
         curve=[(int(step), value) for step, value in curve if math.isfinite(value)],
         generates=bool(model.task.facts()["generates"]),

@@ -14,7 +14,7 @@ from typing import Any
 from dynlora.data_files.columns import Columns
 from dynlora.discovery import classes_in, joined, plugged_in
 from dynlora.errors import DataError
-from dynlora.tasks.base import LabelledTask, Task, WritingTask
+from dynlora.tasks.base import LabelledTask, Task, UnlabelledTask, WritingTask
 from dynlora.tasks.labels import LabelColumn
 
 
@@ -57,7 +57,7 @@ def choose(name: str, section: Any, columns: Columns, labels: Callable[[], Label
             f"data.task={name}: its plug-in cannot be used; the log says why, `dynlora doctor` lists plug-ins"
         )
     kind = kinds[name] if name != "auto" else next((cls for cls in kinds.values() if cls.claims_columns(columns)), None)
-    if kind is not None and not issubclass(kind, LabelledTask):
+    if kind is not None and issubclass(kind, UnlabelledTask):
         return kind.of_columns(section, columns)
     column = labels()
     labelled = [cls for cls in kinds.values() if issubclass(cls, LabelledTask)]
@@ -69,4 +69,14 @@ def of_model(model: Any) -> Task:
     return next(cls(()) for cls in registry().values() if cls.made(model))
 
 
-__all__ = ["LabelColumn", "LabelledTask", "Task", "WritingTask", "build", "choose", "of_model", "registry"]
+__all__ = [
+    "LabelColumn",
+    "LabelledTask",
+    "Task",
+    "UnlabelledTask",
+    "WritingTask",
+    "build",
+    "choose",
+    "of_model",
+    "registry",
+]

@@ -19,7 +19,7 @@ from dynlora.tasks.token_rows import EncodedRows, Prompt, TextRows
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """What a model learns; most are a `LabelledTask` or a `WritingTask`.
+    """What a model learns; every one is a `LabelledTask` or an `UnlabelledTask`.
 
     Attributes:
         labels: names of the classes, in order of their index; empty for a task without classes.
@@ -54,25 +54,21 @@ class Task(ABC):
         """Say whether the columns alone show that data is of this task, when the config leaves that open."""
         return False
 
-    @classmethod
-    def of_columns(cls, section: Any, columns: Columns) -> Self:
-        """Return the task of data without labels.
-
-        Args:
-            section: section `data` of the configuration.
-            columns: those that are learned from.
-        """
-        raise NotImplementedError
-
-    def prepared(self, model: nn.Module, modules: Sequence[str], batches: Callable[[int], list[Any]]) -> Self:
+    def prepared(
+        self, model: nn.Module, modules: Callable[[], Sequence[str]], batches: Callable[[int], list[Any]]
+    ) -> Self:
         """Return the task once the base model is there; only one that depends on it is another then.
 
         Args:
             model: without adapters.
-            modules: names of those that can be adapted.
+            modules: gives the names of those that can be adapted.
             batches: gives n batches of training texts.
         """
         return self
+
+    def loader(self, model: Any) -> str:
+        """Return the name of the transformers class that loads a model of this task."""
+        return self.model_class().__name__
 
     def settings(self) -> dict[str, str]:
         """Return what a checkpoint keeps of the task beside its name and its classes."""
@@ -306,10 +302,26 @@ class LabelledTask(Task):
 
 
 @dataclass(frozen=True)
-class WritingTask(Task):
-    """A task whose texts are to be written: no labels, the head is the model's own, and prompts are continued."""
+class UnlabelledTask(Task):
+    """A task whose rows need no column of labels."""
 
     trains_head: ClassVar[bool] = False
+
+    @classmethod
+    @abstractmethod
+    def of_columns(cls, section: Any, columns: Columns) -> Self:
+        """Return the task of data without labels.
+
+        Args:
+            section: section `data` of the configuration.
+            columns: those that are learned from.
+        """
+
+
+@dataclass(frozen=True)
+class WritingTask(UnlabelledTask):
+    """A task whose texts are to be written: no labels, the head is the model's own, and prompts are continued."""
+
     is_causal: ClassVar[bool] = True
 
     @abstractmethod

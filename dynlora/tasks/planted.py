@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import json
 import math
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,42 +12,50 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModel, AutoModelForCausalLM
 
 from dynlora.data_files.columns import Columns
-from dynlora.errors import ConfigError, DataError
-from dynlora.tasks.base import Task
+from dynlora.errors import ConfigError, CorruptRunError, DataError
+from dynlora.tasks.base import UnlabelledTask
 from dynlora.tasks.token_rows import EncodedRows, TextRows
 
 RELATIVE_ERROR = "relative_error"
 
 
-@dataclass(frozen=True)
-class Truth:
+class Truth(BaseModel):
     """The updates of a teacher, by the seed that they are drawn from.
 
     Attributes:
         seed: of the draw.
-        rank: of each update.
+        rank: R of each update.
         sizes: singular value of each update, by module name; all R of one update are equal.
-        distance: mean distance between teacher and base model, in the unit of the loss.
+        distance: mean distance between teacher and base model over texts: squared, of hidden states, or in nats.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
     seed: int
-    rank: int
-    sizes: Mapping[str, float]
-    distance: float = 1.0
+    rank: int = Field(ge=1, le=1024)
+    sizes: dict[str, float]
+    distance: float = Field(1.0, gt=0)
 
     def factors(self, name: str, module: nn.Module) -> tuple[Tensor, Tensor]:
         """Return ΔW = U Vᵀ of a module as U, (d_out, R), and Vᵀ, (R, d_in): random orthonormal directions."""
-        d_out, d_in = int(module.out_features), int(module.in_features)  # pyright: ignore[reportArgumentType]
-        key = hashlib.sha256(f"planted:{self.seed}:{name}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(key[:7], "little"))
-        rank = min(self.rank, d_in, d_out)
-        left, right = (torch.linalg.qr(torch.randn(d, rank, generator=generator))[0] for d in (d_out, d_in))
-        return left * self.sizes[name], right.T.contiguous()
+        left, right = _directions(f"planted:{self.seed}:{name}", self.rank, *_shape(module))
+        return left * self.sizes[name], right.T
+
+
+@functools.lru_cache(maxsize=512)  # a forward pass asks for them again
+def _directions(key: str, rank: int, d_out: int, d_in: int) -> tuple[Tensor, Tensor]:
+    """Return orthonormal columns by key, (d_out, R) and (d_in, R); R is at most either dimension."""
+    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "little")
+    generator = torch.Generator().manual_seed(seed)
+    rank = min(rank, d_in, d_out)
+    left, right = (torch.linalg.qr(torch.randn(d, rank, generator=generator))[0] for d in (d_out, d_in))
+    return left, right
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,7 @@ class _EncoderOrDecoder:
 
 
 @dataclass(frozen=True)
-class Planted(Task):
+class Planted(UnlabelledTask):
     """Learn h of a teacher, W_teacher = W0 + U Vᵀ in a few modules and W0 in all others.
 
     The loss is the distance to the teacher over the base model's mean distance to it, so that it starts near one. The
@@ -123,8 +131,7 @@ class Planted(Task):
     order: ClassVar[int] = 95
     peft_task_type: ClassVar[str] = "FEATURE_EXTRACTION"
     metrics: ClassVar[Mapping[str, bool]] = {RELATIVE_ERROR: False}
-    trains_head: ClassVar[bool] = False
-    loss_unit: ClassVar[str] = "of the base model's"
+    loss_unit: ClassVar[str] = "relative to the base model"
     prediction_unit: ClassVar[str] = "distance"
     output_unit: ClassVar[str] = "distance"
     disagreement_unit: ClassVar[str] = "distance"
@@ -138,12 +145,19 @@ class Planted(Task):
 
     def settings(self) -> dict[str, str]:
         """Return what was planted: the teacher is drawn again from it."""
-        return {} if self.truth is None else {"truth": json.dumps(vars(self.truth), sort_keys=True)}
+        return {} if self.truth is None else {"truth": self.truth.model_dump_json()}
 
     def __post_init__(self) -> None:
-        """Take the truth of a checkpoint, which is text."""
-        if isinstance(self.truth, str):
-            object.__setattr__(self, "truth", Truth(**json.loads(self.truth)))
+        """Take the truth of a checkpoint, which is text.
+
+        Raises:
+            CorruptRunError: when it is none.
+        """
+        if self.truth is not None and not isinstance(self.truth, Truth):
+            try:
+                object.__setattr__(self, "truth", Truth.model_validate_json(self.truth))
+            except ValidationError:
+                raise CorruptRunError("the saved state is damaged: what was planted cannot be read") from None
 
     def encode_rows(self, tokenizer: Any, rows: TextRows, max_length: int) -> EncodedRows:
         """Return texts as the tokenizer has them."""
@@ -189,7 +203,13 @@ class Planted(Task):
             if isinstance(value, float) and "dropout" in key:
                 setattr(config, key, 0.0)
 
-    def prepared(self, model: nn.Module, modules: Sequence[str], batches: Callable[[int], list[Any]]) -> Self:
+    def loader(self, model: Any) -> str:
+        """Return the name of the class that loads the model, by whether it has logits of the next token."""
+        return (AutoModel if model.get_output_embeddings() is None else AutoModelForCausalLM).__name__
+
+    def prepared(
+        self, model: nn.Module, modules: Callable[[], Sequence[str]], batches: Callable[[int], list[Any]]
+    ) -> Self:
         """Return the task with its updates drawn, each as strong as the others in what it changes at the output.
 
         ‖ΔW‖ = strength · ‖W‖ first. Then each is scaled so that alone it moves the output by the same distance, the
@@ -197,25 +217,32 @@ class Planted(Task):
 
         Args:
             model: the base model, without adapters.
-            modules: names of those that may be planted in.
+            modules: gives the names of those that may be planted in.
             batches: gives n batches of training texts.
 
         Raises:
             ConfigError: when `data.planted_modules` names none of them.
         """
-        chosen = self._chosen(model, modules)
         looks = batches(2)
-        raw = {name: self.strength * _norm(model.get_submodule(name)) / self.rank**0.5 for name in chosen}
-        truth = Truth(self.seed, self.rank, raw)
-        if len(chosen) > 1:
-            each = {name: _distance(model, replace(truth, sizes={name: raw[name]}), looks) for name in chosen}
-            mean = math.exp(sum(math.log(value) for value in each.values()) / len(each))
-            truth = replace(truth, sizes={name: raw[name] * (mean / each[name]) ** 0.5 for name in chosen})
-        return replace(self, truth=replace(truth, distance=_distance(model, truth, looks)))
+
+        def truth_of(sizes: dict[str, float]) -> Truth:
+            """Return these updates and what they change."""
+            truth = Truth(seed=self.seed, rank=self.rank, sizes=sizes)
+            return truth.model_copy(update={"distance": _distance(model, truth, looks)})
+
+        frozen = {name: model.get_submodule(name) for name in self._chosen(model, modules())}
+        raw = {
+            name: self.strength * _norm(module) / min(self.rank, *_shape(module)) ** 0.5
+            for name, module in frozen.items()
+        }
+        moved = {name: truth_of({name: size}).distance for name, size in raw.items()}
+        mean = math.exp(sum(math.log(max(value, 1e-30)) for value in moved.values()) / len(moved))
+        sizes = {name: size * (mean / max(moved[name], 1e-30)) ** 0.5 for name, size in raw.items()}
+        return replace(self, truth=truth_of(sizes))
 
     def _chosen(self, model: nn.Module, modules: Sequence[str]) -> list[str]:
         """Return the modules to plant in, in the model's order."""
-        if not self.modules.isdigit():
+        if not self.modules.isdecimal():
             parts = [part.strip() for part in self.modules.split(",") if part.strip()]
             chosen = [name for name in modules if any(f".{part}." in f".{name}." for part in parts)]
             if not chosen:
@@ -232,14 +259,14 @@ class Planted(Task):
         costs = {name: sum(_shape(model.get_submodule(name))) for name in modules}
         budget = -(-count * self.rank // len(modules)) * sum(costs.values())
         rng = np.random.default_rng((self.seed, 20_250_114))
-        while True:  # the whole model has fewer parameters than the budget at the smallest, so one draw in a few fits
+        while True:  # the mean draw costs no more than the budget, so some draw fits
             drawn = {str(name) for name in rng.permutation(list(modules))[:count]}
             if sum(costs[name] * self.rank for name in drawn) <= budget:
                 return [name for name in modules if name in drawn]
 
     def facts(self) -> dict[str, Any]:
         """Return what pages need to know, what was planted among it."""
-        return {**super().facts(), "planted": None if self.truth is None else dict(vars(self.truth))}
+        return {**super().facts(), "planted": None if self.truth is None else self.truth.model_dump()}
 
     # --- loss and predictions
 
@@ -251,11 +278,11 @@ class Planted(Task):
         """
         if self.truth is None:
             raise DataError("data.task=planted: the teacher is not known; train the run again")
+        is_judged, base = not torch.is_grad_enabled(), None
         with torch.no_grad():
             with teaching(model, self.truth):
                 teacher, is_distribution = _answer(model(**inputs))
-            base = None
-            if not torch.is_grad_enabled() or not model.training:
+            if is_judged:  # no step of training asks for it
                 with teaching(model, None):
                     base = _answer(model(**inputs))[0]
         student = _answer(model(**inputs))[0]
@@ -309,16 +336,21 @@ def _answer(output: Any) -> tuple[Tensor, bool]:
     return (output.last_hidden_state, False) if logits is None else (logits, True)
 
 
-def _shape(module: nn.Module) -> tuple[int, int]:
-    return int(module.out_features), int(module.in_features)  # pyright: ignore[reportArgumentType]
+def _shape(module: Any) -> tuple[int, int]:
+    """Return (d_out, d_in) of a linear module; the weight of GPT-2's Conv1D is transposed."""
+    if hasattr(module, "out_features"):
+        return int(module.out_features), int(module.in_features)
+    d_in, d_out = module.weight.shape
+    return int(d_out), int(d_in)
 
 
-def _norm(module: nn.Module) -> float:
+@torch.no_grad()
+def _norm(module: Any) -> float:
     """Return the Frobenius norm of a frozen weight; of a quantised one, of what it computes with."""
-    eye = torch.eye(_shape(module)[1], device=module.weight.device)  # pyright: ignore[reportArgumentType]
-    bias = 0.0 if getattr(module, "bias", None) is None else module.bias
-    with torch.no_grad():
-        return float((module(eye) - bias).float().norm())
+    weight = module.weight
+    dtype = weight.dtype if weight.is_floating_point() else torch.float32
+    unit = torch.eye(_shape(module)[1], device=weight.device, dtype=dtype)
+    return float((module(unit) - module(torch.zeros_like(unit[:1]))).float().norm())
 
 
 @torch.no_grad()
@@ -344,13 +376,12 @@ def teaching(model: nn.Module, truth: Truth | None) -> Generator[None]:
     A module's frozen map is its own, or that of the adapter which wraps it, in `base_layer`.
     """
     plain: Any = getattr(model, "module", model)
-    adapters = [module for module in plain.modules() if hasattr(module, "base_layer") and hasattr(module, "enabled")]
-    states = [(module, module.enabled) for module in adapters]
-    handles = []
-    training = plain.training
+    modules = list(plain.modules())
+    adapters = [(m, m.enabled) for m in modules if hasattr(m, "base_layer") and hasattr(m, "enabled")]
+    training, handles = [(module, module.training) for module in modules], []
     try:
         plain.eval()  # no dropout in what is learned
-        for module in adapters:
+        for module, _ in adapters:
             module.enabled = False
         if truth is not None:
             owners = {name: plain.get_submodule(name) for name in truth.sizes}
@@ -360,9 +391,10 @@ def teaching(model: nn.Module, truth: Truth | None) -> Generator[None]:
     finally:
         for handle in handles:
             handle.remove()
-        for module, enabled in states:
-            module.enabled = enabled
-        plain.train(training)
+        for module, is_enabled in adapters:
+            module.enabled = is_enabled
+        for module, is_training in training:
+            module.training = is_training
 
 
 def _adding(left: Tensor, right: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:

@@ -119,7 +119,10 @@ def load_inputs(config: RunConfig, start: Path | None = None, began_in: str | No
 
 def _prepared(config: RunConfig, data: TextData, base: BaseModel) -> tuple[TextData, BaseModel]:
     """Return data and model with the task as it is once the model is known."""
-    modules = [module.name for module in find_modules(base.model, None, base.head)]
+
+    def modules() -> list[str]:
+        """Return the names of the modules that can be adapted."""
+        return [module.name for module in find_modules(base.model, None, base.head)]
 
     def batches(n: int) -> list[Any]:
         """Return n batches of training texts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -245,22 +246,51 @@ EXPLORE = {"name": "dynamic", "explore": 4.0, "gates": "off"}
 """Wide, then cut."""
 
 
-def test_exploring_ends_in_the_budget_and_resumes_to_the_bit() -> None:
-    config = tiny_config("dynamic", strategy=EXPLORE, adapter__rank=2, train__lr=1e-2, log__checkpoint_every=1)
-    keeper, whole = MemoryKeeper(), make_trainer(config)
+@pytest.mark.parametrize(
+    ("more", "least"),
+    [({}, 1), ({"min_rank": 0}, 0), ({"gates": "scale"}, 1), ({"budget_share": 0.6}, 1), ({"allocation": "random"}, 1)],
+)
+def test_exploring_ends_in_the_budget_and_resumes_to_the_bit(more: dict[str, Any], least: int) -> None:
+    fields = {**EXPLORE, **more}
+    config = tiny_config("dynamic", strategy=fields, adapter__rank=2, train__lr=1e-2, log__checkpoint_every=1)
+    keeper, recorder = MemoryKeeper(), ListRecorder()
+    whole = make_trainer(config, recorder=recorder)
+    started = whole.adapters.ranks
     assert whole.adapters.slack < 0
     whole.train(keeper)
     assert 0 <= whole.adapters.slack < max(whole.adapters.costs)
     assert len(set(whole.adapters.ranks)) > 1
+    assert min(whole.adapters.ranks) >= least
     assert [module.scaling for module in whole.adapters] == pytest.approx([2.0] * len(whole.adapters))
+    rows = [row for _, kind, _, made in recorder.events if kind == "reallocate" for row in made["edits"]]
+    assert sum(row["count"] for row in rows) == sum(started) - sum(whole.adapters.ranks)
     for step in (1, cut_steps(whole.total)[0], cut_steps(whole.total)[-1]):
         resumed = make_trainer(config, state=keeper.state(step))
         resumed.train(MemoryKeeper())
         assert same(weights(whole), weights(resumed))
 
 
+def test_cuts_at_random_are_a_control_with_a_seed_of_its_own() -> None:
+    ranks = []
+    for seed in (0, 0, 1):
+        fields = {**EXPLORE, "allocation": "random", "allocation_seed": seed}
+        trainer = make_trainer(tiny_config("dynamic", strategy=fields, adapter__rank=2))
+        trainer.train(MemoryKeeper())
+        ranks.append(trainer.adapters.ranks)
+    assert ranks[0] == ranks[1] != ranks[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("allocation", "both"), ("allocation", "scalar"), ("gates", "rank"), ("warmup_steps", 3), ("moves", 2)],
+)
+def test_what_has_no_meaning_beside_exploring_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"strategy.{name}={value}: .*strategy.explore=1"):
+        build("dynamic", {**EXPLORE, name: value}).check(20, 2)
+
+
 @pytest.mark.parametrize("change", [1.0, 0.25])
-def test_a_change_of_variables_keeps_the_update_and_adams_next_step_follows_the_gradient(change: float) -> None:
+def test_a_change_of_variables_keeps_the_update_and_moments_follow_it(change: float) -> None:
     trainer = make_trainer(tiny_config("lora", adapter__rank=3, train__lr=1e-2))
     trainer.train(MemoryKeeper())
     module, generator = trainer.adapters[0], torch.Generator().manual_seed(0)
@@ -272,6 +302,20 @@ def test_a_change_of_variables_keeps_the_update_and_adams_next_step_follows_the_
     scale = change**0.5  # factors are 1 / scale as large, so their gradients scale times
     after = trainer.optimizer.state[module.lora_A]["exp_avg"][:3]
     assert torch.allclose(rows.t().float() @ after / scale, moment, atol=1e-6)
+
+
+def test_a_change_of_variables_that_leaves_components_out_gives_the_others_their_own_gradients() -> None:
+    trainer = make_trainer(tiny_config("lora", adapter__rank=3, train__lr=1e-2))
+    trainer.train(MemoryKeeper())
+    module = trainer.adapters[0]
+    moments = [trainer.optimizer.state[part]["exp_avg"].clone() for part in (module.lora_A, module.lora_B)]
+    rows = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    columns = torch.linalg.inv(rows)
+    edit = Recompose(0, rows[:2], columns[:, :2], module.scaling)
+    edits.apply(trainer.adapters, [edit], trainer.optimizer, step=trainer.step)
+    down, up = (trainer.optimizer.state[part]["exp_avg"] for part in (module.lora_A, module.lora_B))
+    assert torch.allclose(down[:2], columns.t().float()[:2] @ moments[0][:3], atol=1e-6)  # ∂L/∂A' = Cᵀ ∂L/∂A
+    assert torch.allclose(up[:, :2], moments[1][:, :3] @ rows.t().float()[:, :2], atol=1e-6)  # ∂L/∂B' = ∂L/∂B Rᵀ
 
 
 def test_a_wide_start_learns_as_at_a_rate_that_is_lower_by_what_exceeds_the_budget() -> None:

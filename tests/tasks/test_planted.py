@@ -10,12 +10,21 @@ import torch
 
 import dynlora
 from dynlora import tasks
-from dynlora.errors import ConfigError
+from dynlora.config import parse_config
+from dynlora.errors import ConfigError, CorruptRunError
 from dynlora.tasks.planted import RELATIVE_ERROR, Planted, teaching
 from dynlora.training.inputs import Inputs, load_inputs
+from tests.conftest import Once
 from tests.tiny import tiny_config
+from tests.tiny_lm import save_tiny_lm
 
-MODELS = pytest.mark.parametrize("model", ["tiny_bert", "tiny_llama"])
+MODELS = pytest.mark.parametrize("model", ["tiny_bert", "tiny_gpt2", "tiny_writer"])
+
+
+@pytest.fixture(scope="module")
+def tiny_writer(once: Once) -> Path:
+    """Folder of a tiny Llama with the head of a language model."""
+    return once.made("planted-writer", save_tiny_lm)
 
 
 def planted(model: Path, data: Path, **data_settings: Any) -> Inputs:
@@ -45,7 +54,9 @@ def test_the_teacher_is_the_base_model_with_its_updates_in_the_weights(
         for name in task.truth.sizes:
             left, right = task.truth.factors(name, modules[name])
             assert torch.linalg.matrix_rank(left @ right) == 2
-            modules[name].weight += left @ right  # pyright: ignore
+            change = left @ right if hasattr(modules[name], "out_features") else (left @ right).T
+            modules[name].weight += change  # pyright: ignore
+        assert before.is_distribution == (model == "tiny_writer")
         after = task.forward(inputs.base.model, {k: v for k, v in batch.items() if k != "labels"})
     assert before.distance(before.student).min() > 0
     assert torch.allclose(after.student, before.teacher, atol=1e-5)
@@ -68,6 +79,47 @@ def test_a_teacher_leaves_no_trace_and_is_drawn_again_from_what_a_checkpoint_kee
     assert not any(module._forward_hooks for module in inputs.base.model.modules())
 
 
+@pytest.mark.parametrize(
+    "truth",
+    [
+        "",
+        "{",
+        "[]",
+        '{"seed": 0}',
+        '{"seed": 0, "rank": 1000000000, "sizes": {}}',
+        '{"seed": 0, "rank": 1, "sizes": 1}',
+    ],
+)
+def test_a_truth_that_is_none_is_a_damaged_state(truth: str) -> None:
+    with pytest.raises(CorruptRunError, match="what was planted cannot be read"):
+        tasks.build("planted", (), {"truth": truth})
+
+
+def test_weights_that_are_kept_in_bf16_are_planted_in(tiny_bert: Path, tiny_data: Path) -> None:
+    config = tiny_config(tiny_bert, tiny_data, data__task="planted", model__dtype="bf16", train__precision="auto")
+    task: Any = load_inputs(config).data.task
+    assert len(task.truth.sizes) == 4
+
+
+def test_a_step_of_training_asks_for_student_and_teacher_alone(tiny_bert: Path, tiny_data: Path) -> None:
+    inputs = planted(tiny_bert, tiny_data)
+    batch = inputs.encoded("train").batch(range(2), torch.device("cpu"))
+    del batch["labels"]
+    answers = inputs.data.task.forward(inputs.base.model.train(), batch)
+    assert answers.base is None
+    assert all(module.training for module in inputs.base.model.modules())
+
+
+@MODELS
+def test_a_card_names_the_class_that_loads_the_model(
+    model: str, tiny_data: Path, request: pytest.FixtureRequest
+) -> None:
+    inputs = planted(request.getfixturevalue(model), tiny_data)
+    assert inputs.data.task.loader(inputs.base.model) == (
+        "AutoModelForCausalLM" if model == "tiny_writer" else "AutoModel"
+    )
+
+
 def test_each_update_alone_moves_the_output_as_far_as_the_others(tiny_bert: Path, tiny_data: Path) -> None:
     inputs = planted(tiny_bert, tiny_data, planted_modules="3")
     truth = inputs.data.task.truth  # pyright: ignore
@@ -75,7 +127,7 @@ def test_each_update_alone_moves_the_output_as_far_as_the_others(tiny_bert: Path
     model = inputs.base.model.eval()
     moved = []
     for name in truth.sizes:
-        with torch.no_grad(), teaching(model, type(truth)(truth.seed, truth.rank, {name: truth.sizes[name]})):
+        with torch.no_grad(), teaching(model, truth.model_copy(update={"sizes": {name: truth.sizes[name]}})):
             teacher = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
         with torch.no_grad():
             base = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
@@ -90,13 +142,13 @@ def test_modules_are_a_number_or_parts_of_names(modules: str, count: int, tiny_b
     assert len(planted(tiny_bert, tiny_data, planted_modules=modules).data.task.truth.sizes) == count  # pyright: ignore
 
 
-@pytest.mark.parametrize("modules", ["0", "99", "nowhere"])
+@pytest.mark.parametrize("modules", ["0", "99", "nowhere", "²", " , "])
 def test_modules_that_are_not_there_are_refused(modules: str, tiny_bert: Path, tiny_data: Path) -> None:
     with pytest.raises(ConfigError, match=f"data.planted_modules={modules}: .*; give"):
         planted(tiny_bert, tiny_data, planted_modules=modules)
 
 
-@MODELS
+@pytest.mark.parametrize("model", ["tiny_bert", "tiny_writer"])
 def test_a_run_learns_the_teacher_and_keeps_the_truth(
     model: str, tiny_data: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -108,3 +160,10 @@ def test_a_run_learns_the_teacher_and_keeps_the_truth(
     assert summary["metrics"][RELATIVE_ERROR] < 0.9
     truth = summary["task_facts"]["planted"]
     assert (len(truth["sizes"]), truth["rank"]) == (2, 1)
+
+
+def test_the_data_set_has_its_task_however_it_is_named() -> None:
+    for data in ({"name": "planted"}, {"name": "planted", "task": "auto"}, {"task": "planted"}):
+        section = parse_config({"data": data}).data
+        assert (section.name, section.task) == ("planted", "planted")
+    assert parse_config({"data": {"name": "planted", "task": "causal_lm"}}).data.task == "causal_lm"

@@ -73,7 +73,7 @@ def basis(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return R, (n, r), C, (r, n), and effects, (n,), falling: components are the rows of R A and the columns of B C.
 
-    A and B are on the processor and in double precision; all else is as in `components`.
+    R C = 1. A and B are on the processor and in double precision; all else is as in `components`.
     """
     plain_in, plain_out = A @ A.t(), B.t() @ B
     root_in = _root(plain_in if inputs is None else _ridged(inputs.double(), plain_in))

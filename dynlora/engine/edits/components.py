@@ -214,17 +214,17 @@ class StartAt(Change):
 
 @dataclass(frozen=True)
 class Recompose(Change):
-    """Replace a module's components by combinations of them, A' = rows A and B' = B columns, as many as there are rows.
+    """Replace a module's components by n combinations of them, A' = f R A and B' = f B C, with R C = 1.
 
-    The optimizer's moments follow the change of variables: first moments exactly, second ones as if the gradients of
-    the components were independent. Moments of a parameter's rows that go are zero.
+    The optimizer's moments follow the change of variables: ∂L/∂A' = Cᵀ ∂L/∂A / f and ∂L/∂B' = ∂L/∂B Rᵀ / f; second
+    moments as if the gradients of the components were independent. f² is the old scaling over the new one, so that the
+    update of the components that stay is kept. With Adam, whose steps do not depend on the size of gradients, factors
+    f times as large learn as at f times less the rate.
 
     Attributes:
         module: by position.
-        rows, columns: (n, r) and (r, n), n at most the rank r.
-        scaling: factor of the module from now on; A and B take up the change alike, so that the function stays. With
-            Adam, whose steps do not depend on the size of gradients, factors f times as large learn as at f times less
-            the rate.
+        rows, columns: R, (n, r), and C, (r, n), n at most the rank r; the components left out are gone.
+        scaling: factor of the module from now on.
     """
 
     module: int
@@ -234,28 +234,34 @@ class Recompose(Change):
 
     @torch.no_grad()
     def perform(self, adapters: Adapters, optimizer: Optimizer | None, step: int) -> None:
-        """Change weights and moments, and take the components off that are left over."""
+        """Change weights and moments, and take the components off that are left over; what is tracked begins anew."""
         module = adapters[self.module]
         rank, left = module.rank, len(self.rows)
-        ratio = (module.scaling / self.scaling) ** 0.5
-        for parameter, dim, change in ((module.lora_A, 0, self.rows), (module.lora_B, 1, self.columns.t())):
-            change = change * ratio
-            back = torch.linalg.pinv(change).t()
-            maps = {"exp_avg": back, "exp_avg_sq": back.square()}
-            pairs = [(parameter, change), *((state_of(optimizer, parameter).get(name), m) for name, m in maps.items())]
-            for tensor, matrix in pairs:
+        factor = (module.scaling / self.scaling) ** 0.5
+        down, up = self.rows * factor, self.columns.t() * factor
+        for parameter, dim, change, back in (
+            (module.lora_A, 0, down, up / factor**2),
+            (module.lora_B, 1, up, down / factor**2),
+        ):
+            moments = state_of(optimizer, parameter)
+            for tensor, matrix in (
+                (parameter, change),
+                (moments.get("exp_avg"), back),
+                (moments.get("exp_avg_sq"), back.square()),
+            ):
                 if tensor is not None:
-                    live = tensor.narrow(dim, 0, rank)
-                    changed = matrix.to(live) @ live if dim == 0 else live @ matrix.t().to(live)
-                    tensor.narrow(dim, 0, left).copy_(changed)
+                    live, matrix = tensor.narrow(dim, 0, rank), matrix.to(tensor)
+                    tensor.narrow(dim, 0, left).copy_(matrix @ live if dim == 0 else live @ matrix.t())
         module.scaling = self.scaling
         drop(adapters, self.module, set(range(left, rank)), optimizer)
         for name, state in adapters.components.items():
             state[self.module].fill_(adapters.grown_value[name])
 
     def described(self) -> dict[str, Any] | None:
-        """Return the drop of the components that are left over; nothing where the module keeps its rank."""
-        return None
+        """Return the drop of the components that are left over; None where the module keeps its rank."""
+        left, rank = self.rows.shape
+        row = {"edit": "drop", "donor": self.module, "donor_component": left, "donor_score": None}
+        return None if left == rank else {**row, "receiver": None, "receiver_score": None, "count": rank - left}
 
 
 def drop(adapters: Adapters, index: int, positions: set[int], optimizer: Optimizer | None) -> None:

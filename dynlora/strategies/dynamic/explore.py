@@ -60,24 +60,40 @@ class Exploration:
                     old = averages[module.info.name] = torch.zeros_like(moment)
                 old.lerp_(moment, 1 - MEMORY)
 
-    def cut(self, adapters: Adapters, target: float) -> list[Edit]:
-        """Return the edits that leave at most `target` parameters, and forget the averages of the old components.
+    def cut(
+        self,
+        adapters: Adapters,
+        target: float,
+        excess: float,
+        *,
+        min_rank: int = 0,
+        draw: np.random.Generator | None = None,
+    ) -> tuple[list[Edit], float]:
+        """Return the edits that leave at most `target` parameters, and what then exceeds the budget; forget averages.
 
-        A component's score is its effect per parameter, times that of its whole module: of equal components
-        those are kept whose module has more to keep, since need comes in modules.
+        A component's score is its effect per parameter, times that of its whole module: of equal components those stay
+        whose module has more to keep, since need comes in modules.
+
+        Args:
+            adapters: the adapted modules.
+            target: parameters that components may have.
+            excess: parameters over budget before the cut, at least 1.
+            min_rank: components that a module keeps before any has more, as far as the target allows.
+            draw: draws the scores at random, the control.
         """
         bases = [self._basis(module) for module in adapters]
         self.outputs.clear()
         self.inputs.clear()
         costs = adapters.costs
         effects = [(effect / cost).numpy() for (_, _, effect), cost in zip(bases, costs, strict=True)]
-        before = sum(module.rank * cost for module, cost in zip(adapters, costs, strict=True))
-        ranks, used = _within([effect * effect.sum() for effect in effects], costs, target)
-        change = max(1.0, before / adapters.budget) / max(1.0, used / adapters.budget)
+        scores = [effect * effect.sum() if draw is None else draw.random(len(effect)) for effect in effects]
+        orders, used = _within(scores, costs, target, min_rank)
+        left = max(1.0, used / adapters.spendable)
+        change = (excess / left) ** 2
         return [
-            Recompose(index, rows[:rank], columns[:, :rank], module.scaling * change**2)
-            for index, (module, (rows, columns, _), rank) in enumerate(zip(adapters, bases, ranks, strict=True))
-        ]
+            Recompose(index, rows[order], columns[:, order], module.scaling * change)
+            for index, (module, (rows, columns, _), order) in enumerate(zip(adapters, bases, orders, strict=True))
+        ], left
 
     def _basis(self, module: LoraLinear) -> tuple[Tensor, Tensor, Tensor]:
         """Return the components of a module's update by their effect, as `basis` does."""
@@ -89,11 +105,18 @@ class Exploration:
         return basis(A, B, 1.0, None if inputs is None else inputs.cpu(), outputs)
 
 
-def _within(scores: Sequence[np.ndarray], costs: Sequence[int], target: float) -> tuple[list[int], int]:
-    """Return how many components of each module stay, the highest scores first, and their parameters."""
-    places = [(-value, index, m) for m, values in enumerate(scores) for index, value in enumerate(values)]
-    ranks, used = [0] * len(costs), 0
-    for _, _, m in sorted(places):
+def _within(
+    scores: Sequence[np.ndarray], costs: Sequence[int], target: float, min_rank: int
+) -> tuple[list[list[int]], int]:
+    """Return which components of each module stay, those of the highest scores, and their parameters in all."""
+    places = []
+    for m, values in enumerate(scores):
+        order = np.argsort(-values, kind="stable")
+        places += [(turn >= min_rank, -values[j], turn, m, int(j)) for turn, j in enumerate(order)]
+    orders: list[list[int]] = [[] for _ in costs]
+    used = 0
+    for _, _, _, m, component in sorted(places):
         if used + costs[m] <= target:
-            ranks[m], used = ranks[m] + 1, used + costs[m]
-    return ranks, used
+            orders[m].append(component)
+            used += costs[m]
+    return [sorted(order) for order in orders], used

@@ -18,6 +18,7 @@ from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.gates import MODES, gate_numbers
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo, rank_limit
+from dynlora.engine.randomness import stream_seed
 from dynlora.engine.strategy import Strategy, setting, state
 from dynlora.errors import ConfigError
 from dynlora.strategies.dynamic.explore import Exploration, cut_steps
@@ -94,7 +95,7 @@ class Dynamic(Strategy):
         "Starts as uniform LoRA. After a few steps, a sketch of the frozen weights' gradients sets all ranks at once. "
         "Later, the least important components are moved to modules where rank helps most. One learned factor scales "
         "the update of each module, or a gate that sees the input (gates=module). Never more parameters than uniform "
-        "LoRA."
+        "LoRA, but while it explores."
     )
     formula = r"h = W_0 x + s\,g\,B(e \odot A x),\; I_j = |\langle b_j, \partial L/\partial b_j\rangle|"
     paper = "Liao et al. 2025, arXiv 2501.14859"
@@ -154,7 +155,7 @@ class Dynamic(Strategy):
     explore: float = setting(
         1.0,
         "Rank at the start, in multiples of the uniform rank. Above 1, three cuts lead to the budget by half the run: "
-        "what was learned says which components stay. 1: start at the uniform rank.",
+        "what was learned says which components stay, and nothing else moves rank. 1: start at the uniform rank.",
         ge=1,
         le=16,
     )
@@ -168,6 +169,27 @@ class Dynamic(Strategy):
         self.phases(total)
         if self.least(rank) > rank:
             raise ConfigError(f"strategy.min_rank={self.min_rank}: must not exceed adapter.rank={rank}; lower it")
+        if self.explore > 1:
+            self._check_explore()
+
+    def _check_explore(self) -> None:
+        """Refuse what has no meaning where training starts wide: it would be ignored without a word."""
+        if self.allocation not in ("rank", "random"):
+            raise ConfigError(
+                f"strategy.allocation={self.allocation}: weighs or moves nothing beside strategy.explore="
+                f"{self.explore:g}; give rank or random, or set strategy.explore=1"
+            )
+        if self.gates == "rank":
+            raise ConfigError(
+                f"strategy.gates=rank: components are combined at the cuts of strategy.explore={self.explore:g}, and a "
+                "gate belongs to one; give module, or set strategy.explore=1"
+            )
+        for name in ("warmup_steps", "final_steps", "allocate_every", "moves"):
+            if (value := getattr(self, name)) is not None:
+                raise ConfigError(
+                    f"strategy.{name}={value}: the cuts of strategy.explore={self.explore:g} have steps of their own; "
+                    "drop it, or set strategy.explore=1"
+                )
 
     def phases(self, total: int) -> Phases:
         """Return when capacity may move in a run of `total` steps."""
@@ -232,10 +254,8 @@ class Dynamic(Strategy):
         """Start uniform, a few components short where gates have to be paid from the same budget."""
         if self._explores(probe.rank):
             ranks = [min(round(self.explore * probe.rank), info.d_in, info.d_out) for info in modules]
-            wide, uniform = (
-                sum(r * i.cost for r, i in zip(rs, modules, strict=True)) for rs in (ranks, [probe.rank] * len(modules))
-            )
-            self.excess = wide / uniform
+            wide = sum(rank * info.cost for rank, info in zip(ranks, modules, strict=True))
+            self.excess = max(1.0, wide / probe.budget)
             return ranks
         gate = int(self.learns_scale()) or gate_numbers(self.gate_mode())
         own, shared = (gate, 0) if self.gates == "rank" else (0, gate * len(modules))
@@ -300,7 +320,13 @@ class Dynamic(Strategy):
         if step.index not in steps:
             return []
         left = len(steps) - 1 - steps.index(step.index)
-        return self.exploration.cut(adapters, adapters.spendable * self.excess ** (left / len(steps)))
+        target = adapters.spendable * self.excess ** (left / (left + 1))
+        least, draw = self.least(adapters.reference_rank), None
+        if self.allocation == "random":
+            seed = stream_seed(adapters.seed, "random allocation", self.allocation_seed, step.index)
+            draw = np.random.default_rng(seed)
+        edits, self.excess = self.exploration.cut(adapters, target, self.excess, min_rank=least, draw=draw)
+        return edits
 
     def _one_shot(self, adapters: Adapters, importance: np.ndarray, step: Step) -> list[Edit]:
         """Return the edits of the first reallocation, which sets all ranks at once."""
