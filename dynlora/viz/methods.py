@@ -112,7 +112,7 @@ def learned_tasks(strategy: Mapping[str, Any]) -> str:
     options, known = FILTERS["task"].options, values(strategy, "task")
     others = [one_line(name, 40) for name in known if name not in options]
     names = [words for name, words in options.items() if name in known] + others
-    return listed(names) if names else ""
+    return listed(names, len(names)) if names else ""
 
 
 def conclusion(methods: Sequence[Mapping[str, Any]], of: int) -> str:

@@ -61,6 +61,16 @@ def test_the_presets_of_language_models_name_model_and_data(preset: str, data: s
         assert shown_config(app)["data"]["loss_on"] == "all"
 
 
+def test_settings_of_planted_ranks_are_there_with_their_data_alone() -> None:
+    for data in ("sentiment4", "planted"):
+        app = open_page("launch")
+        next(box for box in app.selectbox if "sentiment4" in box.options).set_value(data).run()
+        assert not app.exception
+        names = {box.label for box in (*app.text_input, *app.number_input) if box.label.startswith("Planted")}
+        assert len(names) == (4 if data == "planted" else 0)
+        assert parse_config(shown_config(app)).data.task == ("planted" if data == "planted" else "auto")
+
+
 TALK = (
     b'{"messages": [{"role": "user", "content": "Hi %d"}, {"role": "assistant", "content": "Hello"}], "topic": "a"}\n'
 )

@@ -81,9 +81,8 @@ def test_a_method_says_which_tasks_it_refuses(described: list[dict[str, Any]]) -
     assert methods_model.refused_tasks(by_name["lora_ensemble"]) == ["language modelling", "planted ranks"]
     assert "Not for language modelling" in methods_model.in_brief(by_name["lora_ensemble"])
     assert dict(methods_model.facts(by_name["lora_ensemble"]))["Tasks"] == "classification and regression"
-    assert (
-        dict(methods_model.facts(by_name["lora"]))["Tasks"]
-        == "classification, regression, language modelling and 1 more"
+    assert dict(methods_model.facts(by_name["lora"]))["Tasks"] == (
+        "classification, regression, language modelling and planted ranks"
     )
     assert "Not for" not in methods_model.in_brief(by_name["lora"])
     assert "Not for language modelling" in words(open_page("methods"))

@@ -67,6 +67,7 @@ def test_the_form_holds_every_setting() -> None:
         *form_model.TRAINING,
         *form_model.ROWS,
         *form_model.MORE_DATA,
+        *form_model.PLANTED,
         *(f"data.{role}" for roles in data_check.ROLES.values() for role in roles),
         *form_model.MORE_TRAINING,
         *form_model.MORE_ADAPTER,

@@ -13,7 +13,7 @@ import streamlit as st
 
 from dynlora import assets
 from dynlora.assets.hub import is_off
-from dynlora.config import GENERATIVE
+from dynlora.config import GENERATIVE, OWN_DATA
 from dynlora.data_files.opening import ENCODINGS
 from dynlora.errors import DynloraError, system_message
 from dynlora.jobs import uploads
@@ -170,7 +170,8 @@ class Source:
     @property
     def is_written(self) -> bool:
         """Whether a language model learns to write the data."""
-        embedded = assets.DATASETS.get(self.values.get("data.name") or "")
+        name = self.values.get("data.name") or ""
+        embedded = None if name in OWN_DATA.values() else assets.DATASETS.get(name)
         if embedded is not None and self.values.get("data.task") is None:
             return data_check.is_written(data_check.of_columns(list(embedded.columns)))
         return self.values.get("data.task") in GENERATIVE
@@ -195,6 +196,8 @@ def pick_source(start: Mapping[str, Any]) -> Source:
     rows = config_grid(form_model.ROWS, start, 3)
     with st.expander("More data settings", icon=":material/tune:"):
         more = config_grid([key for key in form_model.MORE_DATA if key not in source.values], start, 4)
+        if source.values.get("data.name") in OWN_DATA.values() or more.get("data.task") in OWN_DATA:
+            more |= config_grid(form_model.PLANTED, start, 4)
     return replace(source, values=source.values | rows | more)
 
 

@@ -50,11 +50,9 @@ MORE_DATA = (
     "data.eval_fraction",
     "data.train_groups",
     "data.packing",
-    "data.planted_modules",
-    "data.planted_rank",
-    "data.planted_strength",
-    "data.planted_seed",
 )
+PLANTED = ("data.planted_modules", "data.planted_rank", "data.planted_strength", "data.planted_seed")
+"""Settings of planted ranks, which no other task has."""
 ROWS = ("data.max_train", "data.max_eval", "data.max_length")
 MORE_TRAINING = (
     "train.epochs",
