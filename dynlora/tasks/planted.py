@@ -40,7 +40,7 @@ class Truth(BaseModel):
     seed: int
     rank: int = Field(ge=1, le=1024)
     sizes: dict[str, float]
-    distance: float = Field(1.0, gt=0)
+    distance: float = Field(default=1.0, gt=0)
 
     def factors(self, name: str, module: nn.Module) -> tuple[Tensor, Tensor]:
         """Return ΔW = U Vᵀ of a module as U, (d_out, R), and Vᵀ, (R, d_in): random orthonormal directions."""
