@@ -54,14 +54,14 @@ class Written(Recorded):
     Attributes:
         teacher: position of the teacher.
         stage: samples, or held_out.
-        texts, wanted: written so far, and at the end.
+        texts, planned: written so far, and at the end.
         samples: some of them.
     """
 
     teacher: Tally = 0
     stage: Short = ""
     texts: Tally = Field(0, alias="of")
-    wanted: Tally = 0
+    planned: Tally = Field(0, alias="wanted")
     samples: Rows[Sample] = Field((), alias="texts")
 
 
@@ -244,7 +244,7 @@ def written_frame(result: Distil) -> pd.DataFrame:
             teacher_name(result, result.sources[one.teacher].run),
             STAGE_PURPOSES.get(one.stage, one.stage),
             one.texts,
-            one.wanted,
+            one.planned,
         ]
         for one in result.written
         if one.teacher < len(result.sources)

@@ -62,7 +62,7 @@ def test_the_record_says_what_it_is_and_what_it_is_made_of(finished: Path, write
         ("text_tokens", "samples"): 6,
     }
     record = Distil.read(finished)
-    assert [(one.stage, one.teacher, one.texts, one.wanted) for one in record.written] == [
+    assert [(one.stage, one.teacher, one.texts, one.planned) for one in record.written] == [
         *(("samples", teacher, 20, 20) for teacher in range(3)),
         *(("held_out", teacher, 10, 10) for teacher in range(3)),
     ]
