@@ -85,7 +85,13 @@ def _type(fields: list[FieldInfo]) -> Any:
     low, is_above = min(
         (getattr(rule, side), side == "gt") for rule in rules for side in ("ge", "gt") if hasattr(rule, side)
     )
-    high = max(getattr(rule, side) for rule in rules for side in ("le", "lt") if hasattr(rule, side))
+    step = 1 if annotation is int else 0  # the largest number below a bound; of fractions the bound itself
+    high = max(
+        getattr(rule, side) - below
+        for rule in rules
+        for side, below in (("le", 0), ("lt", step))
+        if hasattr(rule, side)
+    )
     return Whole(low, high) if annotation is int else Real(low, high, above=is_above)
 
 

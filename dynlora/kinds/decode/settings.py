@@ -95,7 +95,10 @@ class DecodeSettings(KindSettings):
         description="Run that judges steps (its id or folder), or oracle, target-likelihood or target-token.",
     )
     data: Name | None = Field(None, description="Built-in data or a file of problems; empty: the data of the target.")
-    accept: Accept = Field("threshold", description="How a reward becomes a decision.")
+    accept: Accept = Field(
+        "threshold",
+        description="How a reward becomes a decision; constant keeps a step with probability of its threshold.",
+    )
     values: Annotated[tuple[float, ...], FormField("Thresholds", GRIDS, "threshold")] = Field(
         (0.7,),
         min_length=1,
