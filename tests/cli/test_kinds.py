@@ -53,3 +53,10 @@ def test_a_kind_of_a_later_version_is_refused_in_a_sentence(tmp_path: Path) -> N
     ended = run(tmp_path, "resume", folder.name)
     assert ended.exit_code == 2
     assert "this version does not know its kind; use a newer one" in ended.output
+
+
+def test_the_bounds_that_help_names_are_accepted(tmp_path: Path) -> None:
+    """A bound that is itself refused was named for whole numbers."""
+    result = run(tmp_path, "rsd", "--draft", "a", "--target", "b", "--seed", str(2**32))
+    assert result.exit_code == 2
+    assert f"is not in the range 0<=x<={2**32 - 1}" in result.output
