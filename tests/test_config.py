@@ -118,7 +118,7 @@ BAD: dict[str, list[Any]] = {
     "data.name": ["", {}, "x" * 501],
     "data.path": ["", []],
     "data.task": ["ranking", None, 1],
-    "data.planted_modules": ["", 0.5, None],
+    "data.planted_modules": ["", "x" * 201, None],
     "data.planted_rank": [0, 1025, "many", None],
     "data.planted_strength": [0, 11, "strong", None],
     "data.planted_seed": [-1, 2**31, 1.5, None],
