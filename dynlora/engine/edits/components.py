@@ -234,7 +234,7 @@ class Recompose(Change):
 
     @torch.no_grad()
     def perform(self, adapters: Adapters, optimizer: Optimizer | None, step: int) -> None:
-        """Change weights and moments, and take the components off that are left over; what is tracked begins from scratch."""
+        """Change weights and moments, and take the components off that are left over; tracking starts again."""
         module = adapters[self.module]
         rank, left = module.rank, len(self.rows)
         factor = (module.scaling / self.scaling) ** 0.5
