@@ -39,6 +39,7 @@ PLAIN = (
     "rsd",
     "search",
     "tuned",
+    "planted",
     "recycle",
     "retention",
     "rank_capacity",
