@@ -25,7 +25,10 @@ RATE = "lr"
 GATE_READS = "gate reads"
 """Key of a side whose gates read something else than the embeddings: one of `benchmarks.gate_inputs.READS`."""
 
-FREE: dict[str, Any] = {"name": "dynamic", "min_rank": 0, "gates": "off"}
+FREE: dict[str, Any] = {"name": "dynamic", "min_rank": 0, "gates": "off", "explore": 1.0}
+"""`dynamic` within the budget: what all sides but the wide ones are."""
+
+WIDE: dict[str, Any] = {**FREE, "explore": 8.0}
 
 GATES_AT_10: dict[str, Any] = {**FREE, "gates": "module", "scale_lr_ratio": 10.0}
 
@@ -88,10 +91,10 @@ ALLOCATORS: dict[str, dict[str, Any]] = {
     "dynamic, token at 10": {**FREE, "gates": "token", "scale_lr_ratio": 10.0},
     "gates only": {"name": "dynamic", "allocation": "none", "gates": "module"},
     "dynamic, random": {**FREE, "allocation": "random"},
-    "dynamic, spectral": {**FREE, "rank_by": "spectral"},
-    "dynamic, family": {**FREE, "rank_by": "family"},
+    "dynamic, wide, head at 0.04": {**WIDE, HEAD_RATE: 0.04},
+    "dynamic, wide, scale, head at 0.04": {**WIDE, "gates": "scale", HEAD_RATE: 0.04},
+    "dynamic, wide": WIDE,
     "dynamic, first only": {**FREE, "moves": 0},
-    "dynamic, family, first only": {**FREE, "rank_by": "family", "moves": 0},
     "dynamic, random, first only": {**FREE, "moves": 0, "allocation": "random"},
 }
 """`min_rank` is 0 here at every rank, as it is by default at rank 1.
@@ -106,7 +109,6 @@ WHY = tuple(name for name, values in ALLOCATORS.items() if values["name"] == "lo
 RATE_OF = {
     "dynamic, random": "dynamic",
     "dynamic, first only": "dynamic",
-    "dynamic, family, first only": "dynamic, family",
     "lora, scaling 0.25, slow head": "lora, scaling 0.25",
     "lora, head at 0.005": "lora, fast head",
     "lora, head at 0.1": "lora, fast head",
@@ -158,8 +160,9 @@ OWN_RATE = (
     "dynamic, A x at 10, head at 0.01",
     "dynamic, token at 10",
     "gates only",
-    "dynamic, family",
-    "dynamic, spectral",
+    "dynamic, wide, head at 0.04",
+    "dynamic, wide, scale, head at 0.04",
+    "dynamic, wide",
     "dynamic, random, first only",
 )
 

@@ -18,13 +18,12 @@ from dynlora.engine import edits
 from dynlora.engine.loop.step_signals import StepSignals
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.gates import GateReader
-from dynlora.engine.model.gradient_sketch import GradientSketch
 from dynlora.store.rows import ModuleRow
 from dynlora.store.writer import RunWriter
 from dynlora.training.build import build_trainer, make_accelerator
 from dynlora.training.inputs import load_inputs
 
-PARTS = ("scoring", "listening", "allocating", "gating", "recording")
+PARTS = ("scoring", "allocating", "gating", "recording")
 REPEATS = 30
 
 
@@ -45,7 +44,6 @@ class Attribution:
                 (strategy, "observe", "scoring"),
                 (strategy, "allocate", "allocating"),
                 (edits, "apply", "allocating"),
-                (GradientSketch, "add", "listening"),
                 (GateReader, "read", "gating"),
                 (StepSignals, "record", "recording"),
                 (StepSignals, "record_timing", "recording"),

@@ -2,10 +2,10 @@
 
 python -m benchmarks.overhead
 
-Time is told in two ways: by attribution (seconds inside scoring, listening, allocating, gating and recording, over
+Time is told in two ways: by attribution (seconds inside scoring, allocating, gating and recording, over
 real steps), and by the ratio of the steps that the variants take in turn, two at a time, in one process, on the same
 batches, there and back (A B C C B A ...): of their means over a whole schedule, with a 95 % bootstrap interval, and of
-their medians, which leave out the few steps that listen for the first event. The first can tell a thousandth, the
+their medians. The first can tell a thousandth, the
 second seldom can: where its interval is wider than the goal, that is said. Runs record into a store as every run does.
 """
 
@@ -217,17 +217,11 @@ def dynamics(shares: Mapping[str, float]) -> float:
     return sum(share for part, share in shares.items() if part != "recording")
 
 
-def of_other_steps(shares: Mapping[str, float]) -> dict[str, float]:
-    """Return shares of the time without listening: as many steps of it come in a short run as in a long one."""
-    listening = shares["listening"]
-    return {part: share / (1 - listening) for part, share in shares.items() if part != "listening"}
-
-
 def growth(size: Size, folder: Path, quick: bool) -> list[dict[str, Any]]:
     """Return the shares of `dynamic` on random BERTs of growing layers, ranks and width; prints a line each."""
     print(
-        "\nhow it grows: random BERTs, shares of a step of `dynamic`, listening left out, one thing varied at a time "
-        "around " + ", ".join(f"{name} {value}" for name, value in MIDDLE.items())
+        "\nhow it grows: random BERTs, shares of a step of `dynamic`, one thing varied at a time around "
+        + ", ".join(f"{name} {value}" for name, value in MIDDLE.items())
     )
     rows = []
     for what, points in GROWS.items():
@@ -246,7 +240,7 @@ def growth(size: Size, folder: Path, quick: bool) -> list[dict[str, Any]]:
                     **at,
                     "modules": len(racer.trainer.adapters),
                     "step_ms": 1000 * racer.block_s[0],
-                    "shares": of_other_steps(racer.shares()),
+                    "shares": racer.shares(),
                 }
             )
             listed = "  ".join(f"{part} {100 * share:.3f} %" for part, share in rows[-1]["shares"].items())

@@ -46,26 +46,20 @@ WARM_UP = 3
 
 def measure(
     variants: dict[str, OurStep | PlainStep], rounds: int, device: torch.device, clock: Callable[[], float]
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return the milliseconds of every variant's step in every round, and in which rounds it fed its sketches."""
+) -> dict[str, np.ndarray]:
+    """Return the milliseconds of every variant's step in every round."""
     names = list(variants)
     times: dict[str, list[float]] = {name: [] for name in names}
-    heard: dict[str, list[bool]] = {name: [] for name in names}
     for number in range(WARM_UP + rounds):
         turn = number % len(names)
         for name in (*names[turn:], *names[:turn]):
-            listens = variants[name].listens
             _wait(device)
             start = clock()
             variants[name](number)
             _wait(device)
             if number >= WARM_UP:
                 times[name].append(1000 * (clock() - start))
-                heard[name].append(listens)
-    return (
-        {name: np.array(values) for name, values in times.items()},
-        {name: np.array(values) for name, values in heard.items()},
-    )
+    return {name: np.array(values) for name, values in times.items()}
 
 
 def _wait(device: torch.device) -> None:
@@ -87,30 +81,16 @@ def ratio(ours: np.ndarray, reference: np.ndarray, seed: int = 0) -> dict[str, f
     }
 
 
-def listening_cost(times: dict[str, np.ndarray], heard: dict[str, np.ndarray]) -> float | None:
-    """Return what a step of `dynamic` that feeds the sketches costs in steps of `lora`, or None if none was timed."""
-    if not {"dynamic", "lora"} <= set(times) or not heard["dynamic"].any():
-        return None
-    return float(np.median((times["dynamic"] / times["lora"])[heard["dynamic"]]))
-
-
-def ordinary(heard: np.ndarray) -> np.ndarray:
-    """Return which rounds count for a variant: those that do not feed sketches, where there are such, (rounds,)."""
-    return ~heard if not heard.all() else np.ones_like(heard)
-
-
-def figures_of(setting: Setting, times: dict[str, np.ndarray], heard: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Return what is kept of one setting; steps that listen, 8 of a run's, stand apart."""
-    counted = {name: ordinary(heard[name]) for name in times}
+def figures_of(setting: Setting, times: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return what is kept of one setting; the rounds are the steps of a whole run, its wide start among them."""
     references = [name for name in ("peft-lora", "floor", "lora") if name in times]
     return {
         "precision": setting.precision,
         "length": setting.length,
         "dropout": setting.dropout,
-        "listening_step_over_lora": listening_cost(times, heard),
-        "median_ms": {name: float(np.median(values[counted[name]])) for name, values in times.items()},
+        "median_ms": {name: float(np.median(values)) for name, values in times.items()},
         "ratios": {
-            f"{name}/{reference}": ratio(values[counted[name]], times[reference][counted[name]])
+            f"{name}/{reference}": ratio(values, times[reference])
             for name, values in times.items()
             for reference in references
             if name != reference
@@ -131,8 +111,8 @@ def show(row: dict[str, Any]) -> None:
         if got is not None:
             print(f"goal {name}/{reference} <= {goal:.2f}: {'met' if got['median'] <= goal else 'missed'}")
     if "dynamic/lora" in row["ratios"]:
-        print(f"dynamic/lora {_cell(row['ratios']['dynamic/lora'])}", end="")
-        print(f"; a step that listens: {row['listening_step_over_lora'] or float('nan'):.2f}")
+        whole = row["ratios"]["dynamic/lora"]
+        print(f"dynamic/lora {_cell(whole)}; over the run {whole['of_sums']:.3f}")
 
 
 def _cell(value: dict[str, float] | None) -> str:
@@ -145,13 +125,13 @@ def run_setting(setting: Setting, names: list[str], rounds: int, clock: str) -> 
     accelerator = make_accelerator()
     variants = {name: build(name, setting, accelerator) for name in names}
     try:
-        times, heard = measure(variants, rounds, accelerator.device, CLOCKS[clock])
+        times = measure(variants, rounds, accelerator.device, CLOCKS[clock])
     finally:
         for variant in variants.values():
             variant.close()
     del variants
     gc.collect()
-    return figures_of(setting, times, heard)
+    return figures_of(setting, times)
 
 
 def arguments_of() -> argparse.Namespace:

@@ -118,11 +118,6 @@ class OurStep:
         self.trainer.take_step(self.order, self.signals)
         return self.trainer.loss
 
-    @property
-    def listens(self) -> bool:
-        """Whether the next step also feeds the sketches, as 8 steps of a run do."""
-        return any(module.sketch is not None for module in self.trainer.adapters)
-
     def close(self) -> None:
         """End the run."""
         self.writer.finish("stopped")
@@ -160,11 +155,6 @@ class PlainStep:
 
     def after(self, step: int) -> None:
         """Do what a method does after the optimizer."""
-
-    @property
-    def listens(self) -> bool:
-        """Nothing is sketched here."""
-        return False
 
     def close(self) -> None:
         """Hold nothing."""

@@ -1,7 +1,7 @@
 """Does a method beat `lora` when each has its own learning rate? Rates first, then seeds that chose nothing.
 
     python -m benchmarks.tuned --data CLINC150 [--model minilm] [--rank 1] [--steps 300] [--seeds 8]
-        [--methods "lora;dynamic;dynamic, family"] [--rates 0.004,0.006,0.01,0.015,0.02,0.03] [--tuning-seeds 1]
+        [--methods "lora;dynamic;dynamic, wide"] [--rates 0.004,0.006,0.01,0.015,0.02,0.03] [--tuning-seeds 1]
         [--processes 2] [--name tuned-clinc150-r1-scale] [--test]
 
 Each method takes the rate with the least loss on the tuning seeds (1000, 1001, ...), which are used for nothing else.
@@ -42,7 +42,7 @@ from dynlora.engine.randomness import stream_seed
 
 TUNING_SEED, FIRST_SEED = 1000, 1
 RATES = "0.004,0.006,0.01,0.015,0.02,0.03"
-METHODS = "lora;dynamic;dynamic, family;dynamic, family, first only;dynamic, random, first only"
+METHODS = "lora;dynamic;dynamic, wide;dynamic, random, first only"
 COMPARED_WITH = (
     "lora",
     "lora, scaling 0.5",

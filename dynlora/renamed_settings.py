@@ -1,4 +1,4 @@
-"""Old names of settings and of their values, which stay accepted, settings that are gone, and defaults that changed."""
+"""Old names of settings, which stay accepted, settings that are gone, and defaults that changed."""
 
 from __future__ import annotations
 
@@ -13,21 +13,15 @@ logger = logging.getLogger(__name__)
 
 RENAMED: Mapping[str, Mapping[str, str]] = {
     "": {"guard": "lr_backoff"},
-    "dynamic": {
-        "lot": "allocation_seed",
-        "promises": "rank_by",
-        "gain_scope": "rank_by",
-    },
+    "dynamic": {"lot": "allocation_seed"},
     "elalora": {"counted_in": "budget_unit", "restart": "reset_optimizer"},
     "l1ra": {"counted_in": "budget_unit", "restart": "reset_optimizer"},
     "eva": {"budget": "budget_unit"},
 }
 """Old names of a method's settings, and of every method's under the empty name, which are still accepted."""
 
-RENAMED_VALUES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
-    "dynamic": {"rank_by": {"model": "gains"}},
-}
-"""Old names of values of a method's settings, which are still accepted."""
+LEARNED = "what was learned"
+"""What ranks are set by now: how the first reallocation was made matters to no run that is past it."""
 
 GONE: Mapping[str, Mapping[str, Any]] = {
     "dynamic": {
@@ -44,6 +38,9 @@ GONE: Mapping[str, Mapping[str, Any]] = {
         "hysteresis": 0.1,
         "moves_per_module": 2,
         "temperature": 1.0,
+        "rank_by": LEARNED,
+        "promises": LEARNED,
+        "gain_scope": LEARNED,
     },
 }
 """Settings that a method no longer has, under all their names, and the value that it always takes now.
@@ -52,7 +49,7 @@ No other value was shown to help; docs/methods/dynamic.md has what each of them 
 """
 
 CHANGED_DEFAULTS: Mapping[str, Mapping[str, tuple[Any, Any]]] = {
-    "dynamic": {"gates": ("module", "scale")},
+    "dynamic": {"gates": ("module", "scale"), "explore": (1.0, None)},
 }
 """Settings of a method whose default changed: the earlier one, which runs without the setting have, and that of now.
 
@@ -75,7 +72,7 @@ def accept_old_names(strategy: Mapping[str, Any]) -> dict[str, Any]:
         new = _new_name(method, str(key))
         if new != key and new in strategy:
             raise ConfigError(f"strategy.{key}={value}: is the old name of strategy.{new}, also given; drop it")
-        if new != key or (current[new] is not value and current[new] != value):  # NaN is not equal to itself
+        if new != key:
             _say_once(f"strategy.{key}={value}", f"strategy.{new}={current[new]}")
     return current
 
@@ -83,14 +80,13 @@ def accept_old_names(strategy: Mapping[str, Any]) -> dict[str, Any]:
 def with_current_names(strategy: Mapping[str, Any]) -> dict[str, Any]:
     """Return a strategy section, of whatever version, with settings and values under their current names."""
     method = _method(strategy)
-    values = RENAMED_VALUES.get(method, {})
     current: dict[str, Any] = {}
     for key, value in strategy.items():
         if key in GONE.get(method, {}):
             continue
         new = _new_name(method, str(key))
         if new == key or new not in strategy:
-            current[new] = values.get(new, {}).get(value, value) if isinstance(value, str) else value
+            current[new] = value
     return current
 
 
@@ -118,7 +114,7 @@ def _changed_defaults(strategy: Mapping[str, Any]) -> Mapping[str, tuple[Any, An
 def gone_values(strategy: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a strategy section that are gone, where they had another value than all runs have now."""
     gone = GONE.get(_method(strategy), {})
-    return {key: value for key, value in strategy.items() if key in gone and value != gone[key]}
+    return {key: value for key, value in strategy.items() if key in gone and gone[key] not in (value, LEARNED)}
 
 
 def _method(strategy: Mapping[str, Any]) -> str:

@@ -15,20 +15,20 @@ from dynlora.config_files import load_config, read_run_config, set_key
 from dynlora.contracts.harness import MemoryKeeper, make_trainer, same, tiny_config, weights
 from dynlora.engine.fields import settings_of
 from dynlora.errors import ConfigError
-from dynlora.renamed_settings import CHANGED_DEFAULTS, GONE, RENAMED, RENAMED_VALUES
+from dynlora.renamed_settings import CHANGED_DEFAULTS, GONE, RENAMED
 from dynlora.store import meta
 from dynlora.strategies import registry, strategy_class
 from dynlora.training.folder_work import check_method
 
 OLD = {
-    "dynamic": {"lot": 3, "promises": "layer", "guard": 0.3},
+    "dynamic": {"lot": 3, "guard": 0.3},
     "elalora": {"counted_in": "components", "restart": True, "guard": 0.3},
     "l1ra": {"counted_in": "components", "restart": True},
     "eva": {"budget": "components"},
     "lora": {"guard": 0.3},
 }
 NEW = {
-    "dynamic": {"allocation_seed": 3, "rank_by": "layer", "lr_backoff": 0.3},
+    "dynamic": {"allocation_seed": 3, "lr_backoff": 0.3},
     "elalora": {"budget_unit": "components", "reset_optimizer": True, "lr_backoff": 0.3},
     "l1ra": {"budget_unit": "components", "reset_optimizer": True},
     "eva": {"budget_unit": "components"},
@@ -50,10 +50,8 @@ def trained(fields: dict[str, object]) -> tuple[dict[str, Any], list[int]]:
 
 def test_every_old_name_is_tried_here() -> None:
     tried = {(name, key) for name, fields in OLD.items() for key in fields}
-    tried |= {("dynamic", "gain_scope"), ("dynamic", "rank_by")}  # beside `promises`; a test below has them
     assert {(name, key) for name, keys in RENAMED.items() if name for key in keys} <= tried
     assert {("lora", key) for key in RENAMED[""]} <= tried
-    assert {(name, key) for name, keys in RENAMED_VALUES.items() for key in keys} <= tried
 
 
 def test_new_names_are_settings_and_old_ones_are_not() -> None:
@@ -83,10 +81,10 @@ def test_a_config_is_read_under_the_names_of_today(name: str) -> None:
 def test_the_log_says_each_old_name_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            parse_config({"strategy": {"name": "dynamic", "lot": 3, "gain_scope": "model"}})
+            parse_config({"strategy": {"name": "dynamic", "lot": 3, "guard": 0.3}})
     assert [record.getMessage() for record in caplog.records] == [
         "strategy.lot=3 is now called strategy.allocation_seed=3; the old name is still accepted",
-        "strategy.gain_scope=model is now called strategy.rank_by=gains; the old name is still accepted",
+        "strategy.guard=0.3 is now called strategy.lr_backoff=0.3; the old name is still accepted",
     ]
 
 
@@ -115,6 +113,7 @@ def test_a_page_shows_no_setting_that_is_gone() -> None:
     assert meta.config({"strategy": {"name": "dynamic", "growth": "probe", "moves": 2}})["strategy"] == {
         "name": "dynamic",
         "gates": "module",
+        "explore": 1.0,
         "moves": 2,
     }
 
@@ -122,6 +121,7 @@ def test_a_page_shows_no_setting_that_is_gone() -> None:
 def test_a_run_trained_with_a_value_that_is_gone_does_not_go_on_without_it() -> None:
     check_method("a", {"strategy": {"name": "dynamic", "growth": "weakest", "moves": 2}})
     check_method("a", {"strategy": {"name": "lora"}})
+    check_method("a", {"strategy": {"name": "dynamic", "rank_by": "layer"}})  # its ranks are set, or soon moved
     with pytest.raises(ConfigError, match=r"resume a: strategy.growth=probe is no longer a setting, and a run keeps"):
         check_method("a", {"strategy": {"name": "dynamic", "growth": "probe"}})
 

@@ -42,7 +42,7 @@ DECODER_STEPS = 2000
 
 BEST = "best placement"
 
-TUNED_METHODS = ("dynamic", "dynamic, random", "dynamic, spectral")
+TUNED_METHODS = ("dynamic", "dynamic, random", "dynamic, wide")
 
 GROUPS = {
     "random ": "random 1",

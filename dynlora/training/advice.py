@@ -210,9 +210,7 @@ def _suggested(halves: Sequence[Sequence[GradientSketch]], rank_request: RankReq
     """Return what the sketches suggest."""
 
     def gains(sketches: Sequence[GradientSketch]) -> list[np.ndarray]:
-        return [
-            component_gains(sketch.directions(n, 1)) for sketch, n in zip(sketches, rank_request.limits, strict=True)
-        ]
+        return [component_gains(sketch.directions(n)) for sketch, n in zip(sketches, rank_request.limits, strict=True)]
 
     whole = gains([_sum(pair) for pair in zip(*halves, strict=True)])
     each = [gains(half) for half in halves]

@@ -20,7 +20,6 @@ STEPS = {
         "precision": "bf16",
         "length": 512,
         "dropout": True,
-        "listening_step_over_lora": None,
         "median_ms": {"peft-lora": 100.0, "lora": 80.0},
         "ratios": {"lora/peft-lora": RATIO},
     },

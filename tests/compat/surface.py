@@ -15,7 +15,7 @@ import click
 
 from dynlora.config import RunConfig
 from dynlora.errors import keys_of
-from dynlora.renamed_settings import GONE, RENAMED, RENAMED_VALUES
+from dynlora.renamed_settings import GONE, RENAMED
 from dynlora.store import queries
 from dynlora.strategies import registry
 
@@ -57,11 +57,9 @@ def settings() -> list[str]:
 
 
 def old_names() -> list[str]:
-    """Return every old name of a setting, and of its values, that is accepted."""
+    """Return every old name of a setting that is accepted."""
     old_spellings = [f"{method}.{old}" for method, names in RENAMED.items() for old in names]
     old_spellings += [f"{method}.{old}" for method, names in GONE.items() for old in names]
-    for method, fields in RENAMED_VALUES.items():
-        old_spellings += [f"{method}.{field}={old}" for field, values in fields.items() for old in values]
     return old_spellings
 
 

@@ -79,14 +79,13 @@ def test_packed_components_train_on_as_masked_ones_do(gates: str) -> None:
 
 
 @pairwise(
-    "allocation, gates, rank_by, moves",
+    "allocation, gates, moves",
     ["rank", "random", "both", "scalar"],
     ["off", "scale", "module", "rank"],
-    ["gains", "layer", "family", "spectral"],
     [0, None],
 )
-def test_budget_holds_after_every_step(allocation: str, gates: str, rank_by: str, moves: int | None) -> None:
-    fields = {"name": "dynamic", "allocation": allocation, "gates": gates, "rank_by": rank_by, "moves": moves}
+def test_budget_holds_after_every_step(allocation: str, gates: str, moves: int | None) -> None:
+    fields = {"name": "dynamic", "allocation": allocation, "gates": gates, "explore": 1.0, "moves": moves}
     trainer = make_trainer(tiny_config("dynamic", strategy=fields, train__lr=1e-2))
     seen = []
 
@@ -101,13 +100,18 @@ def test_budget_holds_after_every_step(allocation: str, gates: str, rank_by: str
     assert all(seen)
 
 
+WITHIN = {"name": "dynamic", "explore": 1.0}
+"""Components move within the budget."""
+
+
 def test_a_short_run_still_moves_three_times() -> None:
-    for total in range(20, 400, 7):
-        assert len(build("dynamic", {}).events(total, 8)) >= 3
-    for total in range(10, 20):
-        build("dynamic", {}).check(total, 4)
+    for explore in (1.0, None):
+        for total in range(20, 400, 7):
+            assert len(build("dynamic", {"explore": explore}).events(total, 8)) >= 3
+        for total in range(10, 20):
+            build("dynamic", {"explore": explore}).check(total, 4)
     recorder = ListRecorder()
-    trainer = make_trainer(tiny_config("dynamic", train__lr=1e-2), recorder=recorder)
+    trainer = make_trainer(tiny_config("dynamic", strategy=WITHIN, train__lr=1e-2), recorder=recorder)
     trainer.train(MemoryKeeper())
     events = [payload for _, kind, _, payload in recorder.events if kind == "reallocate"]
     assert len(events) >= 3
@@ -160,7 +164,7 @@ def test_at_rank_1_the_default_moves_rank_within_the_budget() -> None:
 
 def test_a_run_of_an_earlier_version_at_rank_1_goes_on_without_moving_rank() -> None:
     """It has no room for more than one component a module, and was never meant to move any."""
-    config = tiny_config("dynamic", adapter__rank=1, strategy={"name": "dynamic", "min_rank": 1}, train__lr=1e-2)
+    config = tiny_config("dynamic", adapter__rank=1, strategy={**WITHIN, "min_rank": 1}, train__lr=1e-2)
     keeper, whole = MemoryKeeper(), make_trainer(config)
     whole.train(keeper)
     resumed = make_trainer(config, state=keeper.state(10))
@@ -203,7 +207,7 @@ def planted_loss(strategy: str, seed: int, **fields: object) -> tuple[float, Ada
 @pytest.mark.filterwarnings("ignore:dynlora. After 20 steps, the gradient of A and B is exactly 0:UserWarning")
 def test_planted_rank_is_found_and_beats_uniform() -> None:
     """Where nothing is planted nothing is to be learned, and a warning says so."""
-    fields = {"gates": "off", "growth_limit": 4.0}
+    fields = {"gates": "off"}
     loss, adapters = planted_loss("dynamic", 0, **fields)
     uniform, _ = planted_loss("lora", 0)
     assert adapters.ranks[3] >= 5
@@ -287,6 +291,14 @@ def test_cuts_at_random_are_a_control_with_a_seed_of_its_own() -> None:
 def test_what_has_no_meaning_beside_exploring_is_refused(name: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"strategy.{name}={value}: .*strategy.explore=1"):
         build("dynamic", {**EXPLORE, name: value}).check(20, 2)
+    usual = build("dynamic", {name: value})
+    usual.check(20, 2)
+    assert usual.start_rank(2) == 2, "a config of before means what it meant"
+
+
+def test_training_starts_wide_and_wider_where_rank_is_least() -> None:
+    assert [build("dynamic", {}).start_rank(rank) for rank in (1, 2, 4, 8)] == [8, 8, 16, 32]
+    assert [build("dynamic", {"explore": 2.5}).start_rank(rank) for rank in (1, 8)] == [2, 20]
 
 
 @pytest.mark.parametrize("change", [1.0, 0.25])

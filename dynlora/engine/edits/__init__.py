@@ -13,7 +13,6 @@ from dynlora.engine.edits.values import (
     Grow,
     Move,
     SetScale,
-    SketchGradients,
     describe,
     is_logged,
 )
@@ -25,7 +24,6 @@ __all__ = [
     "Grow",
     "Move",
     "SetScale",
-    "SketchGradients",
     "apply",
     "describe",
     "is_logged",

@@ -9,31 +9,9 @@ import torch
 from torch.optim import Optimizer
 
 from dynlora.engine.edits.components import drop, give_back, grow_component
-from dynlora.engine.edits.values import Change, Drop, Edit, Grow, Move, SetScale, SketchGradients
+from dynlora.engine.edits.values import Change, Drop, Edit, Grow, Move, SetScale
 from dynlora.engine.model.adapters import Adapters
-from dynlora.engine.model.gradient_sketch import GradientSketch
 from dynlora.engine.model.lora_linear import LoraLinear
-
-
-def listen(adapters: Adapters, indices: Sequence[int], step: int, *, whitened: bool = False) -> None:
-    """Begin an empty sketch on each of these modules, and none on the others."""
-    for index, module in enumerate(adapters):
-        is_chosen = index in indices
-        module.sketch = _empty_sketch(module, adapters.seed, step, whitened) if is_chosen else None
-
-
-def _empty_sketch(module: LoraLinear, seed: int, step: int, whitened: bool) -> GradientSketch:
-    """Return a sketch with as many directions as the module has room for components."""
-    info = module.info
-    return GradientSketch.empty(
-        info.d_in,
-        info.d_out,
-        seed=seed,
-        key=f"{info.name}/{step}",
-        device=module.lora_A.device,
-        triplets=module.max_rank,
-        whitened=whitened,
-    )
 
 
 @torch.no_grad()
@@ -53,19 +31,12 @@ def apply(adapters: Adapters, edits: Sequence[Edit], optimizer: Optimizer | None
     for grow in grown:
         grow_component(adapters, grow, optimizer, step)
     for edit in edits:
-        _rest(adapters, edit, step)
+        if isinstance(edit, SetScale):
+            _set_scale(adapters[edit.module], edit)
     for edit in edits:
         if isinstance(edit, Change):
             edit.perform(adapters, optimizer, step)
     give_back(adapters, optimizer)
-
-
-def _rest(adapters: Adapters, edit: Edit, step: int) -> None:
-    """Do what an edit says of scales and sketches."""
-    if isinstance(edit, SetScale):
-        _set_scale(adapters[edit.module], edit)
-    elif isinstance(edit, SketchGradients):
-        listen(adapters, edit.modules, step, whitened=edit.whitened)
 
 
 def _sorted_out(edits: Sequence[Edit]) -> tuple[dict[int, set[int]], list[Grow]]:

@@ -71,19 +71,6 @@ class SetScale:
     values: tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class SketchGradients:
-    """Sketch the gradient of exactly these modules' frozen weights from the next step on; an empty list ends it.
-
-    Attributes:
-        modules: by position.
-        whitened: whether the spectrum of the whitened gradient will be asked for.
-    """
-
-    modules: tuple[int, ...]
-    whitened: bool = False
-
-
 class Change:
     """An edit that knows how to perform itself, after components went and came; the base of all further kinds."""
 
@@ -96,7 +83,7 @@ class Change:
         return None
 
 
-Edit = Drop | Grow | Move | SetScale | SketchGradients | Change
+Edit = Drop | Grow | Move | SetScale | Change
 
 
 def is_logged(edit: Edit) -> bool:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from dynlora import tasks
 from dynlora.engine.loop.checkpoint import copy_into
 from dynlora.engine.model.adapters import Adapters
-from dynlora.engine.model.gradient_sketch import GradientSketch
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.errors import CorruptRunError
 
@@ -40,7 +39,6 @@ def adapter_state(adapters: Adapters) -> dict[str, Any]:
             "lora_B": None if "lora_B" in owner_of else module.lora_B[:, :live],
             "tied": owner_of,
             "scale": None if module.scale is None else module.scale[:live],
-            "sketch": None if module.sketch is None else module.sketch.state(),
             "own": module.own_tensors(),
         }
     gates = None if adapters.gates is None else dict(adapters.gates.state_dict())
@@ -222,18 +220,11 @@ def _load_module(module: LoraLinear, saved: Mapping[str, Any]) -> None:
         copy_into(tensor, saved["own"][name])
     module.rank, module.scaling = live, saved["scaling"]
     module.loaded()
-    sketch = saved.get("sketch")
-    module.sketch = None if sketch is None else GradientSketch(**_copied(sketch, module.lora_A.device))
 
 
 def _without_last(tensor: Tensor, dim: int, count: int) -> Tensor:
     """Return a saved tensor without its last `count` rows: earlier versions could hold a row past the rank, b = 0."""
     return tensor.narrow(dim, 0, tensor.shape[dim] - count) if count else tensor
-
-
-def _copied(values: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """Return plain values with their tensors copied to a device: running sums are changed in place."""
-    return {key: value.to(device, copy=True) if isinstance(value, Tensor) else value for key, value in values.items()}
 
 
 def load_head_state(head: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]) -> None:

@@ -8,8 +8,7 @@ G ≈ Q (Ψᵀ Q)⁺ Zᵀ. A sketch costs a forward and backward pass what an ad
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -92,16 +91,10 @@ def exact(tensor: Tensor) -> Tensor:
 LEAST_WIDTH = 8
 """Columns of Ω at least: with fewer even the first triplets are noisy."""
 
-SPECTRUM_WIDTH = 32
-"""Columns of Ω at least where the spectrum counts: effective ranks up to here can be found."""
-
-RIDGE = 0.01
-"""λ of the whitening, in means of the inputs' second moments."""
-
 
 @dataclass(frozen=True)
 class Directions:
-    """The leading singular triplets of a mean gradient, largest first.
+    """The leading singular triplets of a summed gradient, largest first.
 
     Attributes:
         left: u, (n, d_out), unit length.
@@ -114,15 +107,6 @@ class Directions:
     right: Tensor
 
 
-def entropy_rank(values: Tensor) -> float:
-    """Return the effective rank of singular values: exp of the entropy of σ² / Σσ²; 0 where there are none."""
-    energy = values.double().square()
-    total = energy.sum()
-    if not len(values) or not total > 0:
-        return 0.0
-    return float(torch.special.entr(energy / total).sum().exp())
-
-
 @dataclass
 class GradientSketch:
     """The running sums of one module, in fp32; the products that are added have the precision of the gradient.
@@ -131,14 +115,12 @@ class GradientSketch:
         forward_sum: Y = G Ω, (d_out, width).
         backward_sum: Z = Gᵀ Ψ, (d_in, 2 · width + 1): where the published error bound is good.
         seed, key: of the streams Ω and Ψ are drawn from.
-        input_sum: Σ x² over the tokens that have a gradient, (d_in,), or None where nobody whitens.
     """
 
     forward_sum: Tensor
     backward_sum: Tensor
     seed: int
     key: str
-    input_sum: Tensor | None = None
 
     @classmethod
     def empty(
@@ -150,7 +132,6 @@ class GradientSketch:
         key: str,
         device: torch.device,
         triplets: int = 1,
-        whitened: bool = False,
     ) -> GradientSketch:
         """Return a sketch of nothing yet.
 
@@ -161,15 +142,10 @@ class GradientSketch:
             key: names module and window, so that each draws its own Ω and Ψ.
             device: of the sums.
             triplets: how many will be asked for, at most; sets the width.
-            whitened: whether `whitened_spectrum` will be asked for.
         """
-        width = max(LEAST_WIDTH, triplets, min(SPECTRUM_WIDTH, d_in, d_out) if whitened else 0)
+        width = max(LEAST_WIDTH, triplets)
         sums = torch.zeros(d_out, width, device=device), torch.zeros(d_in, 2 * width + 1, device=device)
-        return cls(*sums, seed, key, torch.zeros(d_in, device=device) if whitened else None)
-
-    def state(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps; Ω and Ψ are drawn again."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return cls(*sums, seed, key)
 
     def record(self, x: Tensor, output: Tensor) -> None:
         """Add this forward pass once its backward reaches `output`.
@@ -191,20 +167,11 @@ class GradientSketch:
             omega, psi = self._thin(pulls.dtype)
             self.forward_sum.t().add_((omega @ rows.t()) @ pulls)
             self.backward_sum.t().add_((psi @ pulls.t()) @ rows)
-            if self.input_sum is not None:
-                seen = x.reshape(-1, x.shape[-1]).float() * pulls.any(1, keepdim=True)
-                self.input_sum.add_(seen.square().sum(0))
 
     @torch.no_grad()
-    def directions(self, n: int, steps: int, reduce: Callable[[Tensor], Tensor] = lambda value: value) -> Directions:
-        """Return at most `n` leading triplets of the mean gradient; none when nothing usable was accumulated.
-
-        Args:
-            n: triplets wanted, at most the width.
-            steps: optimizer steps in the sums.
-            reduce: mean of a tensor over the processes.
-        """
-        forward, backward = reduce(self.forward_sum) / max(1, steps), reduce(self.backward_sum) / max(1, steps)
+    def directions(self, n: int) -> Directions:
+        """Return the `n` leading triplets of the summed gradient, at most the width; none where it is not finite."""
+        forward, backward = self.forward_sum, self.backward_sum
         n = min(n, forward.shape[1], len(forward), len(backward)) if forward.isfinite().all() and forward.any() else 0
         if n == 0:
             return Directions(
@@ -213,23 +180,6 @@ class GradientSketch:
         basis, core = self._factors(forward, backward)
         left, value, right = torch.linalg.svd(core, full_matrices=False)
         return Directions((basis @ left[:, :n]).t().contiguous(), value[:n], right[:n].contiguous())
-
-    @torch.no_grad()
-    def whitened_spectrum(self, reduce: Callable[[Tensor], Tensor] = lambda value: value) -> Tensor:
-        """Return the singular values of G (C + λ I)^(-1/2) up to one factor, falling, (width,); none without a sketch.
-
-        C is the diagonal of the inputs' second moment and λ = `RIDGE` · tr C / d_in. The whitening is a diagonal on the
-        right, so G's basis stays and Z = Gᵀ Ψ is multiplied by it.
-
-        Args:
-            reduce: mean of a tensor over the processes.
-        """
-        forward, backward = reduce(self.forward_sum), reduce(self.backward_sum)
-        if self.input_sum is None or not (forward.isfinite().all() and forward.any()):
-            return forward.new_zeros(0)
-        energy = reduce(self.input_sum)
-        whitening = (energy + RIDGE * energy.mean()).rsqrt()
-        return torch.linalg.svdvals(self._factors(forward, whitening.unsqueeze(1) * backward)[1])
 
     def _factors(self, forward: Tensor, backward: Tensor) -> tuple[Tensor, Tensor]:
         """Return an orthonormal basis of Y and the rest of G ≈ basis · rest, of Y and Z."""

@@ -22,7 +22,6 @@ from dynlora.engine.randomness import stream_seed
 from dynlora.engine.strategy import Strategy, setting, state
 from dynlora.errors import ConfigError
 from dynlora.strategies.dynamic.explore import Exploration, cut_steps
-from dynlora.strategies.dynamic.one_shot import RANK_BY, GradientAccumulation, one_shot_allocation, spectral_allocation
 
 SMOOTHING = 0.85
 """Fraction of the old average of importance that is kept at each step."""
@@ -65,7 +64,10 @@ class Importance:
         )
 
 
-MOVING, WEIGHING = ("rank", "both", "random"), ("scalar", "both")
+MOVING, WEIGHING, CUTTING = ("rank", "both", "random"), ("scalar", "both"), ("rank", "random")
+
+WIDER, ROOM = 4, 8
+"""Rank at the start over the uniform rank, and its least, where `explore` is empty."""
 
 MOVES_PER_MODULE = 2
 """Components that one module gives or receives at a reallocation after the first, at most."""
@@ -78,30 +80,32 @@ HYSTERESIS = 0.1
 class Dynamic(Strategy):
     """h = W0 x + s · g · B(e ⊙ A x) with ranks that move between modules under one budget of parameters.
 
-    It starts as uniform LoRA. The first reallocation sets all ranks at once, by the loss reduction per parameter that
-    the leading directions of each frozen weight's gradient predict to first order. Later the least important components
-    pay for new ones in the modules where rank helps most: I_j = |⟨b_j, ∂L/∂b_j⟩|, the first-order change of the loss
-    when component j goes, averaged over steps after the absolute value. Growth keeps the function (b = 0);
-    s = alpha / r never changes. g is one learned factor per module; other modes of `gates` react to the input.
+    Every module starts with more components than the budget holds. Three cuts lead to the budget by half the run, each
+    by what the components of the trained update do to the loss, per parameter (see `explore`). With `explore=1` ranks
+    start uniform, and the least important components pay for new ones where rank helps most: I_j = |⟨b_j, ∂L/∂b_j⟩|,
+    the first-order change of the loss when component j goes, averaged over steps after the absolute value. Growth
+    keeps the function (b = 0); s = alpha / r never changes. g is one learned factor per module; other modes of `gates`
+    react to the input.
 
     Paper: Liao et al. 2025, arXiv 2501.14859, its abstract: importance, reallocation, a strategy on input features.
-    Differs: importance formula, solver, schedule and gate are a reconstruction. The default factor does not see the
-    input: gates that do were not significantly different. Beside uniform LoRA whose head has a rate of its own no
-    gain is shown (docs/research/scale.md).
+    Differs: importance formula, schedule and gate are a reconstruction. The default factor does not see the input:
+    gates that do were not significantly different. Where the need is known, rank goes there
+    (docs/research/allocation.md); on real tasks beside uniform LoRA whose head has a rate of its own no gain is shown
+    (docs/research/scale.md).
     """
 
     title = "Dynamic LoRA"
     summary = (
-        "Starts as uniform LoRA. After a few steps, a sketch of the frozen weights' gradients sets all ranks at once. "
-        "Later, the least important components are moved to modules where rank helps most. One learned factor scales "
-        "the update of each module, or a gate that sees the input (gates=module). Never more parameters than uniform "
-        "LoRA, but while it explores."
+        "Starts with more components than the budget holds, in every module. Three cuts in the first half of the run "
+        "leave those of the trained update that change the loss most per parameter. One learned factor scales the "
+        "update of each module, or a gate that sees the input (gates=module). Never more parameters than uniform LoRA "
+        "in the second half."
     )
     formula = r"h = W_0 x + s\,g\,B(e \odot A x),\; I_j = |\langle b_j, \partial L/\partial b_j\rangle|"
     paper = "Liao et al. 2025, arXiv 2501.14859"
     fidelity = "reconstruction"
     as_lora = {"allocation": "none", "gates": "off"}
-    cost = "one dot product per component and step; a gradient sketch over 8 steps; gates are paid from the budget"
+    cost = "up to 8 times the adapter's parameters until half the run; gates are paid from the budget"
     step_cost = "more"
     resizes = True
 
@@ -122,11 +126,13 @@ class Dynamic(Strategy):
     scale_lr_ratio: float = setting(
         1.0, "Learning rate of gates and learned scales over that of A; 0 keeps them at one.", ge=0, le=1024
     )
-    rank_by: str = setting(
-        "gains",
-        "First reallocation: ranks by predicted gains, compared in the whole model or within each layer or "
-        "family; or by the gradients' effective ranks (spectral).",
-        choices=RANK_BY,
+    explore: float | None = setting(
+        None,
+        "Rank at the start, in multiples of the uniform rank; three cuts lead to the budget by half the run, and what "
+        "was learned says which components stay. 1: start uniform, and components move within the budget. Empty: 4, "
+        "and at least 8 components; 1 where another setting needs it.",
+        ge=1,
+        le=16,
     )
     moves: int | None = setting(
         None, "Components moved per reallocation at first, falling later; empty: 3 % of all.", unit="components", ge=0
@@ -152,44 +158,36 @@ class Dynamic(Strategy):
         None, "Steps between reallocations; empty: 5 % of the run, at least 7 where three fit.", unit="steps", ge=1
     )
 
-    explore: float = setting(
-        1.0,
-        "Rank at the start, in multiples of the uniform rank. Above 1, three cuts lead to the budget by half the run: "
-        "what was learned says which components stay, and nothing else moves rank. 1: start at the uniform rank.",
-        ge=1,
-        le=16,
-    )
-
     exploration: Exploration = state(Exploration)
     excess: float = state(lambda: 1.0)
-    accumulation: GradientAccumulation = state(GradientAccumulation, saved_as="listening")
 
     def check(self, total: int, rank: int) -> None:
         """Refuse a schedule without reallocations, and a minimum rank above the uniform rank."""
         self.phases(total)
         if self.least(rank) > rank:
             raise ConfigError(f"strategy.min_rank={self.min_rank}: must not exceed adapter.rank={rank}; lower it")
-        if self.explore > 1:
-            self._check_explore()
+        if self.explore is not None and self.explore > 1 and (reason := self._within_budget()):
+            name, why = reason
+            raise ConfigError(
+                f"strategy.{name}={getattr(self, name)}: {why}; drop it, or set strategy.explore=1, not "
+                f"{self.explore:g}"
+            )
 
-    def _check_explore(self) -> None:
-        """Refuse what has no meaning where training starts wide: it would be ignored without a word."""
-        if self.allocation not in ("rank", "random"):
-            raise ConfigError(
-                f"strategy.allocation={self.allocation}: weighs or moves nothing beside strategy.explore="
-                f"{self.explore:g}; give rank or random, or set strategy.explore=1"
-            )
+    def _within_budget(self) -> tuple[str, str] | None:
+        """Return the setting that has no meaning where training starts wide, and why; None where all have."""
+        if self.allocation not in CUTTING:
+            return "allocation", "weighs or moves nothing where training starts wide"
         if self.gates == "rank":
-            raise ConfigError(
-                f"strategy.gates=rank: components are combined at the cuts of strategy.explore={self.explore:g}, and a "
-                "gate belongs to one; give module, or set strategy.explore=1"
-            )
-        for name in ("warmup_steps", "final_steps", "allocate_every", "moves"):
-            if (value := getattr(self, name)) is not None:
-                raise ConfigError(
-                    f"strategy.{name}={value}: the cuts of strategy.explore={self.explore:g} have steps of their own; "
-                    "drop it, or set strategy.explore=1"
-                )
+            return "gates", "components are combined at the cuts, and such a gate belongs to one"
+        schedule = ("warmup_steps", "final_steps", "allocate_every", "moves")
+        given = [name for name in schedule if getattr(self, name) is not None]
+        return (given[0], "the cuts of a wide start have steps of their own") if given else None
+
+    def start_rank(self, uniform: int) -> int:
+        """Return the rank of every module at the start, beside a uniform rank."""
+        if self.explore is not None:
+            return round(self.explore * uniform)
+        return uniform if self._within_budget() else max(WIDER * uniform, ROOM)
 
     def phases(self, total: int) -> Phases:
         """Return when capacity may move in a run of `total` steps."""
@@ -204,7 +202,7 @@ class Dynamic(Strategy):
 
     def _explores(self, uniform: int) -> bool:
         """Say whether training starts wider than the budget."""
-        return self.explore > 1 and self._moves_rank(uniform)
+        return self.start_rank(uniform) > uniform and self._moves_rank(uniform)
 
     def own_scaling(self, rank: int, probe: Probe) -> float:
         """Return s, over the square of what exceeds the budget; `adapter` makes the factors as much larger."""
@@ -253,7 +251,7 @@ class Dynamic(Strategy):
     def ranks(self, modules: Sequence[ModuleInfo], probe: Probe) -> list[int]:
         """Start uniform, a few components short where gates have to be paid from the same budget."""
         if self._explores(probe.rank):
-            ranks = [min(round(self.explore * probe.rank), info.d_in, info.d_out) for info in modules]
+            ranks = [min(self.start_rank(probe.rank), info.d_in, info.d_out) for info in modules]
             wide = sum(rank * info.cost for rank, info in zip(ranks, modules, strict=True))
             self.excess = max(1.0, wide / probe.budget)
             return ranks
@@ -267,36 +265,30 @@ class Dynamic(Strategy):
             return rank
         return rank_limit(module, rank, probe.rank, self.growth_limit) if self._moves_rank(probe.rank) else rank
 
-    def begin(self, adapters: Adapters, probe: Probe) -> list[Edit]:
-        """Begin the sketch where the first reallocation is that early."""
-        return [*super().begin(adapters, probe), *self._turn(adapters, 0, self.phases(probe.total))]
-
     def start(self, adapters: Adapters) -> None:
         """Begin the averages."""
         self.importance.start(adapters)
 
     def observe(self, adapters: Adapters, step: Step) -> None:
-        """Read importance off the gradients, and count what sketches accumulate."""
+        """Read importance off the gradients."""
         self.importance.observe(adapters)
         if self._explores(adapters.reference_rank) and step.index <= cut_steps(step.total)[-1]:
             self.exploration.observe(adapters)
-        self.accumulation.observe(adapters)
 
     def allocate(self, adapters: Adapters, step: Step) -> list[Edit]:
         """Move capacity at a reallocation step."""
         if self._explores(adapters.reference_rank):
             return self._cut(adapters, step)
         phases = self.phases(step.total)
+        if not phases.is_event(step.index):
+            return []
         edits: list[Edit] = []
-        moves_rank = self._has_room(adapters)
-        if phases.is_event(step.index) and (moves_rank or self.allocation in WEIGHING):
-            importance = self.importance.of(adapters).double().cpu().numpy()
-            if moves_rank:
-                first = step.index == phases.first_event
-                edits += (self._one_shot if first else self._moves)(adapters, importance, step)
-            if self.allocation in WEIGHING:
-                edits += weighted(adapters, importance.sum(1))
-        return edits + self._turn(adapters, step.index, phases)
+        importance = self.importance.of(adapters).double().cpu().numpy()
+        if self._has_room(adapters):
+            edits += self._moves(adapters, importance, step)
+        if self.allocation in WEIGHING:
+            edits += weighted(adapters, importance.sum(1))
+        return edits
 
     def signals(self, adapters: Adapters) -> dict[str, np.ndarray | Tensor]:
         """Record each module's importance per parameter."""
@@ -306,13 +298,6 @@ class Dynamic(Strategy):
     def importance(self) -> Importance:
         """How the importance of components is measured."""
         return Importance()
-
-    def _turn(self, adapters: Adapters, step: int, phases: Phases) -> list[Edit]:
-        """Return the edit that begins or ends the gradient sketch after `step`, where rank moves by it."""
-        if not self._has_room(adapters) or self._explores(adapters.reference_rank):
-            return []
-        whitened = self.rank_by == "spectral" and self.allocation != "random"
-        return [*self.accumulation.turn(step, phases, len(adapters), whitened=whitened)]
 
     def _cut(self, adapters: Adapters, step: Step) -> list[Edit]:
         """Return the edits of a cut: each leaves the same fraction of what the one before did, the last the budget."""
@@ -327,24 +312,6 @@ class Dynamic(Strategy):
             draw = np.random.default_rng(seed)
         edits, self.excess = self.exploration.cut(adapters, target, self.excess, min_rank=least, draw=draw)
         return edits
-
-    def _one_shot(self, adapters: Adapters, importance: np.ndarray, step: Step) -> list[Edit]:
-        """Return the edits of the first reallocation, which sets all ranks at once."""
-        directions = self.accumulation.directions(adapters)
-        if self.rank_by == "spectral" and self.allocation != "random":
-            effective_ranks = self.accumulation.effective_ranks(adapters)
-            return spectral_allocation(
-                adapters, importance, effective_ranks, min_rank=self.least(adapters.reference_rank)
-            )
-        return one_shot_allocation(
-            adapters,
-            directions,
-            importance,
-            step,
-            self.rank_by,
-            min_rank=self.least(adapters.reference_rank),
-            allocation_seed=self.allocation_seed if self.allocation == "random" else None,
-        )
 
     def _moves(self, adapters: Adapters, importance: np.ndarray, step: Step) -> list[Edit]:
         """Return the moves of one reallocation: at most b0 · (1 - progress³) components, at least one."""

@@ -329,10 +329,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "data.max_eval": 200,
         "log.eval_every": 10,
         "log.every": 2,
-        "strategy.warmup_steps": 10,
-        "strategy.final_steps": 20,
-        "strategy.allocate_every": 7,
-        "strategy.moves": 12,
         "strategy.gates": "module",
     },
     "Instruction tuning": {
@@ -368,7 +364,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 PRESET_WORDS = {
     "Quick look": "100 steps, to check that everything works.",
-    "Teaching": "A tiny run for learning: frequent rank transfers, gates that see the input, many evaluations.",
+    "Teaching": "A tiny run for learning: rank is cut three times, gates see the input, many evaluations.",
     "Instruction tuning": "A language model learns to answer: prompts with completions, or conversations. "
     "Built-in word problems, or a file of your own.",
     "Language modelling": "A language model learns to continue plain text.",
