@@ -76,6 +76,16 @@ def is_significant(rows: Sequence[np.ndarray], difference: Difference, level: fl
     return is_known and t_reach([float(values.mean()) for values in rows], level) < abs(difference.mean)
 
 
+def is_equivalent(rows: Sequence[np.ndarray], difference: Difference, margin: float, level: float = LEVEL) -> bool:
+    """Say whether enough seeds were paired, and both intervals of `is_significant` lie within ±`margin`.
+
+    It is two one-sided tests (Schuirmann 1987): the mean is not as low as -margin, and not as high as margin.
+    """
+    if len(rows) < FEWEST_SEEDS or not -margin < difference.low <= difference.high < margin:
+        return False
+    return abs(difference.mean) + t_reach([float(values.mean()) for values in rows], level) < margin
+
+
 def forest(differences: Mapping[int, np.ndarray]) -> pd.DataFrame:
     """Return the difference of each seed and of all together: columns row, mean, low, high, examples.
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dynlora.analysis import ranks_to_use
+from dynlora.analysis import ranks_to_use, verdict_text
 from dynlora.analysis.pairing import FEWEST_SEEDS
 from dynlora.analysis.ranks_to_use import Evidence
 from dynlora.analysis.run_summary import (
@@ -118,7 +118,8 @@ def _outcome(contest: Contest, baseline: str) -> tuple[str, str]:
     answers: Mapping[str, str] = {
         "better": f"Yes: {gap} over {baseline}",
         "worse": f"No: {gap} against {baseline}",
-        "unclear": f"No clear difference: {gap} against {baseline}",
+        "equal": f"Equal within {verdict_text.margin(contest)}: {gap} against {baseline}",
+        "unclear": f"Undecided: {gap} against {baseline}",
         "few": f"Too few seeds: {gap} against {baseline}",
     }
     if contest.outcome == "tie":
@@ -139,7 +140,7 @@ def _outlook(contest: Contest) -> str:
         return ""
     if contest.seeds_needed is None:
         return f"{MOST_SEEDS} seeds would not decide."
-    return f"About {contest.seeds_needed} would decide."
+    return f"About {plural(contest.seeds_needed - contest.seeds, 'more seed')} would decide."
 
 
 MOST_KINDS = 3

@@ -20,12 +20,21 @@ from dynlora.errors import DynloraError
 from dynlora.store import queries
 from dynlora.store.summary import RunSummary
 
+SIMPLER = ("unclear", "equal", "tie")
+"""Outcomes after which the simpler configuration is used."""
+
 Summary = Mapping[str, Any]
 Differences = Callable[[Sequence[tuple[int, str, str]]], Sequence[Side]]
 """Returns what pairs of runs (seed, first, second) differ by, as `RunPairs.differences` does."""
 
 MOST_SEEDS = 10
 """Most common seeds that are proposed; a difference that needs more is too small to matter."""
+
+MARGIN = 1.0
+"""Points within which two configurations are equal, unless it is set."""
+
+NATS_PER_POINT = 0.02
+"""Nats of loss that count as one point of a metric."""
 
 MOST_CONTESTS = 6
 """Most configurations that are set against the baseline, the best first."""
@@ -42,7 +51,9 @@ class Contest:
         difference: of the group minus the baseline, with its 95 % interval; None where there is none.
         is_clear: enough seeds, the interval excludes 0, and so does the t interval over the seeds, widened for the
             number of configurations (Bonferroni). The bootstrap alone is too narrow for few seeds.
-        seeds_needed: common seeds at which a difference of this size would be clear; None when no number up to
+        margin: difference up to which the two are equal, in the unit; None where the unit has none.
+        is_equal: enough seeds, and both intervals lie within the margin: two one-sided tests at 2.5 % each.
+        seeds_needed: common seeds at which a mean of this size would be clear or equal; None when no number up to
             `MOST_SEEDS` would be.
         why: there are no or not all pairs; empty when there are.
         other: settings beside the method in which the group (first value) and the baseline (second) differ, by key.
@@ -53,6 +64,8 @@ class Contest:
     unit: str = ""
     difference: Difference | None = None
     is_clear: bool = False
+    margin: float | None = None
+    is_equal: bool = False
     seeds_needed: int | None = None
     why: str = ""
     other: Mapping[str, tuple[str, str]] = field(default_factory=dict)
@@ -87,14 +100,16 @@ class Contest:
 
     @property
     def outcome(self) -> str:
-        """The result: better, worse, tie, unclear, few (too few seeds) or none (no common examples)."""
+        """The result: better, worse, tie, equal, unclear, few (too few seeds) or none (no common examples)."""
         if self.difference is None:
             return "none"
         if self.is_tie:
             return "tie"
         if self.seeds < FEWEST_SEEDS:
             return "few"
-        return ("better" if self.gain > 0 else "worse") if self.is_clear else "unclear"
+        if self.is_clear:
+            return "better" if self.gain > 0 else "worse"
+        return "equal" if self.is_equal else "unclear"
 
 
 def _members(group: Group) -> tuple[str, ...]:
@@ -156,18 +171,21 @@ class Verdict:
         contest = self.decisive
         if contest is None or contest.outcome in ("few", "none"):
             return None
-        if contest.outcome in ("unclear", "tie") and not self.is_plain:
+        if contest.outcome in SIMPLER and not self.is_plain:
             return None
         return contest.group if contest.outcome == "better" else self.baseline
 
 
-def verdict(summaries: Mapping[str, Summary], differences: Differences, focus: str | None = None) -> Verdict | None:
+def verdict(
+    summaries: Mapping[str, Summary], differences: Differences, focus: str | None = None, margin: float = MARGIN
+) -> Verdict | None:
     """Return the verdict on finished runs; None when none has a result.
 
     Args:
         summaries: of the runs by id, as `queries.run_summary` returns them.
         differences: of pairs of these runs.
         focus: id of a run whose configuration alone is set against the baseline.
+        margin: points within which two configurations are equal; a point is `NATS_PER_POINT` of loss.
     """
     done = {run: one for run, one in summaries.items() if one["status"] == "finished" and _result(one) is not None}
     if not done or (focus is not None and focus not in done):
@@ -186,7 +204,7 @@ def verdict(summaries: Mapping[str, Summary], differences: Differences, focus: s
     plain.sort(key=lambda group: _budget(members[group.runs[0]]) != budget)
     baseline, others = _sides(ranked, plain, focused)
     compared = (1 if len(others) == 1 else len(groups) - 1) if plain else len(groups)
-    contests = _contests(members, baseline, others, differences, compared)
+    contests = [_contest(members, baseline, group, differences, compared, margin) for group in others]
     return Verdict(
         str(first.get("data") or "?"),
         metric,
@@ -194,7 +212,7 @@ def verdict(summaries: Mapping[str, Summary], differences: Differences, focus: s
         means,
         baseline,
         bool(plain),
-        contests,
+        sorted(contests, key=lambda contest: contest.gain, reverse=True),
         compared,
         len(done) - len(members),
     )
@@ -247,15 +265,8 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _contests(
-    members: Mapping[str, Summary], baseline: Group, others: Sequence[Group], differences: Differences, of: int
-) -> list[Contest]:
-    contests = [_contest(members, baseline, group, differences, of) for group in others]
-    return sorted(contests, key=lambda contest: contest.gain, reverse=True)
-
-
 def _contest(
-    members: Mapping[str, Summary], baseline: Group, group: Group, differences: Differences, of: int
+    members: Mapping[str, Summary], baseline: Group, group: Group, differences: Differences, of: int, margin: float
 ) -> Contest:
     pairs, why = pairing.pairs(members, baseline, group)
     sides = [side for side in differences(pairs) if side.differences] if pairs else []
@@ -269,20 +280,23 @@ def _contest(
     unit = "nats" if loss_unit(summary) == "nats" else ""
     unit = "points" if side.key in ("accuracy", "exact_match") else unit
     is_clear = pairing.is_significant(rows, difference, level)
-    return Contest(group, side, unit, difference, is_clear, _needed(rows, level), why, other)
+    within = {"points": margin, "nats": NATS_PER_POINT * margin}.get(unit)
+    is_equal = within is not None and pairing.is_equivalent(rows, difference, within, level)
+    needed = _needed(rows, level, within or 0.0)
+    return Contest(group, side, unit, difference, is_clear, within, is_equal, needed, why, other)
 
 
-def _needed(rows: Sequence[np.ndarray], level: float) -> int | None:
-    """Return the seeds at which both intervals would exclude 0, with the deviations that were seen.
+def _needed(rows: Sequence[np.ndarray], level: float, margin: float) -> int | None:
+    """Return the seeds at which both intervals would exclude 0 or lie within the margin, at the deviations seen.
 
-    That over the examples does not shrink with more seeds: where it includes 0 by itself, no number is enough.
+    That over the examples does not shrink with more seeds: where it decides nothing by itself, no number is enough.
     """
     means = [float(values.mean()) for values in rows]
     mean = abs(float(np.mean(means)))
-    examples = np.mean(rows, axis=0)
-    if len(rows) < FEWEST_SEEDS or normal_reach(examples) >= mean:
+    room = max(mean, margin - mean)  # what the half-widths must stay below
+    if len(rows) < FEWEST_SEEDS or normal_reach(np.mean(rows, axis=0)) >= room:
         return None
-    return next((n for n in range(len(rows) + 1, MOST_SEEDS + 1) if t_reach(means, level, n) < mean), None)
+    return next((n for n in range(len(rows) + 1, MOST_SEEDS + 1) if t_reach(means, level, n) < room), None)
 
 
 def _decisive_side(sides: Sequence[Side], metric: str) -> Side:

@@ -11,7 +11,7 @@ import pandas as pd
 from dynlora.analysis import seed_groups
 from dynlora.analysis.pairing import FEWEST_SEEDS
 from dynlora.analysis.run_summary import ACTIVE, seconds_taken
-from dynlora.analysis.verdict import MOST_SEEDS, Contest, Summary, Verdict
+from dynlora.analysis.verdict import MOST_SEEDS, SIMPLER, Contest, Summary, Verdict
 from dynlora.text import listed, metric_words, one_line, plural, rough_duration, score, signed, source_name
 
 
@@ -89,14 +89,20 @@ WORDS = {
     "better": "better",
     "worse": "worse",
     "tie": "tie",
-    "unclear": "not significantly different",
+    "equal": "equal",
+    "unclear": "undecided",
     "few": "too few seeds",
     "none": "no pairs",
 }
 """Results of a contest, as the table names them."""
 
 
-PHRASES = {"better": "better than", "worse": "worse than", "unclear": "not significantly different from"}
+PHRASES = {
+    "better": "is better than",
+    "worse": "is worse than",
+    "equal": "equals",
+    "unclear": "is not significantly different from",
+}
 
 
 def headline(result: Verdict) -> str:
@@ -113,7 +119,8 @@ def headline(result: Verdict) -> str:
         return f"{where}, {sentence}.{unlike(contest)}"
     if contest.outcome == "tie":
         return f"{where}, {group}{among} and {baseline} tie: no example differs.{unlike(contest)} {_use(result)}"
-    sentence = f"{group}{among} is {PHRASES[contest.outcome]} {baseline} ({difference(contest)})"
+    within = f" within {margin(contest)}" if contest.outcome == "equal" else ""
+    sentence = f"{group}{among} {PHRASES[contest.outcome]} {baseline}{within} ({difference(contest)})"
     return f"{where}, {sentence}.{unlike(contest)} {_use(result)}"
 
 
@@ -131,7 +138,7 @@ def _use(result: Verdict) -> str:
     """Say what to use."""
     if result.use is None:
         return "Use either, such as the one with fewer parameters."
-    is_simpler = result.decisive is not None and result.decisive.outcome in ("unclear", "tie")
+    is_simpler = result.decisive is not None and result.decisive.outcome in SIMPLER
     return f"Use {_name(result.use.label)}{', the simpler one' if is_simpler else ''}."
 
 
@@ -155,6 +162,12 @@ def difference(contest: Contest) -> str:
     """Return a difference with its interval and number of seeds."""
     interval = contest.difference
     return "–" if interval is None else f"{_measured(contest)}, {plural(interval.seeds, 'seed')}"
+
+
+def margin(contest: Contest) -> str:
+    """Return the difference up to which two configurations are equal, with its unit."""
+    value = contest.margin or 0.0
+    return f"{value:g} {'point' if contest.unit == 'points' and value == 1 else contest.unit}"
 
 
 def _measured(contest: Contest) -> str:
@@ -186,8 +199,11 @@ def outlook(result: Verdict) -> str:
             else ""
         )
         if contest.seeds_needed is None:
-            return f"{why}A difference this small would not become clear with {MOST_SEEDS} seeds."
-        return f"{why}A difference of this size would be clear with about {contest.seeds_needed} seeds."
+            return f"{why}Undecided: {MOST_SEEDS} seeds would not decide."
+        more = plural(contest.seeds_needed - contest.seeds, "more seed")
+        return f"{why}Undecided: about {more} would decide."
+    if contest.outcome == "equal":
+        return f"Both the interval and a t interval over the seeds{adjusted} lie within {margin(contest)} of 0."
     if contest.outcome in ("better", "worse"):
         return (
             f"Both the interval and a t interval over the seeds{adjusted} exclude 0. This holds for this data set; "

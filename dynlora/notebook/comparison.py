@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pandas as pd
 from dynlora.addresses import is_url
 from dynlora.analysis import seed_groups, verdict_text
 from dynlora.analysis.frames import RunQueries
+from dynlora.analysis.verdict import MARGIN
 from dynlora.errors import ConfigError, NotRecordedError
 from dynlora.notebook import figure
 from dynlora.notebook.figure import PageFigure, one_of
@@ -170,15 +172,16 @@ Folder = str | os.PathLike[str]
 NO_VERDICT = "No run of these has finished with a result, so there is no verdict yet."
 
 
-def compare(runs: Iterable[Run | Folder], runs_dir: Folder = "runs") -> Comparison:
+def compare(runs: Iterable[Run | Folder], runs_dir: Folder = "runs", *, margin: float = MARGIN) -> Comparison:
     """Set runs side by side; runs that differ only in the seed form one group.
 
     Args:
         runs: two or more runs, each a `Run`, the folder or address of one, or an id in `runs_dir`.
         runs_dir: folder that ids are looked up in, or the address of one.
+        margin: points of the metric within which two configurations are equal; a point is 0.02 nats of loss.
 
     Raises:
-        ConfigError: when these are no list of at least two runs.
+        ConfigError: when these are no list of at least two runs, or the margin is no positive number.
         RunNotFoundError: when one of them is not there.
         CorruptRunError: when one of them cannot be read.
 
@@ -188,6 +191,8 @@ def compare(runs: Iterable[Run | Folder], runs_dir: Folder = "runs") -> Comparis
     """
     if isinstance(runs, str | os.PathLike | Run) or not isinstance(runs, Iterable):
         raise ConfigError(f"runs={str(runs)!r}: must be a list of two or more runs, such as [run, 'runs/ID', 'ID']")
+    if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 < margin < math.inf:
+        raise ConfigError(f"margin={margin!r}: must be a number of points above 0, such as {MARGIN:g}")
     opened = [_opened(run, runs_dir) for run in runs]
     runs_by_address = {run.address: run for run in opened}
     if len(runs_by_address) < 2:
@@ -197,7 +202,7 @@ def compare(runs: Iterable[Run | Folder], runs_dir: Folder = "runs") -> Comparis
     ids = [run.id for run in runs_by_address.values()]
     if twice := next((one for one in ids if ids.count(one) > 1), None):
         raise ConfigError(f"runs: two of them have the id {twice!r}; compare a run with others, not with its copy")
-    return Comparison(list(runs_by_address.values()))
+    return Comparison(list(runs_by_address.values()), margin)
 
 
 def _opened(run: Run | Folder, runs_dir: Folder) -> Run:
@@ -228,9 +233,9 @@ class Comparison:
         ComparisonPlots(theme='light'): capacity, differences, results, retention, training
     """
 
-    def __init__(self, runs: Iterable[Run]) -> None:
+    def __init__(self, runs: Iterable[Run], margin: float = MARGIN) -> None:
         """Point at runs; use `dynlora.compare`, which checks them."""
-        self._runs = {run.id: run for run in runs}
+        self._runs, self._margin = {run.id: run for run in runs}, margin
         self._store = RunQueries()
 
     def __repr__(self) -> str:
@@ -269,7 +274,7 @@ class Comparison:
 
     def _compared(self) -> Compared:
         """Return the runs as the page shows them where nothing was chosen."""
-        return panels.compared(self.folders, self._store)
+        return replace(panels.compared(self.folders, self._store), margin=self._margin)
 
     def _repr_html_(self) -> str:
         """Return the verdict and the final results as a card; notebooks call this."""

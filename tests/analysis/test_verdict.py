@@ -80,7 +80,8 @@ THREE = of(*seeds(3, "lora"), *seeds(3, "dynamic"))
     [
         (2.0, 2.0, "better", "Use dynamic."),
         (-2.0, 2.0, "worse", "Use lora."),
-        (0.1, 5.0, "unclear", "Use lora, the simpler one."),
+        (0.1, 5.0, "equal", "Use lora, the simpler one."),
+        (0.1, 30.0, "unclear", "Use lora, the simpler one."),
         (0.0, 0.0, "tie", "Use lora, the simpler one."),
     ],
 )
@@ -95,6 +96,45 @@ def test_the_verdict_names_the_configuration_to_use(points: float, spread: float
         assert "3 seeds" in words
     assert decision.use is not None
     assert decision.use.label in ending
+
+
+def test_equal_is_a_result_within_a_margin_that_is_a_setting() -> None:
+    decision, words = verdict_and_text(THREE, gains(0.1))
+    assert "dynamic equals lora within 1 point (accuracy " in words
+    assert "lie within 1 point of 0" in verdict_text.outlook(decision)
+    assert verdict_text.table(decision)["verdict"].tolist()[0] == "equal"
+    narrow = verdict(THREE, gains(0.1), margin=0.2)
+    assert narrow is not None
+    assert narrow.decisive is not None
+    assert narrow.decisive.outcome == "unclear"
+    assert narrow.decisive.is_equal is False
+
+
+def test_what_is_undecided_says_how_many_more_seeds_would_decide() -> None:
+    def differences(pairs: Sequence[tuple[int, str, str]]) -> list[Side]:
+        rows = {seed: np.linspace(-1, 1, ROWS) + 0.2 + 1.2 * seed for seed, _, _ in pairs}
+        return [Side("accuracy", rows, "points of accuracy", "", False, 1)]
+
+    decision, words = verdict_and_text(THREE, differences)
+    assert decision.decisive is not None
+    assert "is not significantly different from lora" in words
+    assert "Undecided: about 3 more seeds would decide." in verdict_text.outlook(decision)
+    assert verdict_text.table(decision)["verdict"].tolist()[0] == "undecided"
+
+
+def test_a_difference_as_large_as_the_margin_is_seldom_called_equal() -> None:
+    def differences(draw: int) -> Any:
+        noise = np.random.default_rng(draw)
+
+        def noisy(pairs: Sequence[tuple[int, str, str]]) -> list[Side]:
+            rows = {seed: 1.0 + 0.3 * noise.normal() + 2 * noise.standard_normal(ROWS) for seed, _, _ in pairs}
+            return [Side("accuracy", rows, "points of accuracy", "", False, 1)]
+
+        return noisy
+
+    decisions = [verdict(THREE, differences(draw)) for draw in range(60)]
+    contests = [one.decisive for one in decisions if one is not None and one.decisive is not None]
+    assert sum(contest.is_equal for contest in contests) <= 4
 
 
 def test_one_seed_decides_nothing_and_the_missing_ones_are_one_button() -> None:
@@ -137,7 +177,7 @@ def test_without_plain_lora_the_best_two_are_set_against_each_other() -> None:
     runs = of(*(run(f"v{budget}-", seed, "dynamic", budget=budget) for budget in range(4) for seed in range(3)))
     for number, one in enumerate(runs.values()):
         one["metrics"] = {"accuracy": 0.7 + number // 3 / 100}
-    decision, words = verdict_and_text(runs, gains(0.1))
+    decision, words = verdict_and_text(runs, gains(0.1, 30.0))
     assert [group.runs[0] for group in (decision.baseline, decision.contests[0].group)] == ["v2-0", "v3-0"]
     assert "budget 3 (the best of 4 configurations) is not significantly different from" in words
     assert words.endswith("Use either, such as the one with fewer parameters.")
@@ -163,8 +203,8 @@ def test_other_data_models_and_lengths_are_left_out_and_counted() -> None:
 
 def test_the_best_of_many_is_clear_only_after_adjusting_for_their_number() -> None:
     others = [run(f"v{budget}-", seed, "dynamic", budget=budget) for budget in range(5) for seed in range(3)]
-    few, _ = verdict_and_text(THREE, gains(0.5, 3.0))
-    many, words = verdict_and_text(of(*seeds(3, "lora"), *others), gains(0.5, 3.0))
+    few, _ = verdict_and_text(THREE, gains(1.5, 9.0))
+    many, words = verdict_and_text(of(*seeds(3, "lora"), *others), gains(1.5, 9.0))
     assert few.decisive is not None
     assert many.decisive is not None
     assert few.decisive.difference == many.decisive.difference, "the interval that is shown is the one of the pair"

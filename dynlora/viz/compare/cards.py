@@ -17,6 +17,7 @@ from dynlora.analysis import pairing, results, run_summary, seed_groups
 from dynlora.analysis.frames import SMOOTHING
 from dynlora.analysis.run_summary import ACTIVE, seconds_taken
 from dynlora.analysis.seed_groups import Group
+from dynlora.analysis.verdict import MARGIN, NATS_PER_POINT
 from dynlora.store import queries
 from dynlora.text import number, one_line, plural, rough_duration, score
 from dynlora.viz.compare import figures as compare_figures
@@ -248,7 +249,7 @@ def read(runs: Sequence[Chosen], summaries: Mapping[str, Mapping[str, Any]]) -> 
         DynloraError: when a run cannot be read.
     """
     grouping = from_address("group", list(SHOWN), None)
-    return compared(
+    runs_compared = compared(
         {run.id: run.folder for run in runs},
         cached_queries.CACHED,
         summaries,
@@ -256,6 +257,16 @@ def read(runs: Sequence[Chosen], summaries: Mapping[str, Mapping[str, Any]]) -> 
         hidden=hidden_runs(),
         highlighted=set(st.query_params.get_all("highlight")),
     )
+    return replace(runs_compared, margin=from_address("margin", MARGINS, MARGIN))
+
+
+MARGINS = (0.25, 0.5, MARGIN, 2.0, 5.0)
+ABOUT_MARGIN = "Two configurations are called equal when the interval of their difference lies within this margin."
+
+
+def margin_words(margin: float) -> str:
+    """Return a margin in points of a metric, and in nats of loss."""
+    return f"{margin:g} {'point' if margin == 1 else 'points'}, {NATS_PER_POINT * margin:g} nats"
 
 
 def group_controls(runs: Compared) -> None:
@@ -265,6 +276,7 @@ def group_controls(runs: Compared) -> None:
     if len(runs.groups) > MOST_COLOURED:
         titles = [group.title for group in runs.groups]
         several("highlight", "Highlight", titles, {}, width=320, none="the best and plain LoRA")
+    choose("margin", "Equal within", MARGINS, MARGIN, margin_words, width=210, help=ABOUT_MARGIN)
 
 
 def compared_curves(runs: Compared) -> None:

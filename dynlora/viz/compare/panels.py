@@ -17,7 +17,7 @@ from dynlora.analysis.frames import RunQueries
 from dynlora.analysis.pairing import RunPairs
 from dynlora.analysis.retention import RETENTION, retentions
 from dynlora.analysis.seed_groups import Group
-from dynlora.analysis.verdict import Verdict, verdict
+from dynlora.analysis.verdict import MARGIN, Verdict, verdict
 from dynlora.store import queries
 from dynlora.text import metric_words
 from dynlora.viz.compare import figures as compare_figures
@@ -46,6 +46,7 @@ class Compared:
         all_groups: as `groups`, with the runs that are hidden.
         highlighted: titles of groups to draw in colour.
         store: answers the questions to the store.
+        margin: points within which two configurations are equal.
     """
 
     folders: Mapping[str, Path]
@@ -56,6 +57,7 @@ class Compared:
     all_groups: Sequence[Group]
     highlighted: Collection[str]
     store: RunQueries
+    margin: float = MARGIN
 
     @property
     def rows(self) -> list[Mapping[str, Any]]:
@@ -80,7 +82,7 @@ class Compared:
     @cached_property
     def judged(self) -> Verdict | None:
         """Which configuration to use; None where nothing can be said."""
-        return verdict(self.summaries, self.pairs.differences)
+        return verdict(self.summaries, self.pairs.differences, margin=self.margin)
 
     @cached_property
     def points(self) -> pd.DataFrame:
