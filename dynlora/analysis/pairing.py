@@ -77,7 +77,7 @@ def is_significant(rows: Sequence[np.ndarray], difference: Difference, level: fl
 
 
 def is_equivalent(rows: Sequence[np.ndarray], difference: Difference, margin: float, level: float = LEVEL) -> bool:
-    """Say whether enough seeds were paired, and both intervals of `is_significant` lie within ±`margin`.
+    """Say whether enough seeds were paired, and both intervals of `is_significant` are within ±`margin`.
 
     It is two one-sided tests (Schuirmann 1987): the mean is not as low as -margin, and not as high as margin.
     """

@@ -52,7 +52,7 @@ class Contest:
         is_clear: enough seeds, the interval excludes 0, and so does the t interval over the seeds, widened for the
             number of configurations (Bonferroni). The bootstrap alone is too narrow for few seeds.
         margin: difference up to which the two are equal, in the unit; None where the unit has none.
-        is_equal: enough seeds, and both intervals lie within the margin: two one-sided tests at 2.5 % each.
+        is_equal: enough seeds, and both intervals are within the margin: two one-sided tests at 2.5 % each.
         seeds_needed: common seeds at which a mean of this size would be clear or equal; None when no number up to
             `MOST_SEEDS` would be.
         why: there are no or not all pairs; empty when there are.
@@ -287,7 +287,7 @@ def _contest(
 
 
 def _needed(rows: Sequence[np.ndarray], level: float, margin: float) -> int | None:
-    """Return the seeds at which both intervals would exclude 0 or lie within the margin, at the deviations seen.
+    """Return the seeds at which both intervals would exclude 0 or be within the margin, at the deviations seen.
 
     That over the examples does not shrink with more seeds: where it decides nothing by itself, no number is enough.
     """

@@ -203,7 +203,7 @@ def outlook(result: Verdict) -> str:
         more = plural(contest.seeds_needed - contest.seeds, "more seed")
         return f"{why}Undecided: about {more} would decide."
     if contest.outcome == "equal":
-        return f"Both the interval and a t interval over the seeds{adjusted} lie within {margin(contest)} of 0."
+        return f"Both the interval and a t interval over the seeds{adjusted} are within {margin(contest)} of 0."
     if contest.outcome in ("better", "worse"):
         return (
             f"Both the interval and a t interval over the seeds{adjusted} exclude 0. This holds for this data set; "

@@ -101,7 +101,7 @@ def test_the_verdict_names_the_configuration_to_use(points: float, spread: float
 def test_equal_is_a_result_within_a_margin_that_is_a_setting() -> None:
     decision, words = verdict_and_text(THREE, gains(0.1))
     assert "dynamic equals lora within 1 point (accuracy " in words
-    assert "lie within 1 point of 0" in verdict_text.outlook(decision)
+    assert "are within 1 point of 0" in verdict_text.outlook(decision)
     assert verdict_text.table(decision)["verdict"].tolist()[0] == "equal"
     narrow = verdict(THREE, gains(0.1), margin=0.2)
     assert narrow is not None

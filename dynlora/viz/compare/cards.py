@@ -261,7 +261,7 @@ def read(runs: Sequence[Chosen], summaries: Mapping[str, Mapping[str, Any]]) -> 
 
 
 MARGINS = (0.25, 0.5, MARGIN, 2.0, 5.0)
-ABOUT_MARGIN = "Two configurations are called equal when the interval of their difference lies within this margin."
+ABOUT_MARGIN = "Two configurations are called equal when the interval of their difference is within this margin."
 
 
 def margin_words(margin: float) -> str:
