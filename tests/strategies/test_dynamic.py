@@ -25,6 +25,7 @@ from dynlora.engine import edits
 from dynlora.engine.context import Step
 from dynlora.engine.edits import Drop, SetScale
 from dynlora.engine.edits.components import Recompose
+from dynlora.engine.loop.first_steps import TrainingDiverged
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.adapters import Adapters
 from dynlora.errors import ConfigError
@@ -272,6 +273,18 @@ def test_exploring_ends_in_the_budget_and_resumes_to_the_bit(more: dict[str, Any
         resumed = make_trainer(config, state=keeper.state(step))
         resumed.train(MemoryKeeper())
         assert same(weights(whole), weights(resumed))
+
+
+def test_a_run_that_has_diverged_says_so_at_a_cut() -> None:
+    trainer = make_trainer(tiny_config("dynamic", strategy=EXPLORE, adapter__rank=2))
+
+    def diverge(t: Trainer) -> None:
+        if t.step == cut_steps(t.total)[0] - 1:
+            t.adapters[0].lora_B.data.fill_(float("nan"))
+
+    trainer.on_step = diverge
+    with pytest.raises(TrainingDiverged):
+        trainer.train(MemoryKeeper())
 
 
 def test_cuts_at_random_are_a_control_with_a_seed_of_its_own() -> None:

@@ -71,6 +71,8 @@ class Exploration:
     ) -> tuple[list[Edit], float]:
         """Return the edits that leave at most `target` parameters, and what then exceeds the budget; forget averages.
 
+        Where a factor or an average is not finite there are none: training has diverged, and says so.
+
         A component's score is its effect per parameter, times that of its whole module: of equal components those stay
         whose module has more to keep, since need comes in modules.
 
@@ -81,6 +83,9 @@ class Exploration:
             min_rank: components that a module keeps before any has more, as far as the target allows.
             draw: draws the scores at random, the control.
         """
+        factors = [part for module in adapters for part in (module.lora_A, module.lora_B)]
+        if not all(bool(one.isfinite().all()) for one in (*factors, *self.outputs.values(), *self.inputs.values())):
+            return [], excess
         bases = [self._basis(module) for module in adapters]
         self.outputs.clear()
         self.inputs.clear()
