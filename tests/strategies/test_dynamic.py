@@ -275,6 +275,25 @@ def test_exploring_ends_in_the_budget_and_resumes_to_the_bit(more: dict[str, Any
         assert same(weights(whole), weights(resumed))
 
 
+def test_importance_is_the_effect_by_which_cuts_are_made() -> None:
+    recorder = ListRecorder()
+    trainer = make_trainer(tiny_config("dynamic", strategy=EXPLORE, adapter__rank=2, train__lr=1e-2), recorder=recorder)
+    expected: dict[int, list[float]] = {}
+
+    def look(t: Trainer) -> None:
+        exploration = t.strategy.exploration
+        effects = [float(exploration._basis(module)[2].sum()) for module in t.adapters]
+        sizes = [max(1, module.rank) * module.info.cost for module in t.adapters]
+        expected[t.step] = [effect / size for effect, size in zip(effects, sizes, strict=True)]
+
+    trainer.on_step = look
+    trainer.train(MemoryKeeper())
+    for step in (trainer.total - 1, cut_steps(trainer.total)[0] - 1):
+        recorded = recorder.vectors["importance"][step]
+        assert np.allclose(recorded, expected[step], rtol=0.05), "but for the ridge"
+    assert all(np.any(values > 0) for step, values in recorder.vectors["importance"].items() if step > 1)
+
+
 def test_a_run_that_has_diverged_says_so_at_a_cut() -> None:
     trainer = make_trainer(tiny_config("dynamic", strategy=EXPLORE, adapter__rank=2))
 

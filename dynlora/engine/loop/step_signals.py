@@ -77,7 +77,7 @@ SIGNS = 16
 """Random vectors that estimate the effective rank of an update without factors."""
 
 UNITS = {
-    "importance": "loss change per parameter",
+    "importance": "effect on the loss per parameter",
     "rank": "components",
     "gate": "factor",
     "scale": "factor",

@@ -42,10 +42,12 @@ class Exploration:
 
     Attributes:
         outputs, inputs: L and R by module name, (r, r).
+        left: effect of what the last cut left, by module name.
     """
 
     outputs: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     inputs: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    left: dict[str, float] = field(default_factory=dict[str, float])
 
     def observe(self, adapters: Adapters) -> None:
         """Take the gradients of this step into the averages."""
@@ -59,6 +61,22 @@ class Exploration:
                 if old is None or len(old) != len(moment):
                     old = averages[module.info.name] = torch.zeros_like(moment)
                 old.lerp_(moment, 1 - MEMORY)
+
+    def importance(self, adapters: Adapters) -> Tensor:
+        """Return each module's effect per parameter, Σ_k σ_k² / (max(1, r) · (d_in + d_out)), (n_modules,).
+
+        σ_k² is the effect of a component, by which cuts are made; Σ_k σ_k² = tr(L R) / tr L. Right after a cut it is
+        that of the components which are left.
+        """
+        sums = []
+        for module in adapters:
+            outputs, inputs = (averages.get(module.info.name) for averages in (self.outputs, self.inputs))
+            if outputs is None or inputs is None or len(outputs) != module.rank:
+                sums.append(module.lora_A.new_full((), self.left.get(module.info.name, 0.0)))
+            else:
+                sums.append((outputs * inputs).sum() / outputs.trace().clamp_min(1e-30))
+        parameters = [max(1, module.rank) * module.info.cost for module in adapters]
+        return torch.stack(sums) / torch.tensor(parameters, device=sums[0].device)
 
     def cut(
         self,
@@ -95,6 +113,8 @@ class Exploration:
         orders, used = _within(scores, costs, target, min_rank)
         left = max(1.0, used / adapters.spendable)
         change = (excess / left) ** 2
+        for module, (_, _, effect), order in zip(adapters, bases, orders, strict=True):
+            self.left[module.info.name] = float(effect[order].sum())
         return [
             Recompose(index, rows[order], columns[:, order], module.scaling * change)
             for index, (module, (rows, columns, _), order) in enumerate(zip(adapters, bases, orders, strict=True))

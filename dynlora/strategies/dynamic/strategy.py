@@ -101,7 +101,7 @@ class Dynamic(Strategy):
         "update of each module, or a gate that sees the input (gates=module). Never more parameters than uniform LoRA "
         "in the second half."
     )
-    formula = r"h = W_0 x + s\,g\,B(e \odot A x),\; I_j = |\langle b_j, \partial L/\partial b_j\rangle|"
+    formula = r"h = W_0 x + s\,g\,B A x,\; I = \mathrm{tr}(L R) / (r\,(d_{in} + d_{out})\,\mathrm{tr}\,L)"
     paper = "Liao et al. 2025, arXiv 2501.14859"
     fidelity = "reconstruction"
     as_lora = {"allocation": "none", "gates": "off"}
@@ -271,9 +271,8 @@ class Dynamic(Strategy):
 
     def observe(self, adapters: Adapters, step: Step) -> None:
         """Read importance off the gradients."""
-        self.importance.observe(adapters)
-        if self._explores(adapters.reference_rank) and step.index <= cut_steps(step.total)[-1]:
-            self.exploration.observe(adapters)
+        measure = self.exploration if self._explores(adapters.reference_rank) else self.importance
+        measure.observe(adapters)
 
     def allocate(self, adapters: Adapters, step: Step) -> list[Edit]:
         """Move capacity at a reallocation step."""
@@ -291,7 +290,9 @@ class Dynamic(Strategy):
         return edits
 
     def signals(self, adapters: Adapters) -> dict[str, np.ndarray | Tensor]:
-        """Record each module's importance per parameter."""
+        """Record each module's importance per parameter, that by which rank is allocated."""
+        if self._explores(adapters.reference_rank):
+            return {"importance": self.exploration.importance(adapters)}
         return {"importance": self.importance.per_parameter(adapters)}
 
     @property
