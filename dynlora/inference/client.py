@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -64,8 +63,6 @@ class InferenceChild:
         self._lines: queue.Queue[bytes | None] = queue.Queue()
         self._said: list[str] = []
         self._number = 0
-        self._begun: dict[str, int] = {}
-        self._ended_early: dict[str, str] = {}
 
     @property
     def pid(self) -> int | None:
@@ -104,53 +101,6 @@ class InferenceChild:
                     raise DynloraError(self._end())
                 self._kill()  # it ended by itself before it read the question: ask a new one
         raise AssertionError("a second child is always fresh")
-
-    def knock_out(self, folder: Path, file: Path, **arguments: Any) -> None:
-        """Begin an ablation that continues between the questions, see `answering.Answering`; all viewers share it.
-
-        Raises:
-            ConfigError, DynloraError: as `ask` does.
-        """
-        self.ask("knockout", folder=str(folder), which="last", file=str(file), **arguments)
-        self._ended_early.pop(str(folder), None)
-        self._begun[str(folder)] = self.pid or 0
-
-    def is_under_way(self, folder: Path) -> bool:
-        """Say whether an ablation of a run was begun whose end nobody has been told yet; asks nobody."""
-        return str(folder) in self._begun
-
-    def ended_early(self, folder: Path) -> str | None:
-        """Return why the last ablation of a run ended early, None when it did not; asks nobody."""
-        return self._ended_early.get(str(folder))
-
-    def progress(self, folder: Path) -> dict[str, Any] | None:
-        """Return how far a run's ablation has come, as a helper job says it, None when none is under way.
-
-        A child that is gone, or another one than began it, is an early end.
-
-        Raises:
-            DynloraError: as `ask` does.
-        """
-        key = str(folder)
-        if key not in self._begun:
-            return None
-        state = self.ask("progress", folder=key, which="last") if self._begun[key] == self.pid else None
-        if state is not None and state["status"] == "running":
-            return state
-        self._begun.pop(key, None)
-        gone = "the model's process ended; the measurements are saved, start again to continue"
-        if state is None or state["error"]:
-            self._ended_early[key] = gone if state is None else state["error"]["message"]
-        return None
-
-    def leave_off(self, folder: Path) -> None:
-        """Stop a run's ablation; what was measured is kept.
-
-        Raises:
-            DynloraError: as `ask` does.
-        """
-        if self._begun.pop(str(folder), None) == self.pid:
-            self.ask("stop", folder=str(folder), which="last")
 
     def stop(self) -> None:
         """End the child, if there is one."""

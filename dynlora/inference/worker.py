@@ -45,24 +45,28 @@ Message = dict[str, Any]
 
 
 @dataclass
-class Work:
-    """Something that is done a little at a time; what is said of it has the form of a helper job.
+class Stream:
+    """Something that is done a little at a time and read; what is said of it has the form of a helper job.
 
     Attributes:
-        steps: yields something each time it is advanced.
-        of: steps it will have at most, for a progress bar; None where that is not known.
-        done: steps so far.
+        steps: yields a message each time it is advanced.
+        of: messages it will have at most, for a progress bar; None where that is not known.
+        stays: it continues where nobody reads it, while no other stream is under way.
         status: running, done, failed or cancelled.
         error: why it failed, or None.
         is_broken: whether it failed in a way that may have left the model broken.
+        messages: so far.
+        read_at: when it was read last, seconds of a clock that only moves on.
     """
 
-    steps: Iterator[Any]
+    steps: Iterator[Message]
     of: int | None = None
-    done: int = 0
+    stays: bool = False
     status: str = "running"
     error: Failure | None = None
     is_broken: bool = False
+    messages: list[Message] = field(default_factory=list)
+    read_at: float = field(default_factory=time.monotonic)
 
     @property
     def ended(self) -> bool:
@@ -72,60 +76,28 @@ class Work:
     def state(self) -> dict[str, Any]:
         """Return how it stands."""
         error = None if self.error is None else self.error.model_dump()
-        return {"status": self.status, "progress": {"done": max(0, self.done), "of": self.of}, "error": error}
+        return {"status": self.status, "progress": {"done": len(self.messages), "of": self.of}, "error": error}
 
     def stop(self) -> None:
         """End it here; what it did is kept."""
         if not self.ended:
             self._end("cancelled")
 
-    def advance(self) -> Any:
-        """Do one step and return what it yields; None where it has ended."""
-        message = None
+    def advance(self) -> None:
+        """Do one step."""
         try:
-            message = next(self.steps, None)
+            self.messages.append(next(self.steps))
+        except StopIteration:
+            self._end("done")
         except (DynloraError, OSError, ValueError, MemoryError, RuntimeError) as error:
             self.is_broken = isinstance(error, MemoryError | RuntimeError)
             self.error = failure_of(error)
             self._end("failed")
-        else:
-            if message is None:
-                self._end("done")
-            else:
-                self.done += 1
-        return message
 
     def _end(self, status: str) -> None:
         self.status = status
         with suppress(AttributeError):
             self.steps.close()  # pyright: ignore[reportAttributeAccessIssue]
-
-
-@dataclass
-class Stream(Work):
-    """Work whose messages are read.
-
-    Attributes:
-        messages: so far.
-        read_at: when it was read last, seconds of a clock that only moves on.
-    """
-
-    messages: list[Message] = field(default_factory=list)
-    read_at: float = field(default_factory=time.monotonic)
-
-
-@dataclass
-class Ablation(Work):
-    """An ablation under way: each step measures the next set of modules, the first one with nothing off.
-
-    Attributes:
-        sets: modules that are switched off together, by position; None is every module alone.
-        rows: held-out rows that are looked at.
-    """
-
-    done: int = -1
-    sets: list[list[int]] | None = None
-    rows: int = 0
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -153,7 +125,7 @@ class Streams:
         """Whether one is under way."""
         return any(not stream.ended for stream in self._streams.values())
 
-    def begin(self, steps: Iterator[Message], of: int | None = None) -> str:
+    def begin(self, steps: Iterator[Message], of: int | None = None, *, stays: bool = False) -> str:
         """Take up a stream and return its name.
 
         Raises:
@@ -164,7 +136,7 @@ class Streams:
         for name in [name for name, stream in self._streams.items() if stream.ended][: -(MOST_KEPT - MOST_STREAMS)]:
             del self._streams[name]
         name = secrets.token_hex(8)
-        self._streams[name] = Stream(steps, of, read_at=self.clock())
+        self._streams[name] = Stream(steps, of, stays, read_at=self.clock())
         return name
 
     def read(self, name: str, since: int = 0) -> dict[str, Any]:
@@ -177,33 +149,34 @@ class Streams:
         stream.read_at = self.clock()
         return {**stream.state(), "messages": stream.messages[max(0, since) :]}
 
-    def stop(self, name: str) -> dict[str, Any]:
-        """End a stream, and return it whole, as `read` does; one that has ended stays as it is.
+    def stop(self, name: str, since: int = 0) -> dict[str, Any]:
+        """End a stream, and return it as `read` does; one that has ended stays as it is.
 
         Raises:
             DynloraError: when there is none of that name.
         """
         self._stream(name).stop()
-        return self.read(name)
+        return self.read(name, since)
 
     def advance(self) -> bool:
-        """Do one step of each stream under way; say whether memory may be short, so that models are to be let go."""
+        """Do one step of each stream that somebody waits for, without any of those that stay.
+
+        Returns:
+            Whether memory may be short, so that models are to be let go.
+        """
+        active = [stream for stream in self._streams.values() if not stream.ended]
         failed = False
-        for stream in self._streams.values():
-            if stream.ended:
-                continue
-            if self.clock() - stream.read_at > ABANDONED_S:
+        for stream in [stream for stream in active if not stream.stays] or active:
+            if not stream.stays and self.clock() - stream.read_at > ABANDONED_S:
                 stream.stop()
                 continue
-            message = stream.advance()
-            if message is not None:
-                stream.messages.append(message)
+            stream.advance()
             failed |= stream.is_broken
         return failed
 
     def _stream(self, name: str) -> Stream:
         if name not in self._streams:
-            raise DynloraError("the model's process was restarted, so this answer cannot continue; generate it again")
+            raise DynloraError("the model's process was restarted, so this cannot continue; start it again")
         return self._streams[name]
 
 
@@ -216,17 +189,15 @@ IDLE_S = 300.0
 
 @dataclass
 class Answering:
-    """Answers questions one after the other and continues ablations in between.
+    """Answers questions one after the other and continues streams in between.
 
     Attributes:
         examined: models in memory, the last used at the end.
-        jobs: ablations by run folder and adapter, ended ones too.
         streams: what is read while it continues.
         special: by kind of run, the model of the run that was asked last for an operation of its kind, and which it is.
     """
 
     examined: OrderedDict[tuple[str, str, int], Examined] = field(default_factory=OrderedDict)
-    jobs: dict[tuple[str, str], Ablation] = field(default_factory=dict)
     streams: Streams = field(default_factory=Streams)
     special: dict[str, tuple[tuple[object, ...], Any]] = field(
         default_factory=dict[str, "tuple[tuple[object, ...], Any]"]
@@ -264,20 +235,14 @@ class Answering:
         return self.examined[key]
 
     def advance(self) -> None:
-        """Do one step of each stream, which somebody waits for; without any, measure the next of each ablation."""
-        if self.streams.busy:
-            if self.streams.advance():
-                self.forget()
-            return
-        for job in self.jobs.values():
-            if job.ended:
-                continue
-            job.advance()
+        """Do one step of the streams."""
+        if self.streams.advance():
+            self.forget()
 
     @property
     def busy(self) -> bool:
-        """Whether an ablation or a stream is under way."""
-        return self.streams.busy or any(not job.ended for job in self.jobs.values())
+        """Whether a stream is under way."""
+        return self.streams.busy
 
     def _answer(self, operation: str, arguments: dict[str, Any]) -> Any:
         """Perform an operation; of one that takes long, return the name of the stream that was begun."""
@@ -299,28 +264,10 @@ class Answering:
         rows: int = ROWS,
         again: bool = False,
     ) -> Any:
-        """Start an ablation, or say how far it has come where the same is under way already.
-
-        Raises:
-            ConfigError: when another one of the run is.
-        """
-        job = self.jobs.get((folder, which))
-        if job is not None and not job.ended and (job.sets, job.rows) != (sets, rows):
-            raise ConfigError("another ablation of this run is in progress; wait until it ends, or stop it")
-        if job is None or job.ended:
-            examined = self.model(folder, which)
-            place = Path(file)
-            steps = _kept(examined.knockouts(sets, rows, kept_knockouts(place), again=again), place)
-            of = len(examined.model.adapters) if sets is None else len(sets)
-            self.jobs[folder, which] = Ablation(steps, of, sets=sets, rows=rows)
-        return self._progress(folder, which)
-
-    def _progress(self, folder: str, which: str) -> Any:
-        job = self.jobs.get((folder, which))
-        return None if job is None else job.state()
-
-    def _stop(self, folder: str, which: str) -> Any:
-        return self.jobs.pop((folder, which), None) is not None
+        """Begin an ablation, which continues where nobody reads it: its measurements are kept in the file."""
+        examined, place = self.model(folder, which), Path(file)
+        steps = _kept(examined.knockouts(sets, rows, kept_knockouts(place), again=again), place)
+        return self.streams.begin(steps, len(sets or examined.model.adapters), stays=True)
 
     def _compress(self, folder: str, which: str, file: str, rows: int) -> Any:
         return compress.kept_sizes(Path(folder), which, Path(file), rows)
@@ -349,8 +296,6 @@ class Answering:
 
 OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "knockout": Answering._knockout,
-    "progress": Answering._progress,
-    "stop": Answering._stop,
     "compress": Answering._compress,
     "read": Answering._read,
     "end": Answering._end,
@@ -376,11 +321,12 @@ A function that returns steps and their number, None where it is not known, is r
 """
 
 
-def _kept(steps: Iterator[Knockouts], file: Path) -> Iterator[Knockouts]:
-    """Yield what is measured, once it is in its file."""
-    for knockouts in steps:
+def _kept(steps: Iterator[Knockouts], file: Path) -> Iterator[Message]:
+    """Keep what an ablation measures, and yield after each set of modules; the first step switches none off."""
+    for place, knockouts in enumerate(steps):
         keep_knockouts(file, knockouts)
-        yield knockouts
+        if place:
+            yield {"measured": place}
 
 
 def saved_at(folder: Path, which: str) -> int:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import streamlit as st
 from dynlora.analysis import retention, run_summary
 from dynlora.analysis.retention import knockout_file, knockout_target
 from dynlora.errors import DynloraError
-from dynlora.inference.client import shared
 from dynlora.store import queries
 from dynlora.store.measurements import Knockouts
 from dynlora.store.run import module_scores
@@ -23,7 +21,8 @@ from dynlora.viz import measured as viz_measured
 from dynlora.viz.kit.panel import Picks
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, colours, in_row, note, picture, rows, safe
-from dynlora.viz.ui.live import fragment
+from dynlora.viz.ui.live import fragment, guarded
+from dynlora.viz.ui.model_client import Streamed, begin, stream_bar
 from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, is_read_only, link, list_all, run_labels
 from dynlora.viz.ui.url_state import choose, follow_address
 
@@ -39,6 +38,9 @@ ABOUT = (
 MOST_TWINS = 24
 """Runs that are looked at for one that spreads the same budget evenly."""
 
+BEGUN: dict[Path, Streamed] = {}
+"""The last ablation of each run that this server began: whoever looks at the run watches it and may stop it."""
+
 
 def knockout_card(run: Chosen, summary: Mapping[str, Any], modules: pd.DataFrame) -> None:
     """Draw the ablations of a run; while some are under way, again and again.
@@ -49,29 +51,30 @@ def knockout_card(run: Chosen, summary: Mapping[str, Any], modules: pd.DataFrame
         modules: as `capacity.described` returns them.
     """
     twins = uniform_twins(run.folder, summary, list_all())
-    under_way = shared().is_under_way(run.folder)
+    under_way = _under_way(run.folder)
 
     @fragment(run_every=1.5 if under_way else None)
     def live() -> None:
         follow_address()
         with card("Module ablation", "knockout"):
-            state = _progress(run.folder)
-            if under_way and state is None and not shared().is_under_way(run.folder):
-                st.rerun()  # it has ended: there is no more need to refresh
-            _draw(run, summary, modules, twins, state)
+            if under_way is not None:
+                under_way.read()
+                if under_way.ended:
+                    st.rerun()  # there is no more need to refresh
+            _draw(run, summary, modules, twins)
 
     live()
 
 
-def _draw(
-    run: Chosen, summary: Mapping[str, Any], modules: pd.DataFrame, twins: pd.DataFrame, state: dict[str, Any] | None
-) -> None:
+def _under_way(folder: Path) -> Streamed | None:
+    stream = BEGUN.get(folder)
+    return None if stream is None or stream.ended else stream
+
+
+def _draw(run: Chosen, summary: Mapping[str, Any], modules: pd.DataFrame, twins: pd.DataFrame) -> None:
     folder = run.folder
     knockouts = Knockouts.read(knockout_file(folder))
-    ended = shared().ended_early(folder)
-    if ended and state is None:
-        st.error(safe(f"The ablation ended early: {ended}"))
-    _controls(run, summary, knockouts, state)
+    _controls(run, summary, knockouts)
     effect = retention.effects(knockouts, modules)
     if knockouts is None or effect.empty:
         note(ABOUT)
@@ -88,18 +91,14 @@ def _draw(
     _pairs(run, knockouts, modules, summary["step"])
 
 
-def _controls(
-    run: Chosen, summary: Mapping[str, Any], knockouts: Knockouts | None, state: dict[str, Any] | None
-) -> None:
+def _controls(run: Chosen, summary: Mapping[str, Any], knockouts: Knockouts | None) -> None:
     """Draw what starts and stops an ablation, and how far the one under way has come."""
-    if state is not None:
-        done, of = state["progress"]["done"], max(1, state["progress"]["of"])
-        st.progress(min(1.0, done / of), f"{done} of {of} modules measured")
-        if st.button("Stop", icon=":material/stop:", key="knockout-stop"):
-            with _said_on_the_page():
-                shared().leave_off(run.folder)
-            st.rerun()
+    stream = BEGUN.get(run.folder)
+    if stream is not None and not stream.ended:
+        stream_bar(stream, "modules measured", "Stop", "knockout-stop")
         return
+    if stream is not None and stream.error:
+        st.error(safe(f"The ablation ended early, and what it measured is saved: {stream.error}"))
     if is_read_only():
         note("This dashboard is read-only. Start the ablation on the machine of the dashboard, or with dynlora ablate.")
         return
@@ -191,28 +190,18 @@ def ablation_button(run: Chosen) -> None:
 
 
 def _start(run: Chosen, sets: list[list[int]] | None, size: int) -> bool:
-    """Ask the child for an ablation and return whether it has started; else the page says why not."""
-    with _said_on_the_page(), st.spinner("Loading the model"):
+    """Let the child begin an ablation and return whether it has begun; else the page says why not."""
+    if _under_way(run.folder):
+        st.error("Another ablation of this run is in progress. Wait until it ends, or stop it.")
+        return False
+    with guarded():
         file = knockout_target(run.folder, is_own=run.is_own)
-        shared().knock_out(run.folder, file, sets=sets, rows=size, again=True)
-        return True
-    return False
-
-
-def _progress(folder: Path) -> dict[str, Any] | None:
-    """Return how far an ablation has come, None when there is none, or nobody who could say."""
-    with _said_on_the_page():
-        return shared().progress(folder)
-    return None
-
-
-@contextmanager
-def _said_on_the_page() -> Iterator[None]:
-    """Turn what the child cannot do into a sentence on the page."""
-    try:
-        yield
-    except (DynloraError, OSError) as error:
-        st.error(safe(str(error)))
+    stream = begin(run.folder, "knockout", file=str(file), sets=sets, rows=size, again=True)
+    if stream.error:
+        st.error(safe(stream.error))
+        return False
+    BEGUN[run.folder] = stream
+    return True
 
 
 def uniform_twins(folder: Path, summary: Mapping[str, Any], runs: pd.DataFrame) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from dynlora.errors import ConfigError, DataError, DynloraError
 from dynlora.inference import client as inference_client
 from dynlora.inference import worker as inference_worker
 from dynlora.inference.client import MAX_QUESTION, InferenceChild, answer_command
-from dynlora.inference.worker import IDLE_S, Answering, saved_at
+from dynlora.inference.worker import ABANDONED_S, IDLE_S, Answering, Streams, saved_at
 from dynlora.store.measurements import Knockouts
 from tests.waiting import PATIENCE_S, until
 
@@ -31,11 +31,11 @@ PARENT = """
 import sys, time
 from dynlora.inference.client import InferenceChild
 child = InferenceChild()
-child.ask("progress", folder="none", which="last")
+child.prepare()
 print(child.pid, flush=True)
 time.sleep(3600)
 """
-"""A server that has asked its child once."""
+"""A server that has started its child."""
 
 
 @pytest.fixture(autouse=True)
@@ -156,14 +156,13 @@ def test_what_fails_while_a_question_is_answered_is_one_sentence(
         self.examined[folder, "last"] = "a model"  # pyright: ignore[reportArgumentType]
         raise error
 
-    monkeypatch.setattr(inference_worker, "OPERATIONS", {**inference_worker.OPERATIONS, "stub": failing})
+    monkeypatch.setattr(inference_worker, "OPERATIONS", {"stub": failing, "fine": lambda _: 1})
     answering = Answering()
     reply = answering.reply(json.dumps({"number": 7, "ask": "stub", "arguments": {"folder": "a run"}}))
     assert reply == {"number": 7, "ok": False, "error": {"kind": kind, "message": message}}
     may_be_broken = isinstance(error, MemoryError | RuntimeError)
     assert bool(answering.examined) != may_be_broken, "a model that failed so is let go, and its memory with it"
-    after = answering.reply(json.dumps({"number": 8, "ask": "progress", "arguments": {"folder": "", "which": "last"}}))
-    assert after["ok"]
+    assert answering.reply(json.dumps({"number": 8, "ask": "fine", "arguments": {}}))["ok"]
 
 
 def test_a_question_that_is_too_long_is_refused_before_it_is_sent(child: InferenceChild, trained_run: Path) -> None:
@@ -194,28 +193,27 @@ def test_nothing_of_a_users_is_on_its_command_line() -> None:
     assert answer_command(1.5, 10)[5:] == ["--idle", "1.5", "--memory", "10"]
 
 
-def test_a_knock_out_goes_on_between_questions(trained_run: Path, tmp_path: Path) -> None:
-    answering = Answering()
-    question: dict[str, Any] = {"folder": str(trained_run), "which": "last"}
+def test_a_knock_out_goes_on_between_questions_and_where_nobody_reads_it(trained_run: Path, tmp_path: Path) -> None:
+    now = [0.0]
+    answering = Answering(streams=Streams(clock=lambda: now[0]))
     file = tmp_path / "knockout.json"
-    state = answering.model(str(trained_run), "last")
-    started = answering._knockout(str(trained_run), "last", str(file), rows=16)
-    progress = {"done": 0, "of": len(state.model.adapters)}
-    assert started == {"status": "running", "progress": progress, "error": None}
+    name = answering._knockout(str(trained_run), "last", str(file), rows=16)
     answering.advance()
-    answering.advance()
-    assert answering._progress(**question)["progress"]["done"] == 1
-    again = answering._knockout(str(trained_run), "last", str(file), rows=16)
-    assert again["progress"]["done"] == 1, "the same: no second one"
-    with pytest.raises(ConfigError, match="another ablation of this run is in progress"):
-        answering._knockout(str(trained_run), "last", str(file), sets=[[0, 1]], rows=16)
-    assert answering._answer("answers", {**question, "texts": [TEXT], "pairs": None, "mode": "adapter"})
+    question = {"texts": [TEXT], "pairs": None, "mode": "adapter"}
+    assert answering._answer("answers", {"folder": str(trained_run), "which": "last", **question})
     kept = Knockouts.read(file)
     assert kept is not None
     assert len(kept.effects) == 1
+    waited_for = answering.streams.begin(iter([{}, {}]))
+    answering.advance()
+    assert answering.streams.read(waited_for)["progress"]["done"] == 1
+    progress = answering.streams.read(name)["progress"]
+    assert progress == {"done": 1, "of": kept.n_modules}, "what somebody waits for goes first"
+    now[0] = 2 * ABANDONED_S
     while answering.busy:
         answering.advance()
-    assert answering._progress(**question)["status"] == "done"
+    assert answering.streams.read(waited_for)["status"] == "cancelled"
+    assert answering.streams.read(name)["status"] == "done"
     kept = Knockouts.read(file)
     assert kept is not None
     assert len(kept.alone) == kept.n_modules

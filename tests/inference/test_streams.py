@@ -268,7 +268,7 @@ def test_there_is_a_most_of_them_and_ended_ones_are_forgotten() -> None:
         streams.begin(counting(0))
         streams.advance()
     assert len(streams._streams) <= MOST_KEPT
-    with pytest.raises(DynloraError, match="generate it again"):
+    with pytest.raises(DynloraError, match="start it again"):
         streams.read(names[0])
 
 
@@ -285,7 +285,7 @@ def test_a_real_child_streams_stops_and_answers_on(writer: Path) -> None:
         assert child.ask("read", stream=again)["messages"][-1]["whole"] == (
             "".join(message["text"] for message in child.ask("read", stream=again)["messages"])
         )
-        with pytest.raises(DynloraError, match="generate it again"):
+        with pytest.raises(DynloraError, match="start it again"):
             child.ask("read", stream="unknown")
     finally:
         child.stop()

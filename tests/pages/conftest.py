@@ -37,8 +37,8 @@ def _dashboard(runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def here(monkeypatch: pytest.MonkeyPatch) -> Here:
     """Let pages ask this process."""
     child = Here()
-    for module in (model_client, knockout):
-        monkeypatch.setattr(module, "shared", lambda: child)
+    monkeypatch.setattr(model_client, "shared", lambda: child)
+    monkeypatch.setattr(knockout, "BEGUN", {})
     return child
 
 

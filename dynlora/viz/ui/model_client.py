@@ -75,16 +75,15 @@ class Streamed:
     def stop(self) -> None:
         """End it; what it said is kept."""
         if not self.ended:
-            self.messages = []
             self._take("end")
 
-    def _take(self, ask: str, **more: Any) -> None:
+    def _take(self, ask: str, since: int = 0) -> None:
         try:
-            state = shared().ask(ask, stream=self.name, **more)
+            state = shared().ask(ask, stream=self.name, since=since)
         except DynloraError as error:
             self.ended, self.error = True, str(error)
             return
-        self.messages += state["messages"]
+        self.messages[since:] = state["messages"]  # several viewers may read one stream at once
         self.of, self.error = state["progress"]["of"], state["error"] and state["error"]["message"]
         self.ended, self.stopped = state["status"] != "running", state["status"] == "cancelled"
 
@@ -140,9 +139,21 @@ def _progress(place: str, stream: Streamed, unit: str) -> None:
     stream.read()
     if stream.ended:
         st.rerun()
+    stream_bar(stream, unit, "Cancel", f"{place}-cancel")
+
+
+def stream_bar(stream: Streamed, unit: str, label: str, key: str) -> None:
+    """Draw how far a stream has come, and the button that ends it.
+
+    Args:
+        stream: under way.
+        unit: what is counted, in the plural.
+        label: of the button.
+        key: of the button.
+    """
     done, of = len(stream.messages), max(1, stream.of or 1)
     st.progress(min(1.0, done / of), f"{done} of {of} {unit}")
-    if st.button("Cancel", icon=":material/stop:", key=f"{place}-cancel"):
+    if st.button(label, icon=":material/stop:", key=key):
         stream.stop()
         st.rerun()
 
