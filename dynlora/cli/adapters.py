@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dynlora import assets
-from dynlora.cli.options import OutFolder, configured, formed, in_rows, in_runs, printable, reports
+from dynlora.cli.options import OutFolder, configured, formed, in_rows, in_runs, reports
 from dynlora.cli.run_commands import Report
 from dynlora.errors import ConfigError
 from dynlora.kinds.run_kind import kind_of_run
@@ -43,10 +41,10 @@ def data() -> None:
     metavar="KEY=VALUE",
     help="A setting of the run, such as data.repair=[drop_duplicates], data.max_length=256 or seed=1.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@reports
 def check_data(
-    path: Path, text: str | None, text_pair: str | None, label: str | None, overrides: tuple[str, ...], as_json: bool
-) -> None:
+    path: Path, text: str | None, text_pair: str | None, label: str | None, overrides: tuple[str, ...]
+) -> Any:
     """List every fault of a data file by line, and the repair of each.
 
     Exit code: 0 no faults, 1 faults were found, 2 bad input.
@@ -54,8 +52,7 @@ def check_data(
     columns = {"text": text, "text_pair": text_pair, "label": label}
     result = check_file(path, {key: name for key, name in columns.items() if name is not None}, overrides)
     document = asdict(result)
-    click.echo(json.dumps(document, indent=2, default=str) if as_json else printable(in_words(document)))
-    sys.exit(1 if result.faults else 0)
+    return document, in_words(document), int(bool(result.faults))
 
 
 @data.command()

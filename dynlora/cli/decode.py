@@ -14,7 +14,7 @@ import click
 
 from dynlora.blocks import parse_blocks
 from dynlora.cli.kinds import setting_options
-from dynlora.cli.options import MOST_STEPS, PathOrName, Whole, exit_code, in_rows, in_runs, printable, reports
+from dynlora.cli.options import MOST_STEPS, PathOrName, Whole, exit_code, in_rows, in_runs, reports, tell
 from dynlora.errors import ConfigError, RunRoleError
 from dynlora.kinds.decode.settings import OWN, DecodeSettings
 from dynlora.store.schema import command_text
@@ -76,9 +76,10 @@ def rsd(ctx: click.Context, as_json: bool, **options: Any) -> None:
     from dynlora.kinds.decode.work.run import decode
 
     outcome = decode(settings, runs_dir, progress=sys.stderr.isatty())
-    tell(outcome, runs_dir, as_json=as_json)
+    document, words = found_by(outcome, runs_dir)
+    tell(document, words, as_json=as_json)
     if code := exit_code(outcome):
-        sys.exit(code)
+        ctx.exit(code)
 
 
 @contextmanager
@@ -133,10 +134,8 @@ def _absolute(run: str | None) -> str | None:
     return os.path.abspath(folder) if is_folder else run
 
 
-def tell(outcome: Any, runs_dir: Path, *, as_json: bool) -> None:
-    """Print what a decode found: the conclusion first."""
-    import json
-
+def found_by(outcome: Any, runs_dir: Path) -> tuple[dict[str, Any], str]:
+    """Return what a decode found, and its words, the conclusion first."""
     from dynlora.kinds.decode.work.results import words
 
     summary = run_summary(outcome.folder)
@@ -147,9 +146,6 @@ def tell(outcome: Any, runs_dir: Path, *, as_json: bool) -> None:
         "max_steps": summary["max_steps"],
         **summary["results"],
     }
-    if as_json:
-        click.echo(json.dumps(document, indent=2, allow_nan=False, default=str))
-        return
     lines = [words(in_rows(document))] if document.get("points") is not None else []
     if outcome.state == "stopped":
         by = signals.Signals(outcome.signal or signals.SIGTERM).name
@@ -159,7 +155,7 @@ def tell(outcome: Any, runs_dir: Path, *, as_json: bool) -> None:
         )
     if outcome.error:
         lines.insert(0, f"Failed: {outcome.error}")
-    click.echo(printable("\n".join([*lines, f"run {summary['id']}"])))
+    return document, "\n".join([*lines, f"run {summary['id']}"])
 
 
 @rsd.command()

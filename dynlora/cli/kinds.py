@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -14,7 +13,7 @@ from typing import Any, Literal, cast
 import click
 from pydantic.fields import FieldInfo
 
-from dynlora.cli.options import PathOrName, Real, Whole, check_texts, in_rows, in_runs, printable
+from dynlora.cli.options import PathOrName, Real, Whole, check_texts, in_rows, in_runs, reports
 from dynlora.discovery import declared
 from dynlora.errors import RunNotFoundError
 from dynlora.jobs import kinds as jobs
@@ -104,11 +103,11 @@ def kind_command(settings: type[KindSettings], about: str) -> click.Command:
     """
     several = [name for name in run_fields(settings) if is_several(settings.model_fields[name])][:1]
 
-    def run(as_json: bool, queue: bool, runs_dir: Path, **options: Any) -> None:
+    def run(queue: bool, runs_dir: Path, **options: Any) -> Report:
         given = {key: value for key, value in options.items() if value is not None}
-        start(settings.parse(given), runs_dir, queue=queue, as_json=as_json)
+        return start(settings.parse(given), runs_dir, queue=queue)
 
-    run = setting_options(settings, without=tuple(several))(QUEUED(in_runs(reported(run))))
+    run = setting_options(settings, without=tuple(several))(QUEUED(in_runs(reports(run))))
     for name in several:
         run = click.argument(name, metavar="RUN...", nargs=-1, required=True, type=PathOrName())(run)
     return click.command(settings.kind, help=f"{about}\n\n{EXITS}")(run)
@@ -129,27 +128,17 @@ QUEUED = click.option("--queue", is_flag=True, help="Put the run in the queue in
 EXITS = "Exit code: 0 finished, 2 bad input, 1 failed, 130 or 143 stopped with its state saved."
 """End of the help of a command that works on a run."""
 
-reported = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-
 
 # --- work
 
 
-def start(settings: KindSettings, runs_dir: Path, *, queue: bool, as_json: bool) -> None:
-    """Work on a new run to its end, or put it in the queue; print its results."""
-    if queue:
-        (folder,) = put_in_queue(runs_dir, [partial(jobs.create, settings, runs_dir)])
-        launch.wake(runs_dir)
-        tell({"id": folder.name, "status": "queued"}, f"queued {folder.name}", 0, as_json=as_json)
-    else:
-        tell(*worked_on(settings, runs_dir), as_json=as_json)
-
-
-def tell(document: Mapping[str, Any], words: str, code: int, *, as_json: bool) -> None:
-    """Print a document, or its words, and end with a code that is not 0."""
-    click.echo(json.dumps(document, indent=2, allow_nan=False) if as_json else printable(words))
-    if code:
-        sys.exit(code)
+def start(settings: KindSettings, runs_dir: Path, *, queue: bool) -> Report:
+    """Work on a new run to its end, or put it in the queue; return its results."""
+    if not queue:
+        return worked_on(settings, runs_dir)
+    (folder,) = put_in_queue(runs_dir, [partial(jobs.create, settings, runs_dir)])
+    launch.wake(runs_dir)
+    return {"id": folder.name, "status": "queued"}, f"queued {folder.name}", 0
 
 
 def worked_on(settings: KindSettings, runs_dir: Path) -> Report:

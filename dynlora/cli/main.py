@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import sys
@@ -22,7 +21,7 @@ from dynlora.cli.compress import compress
 from dynlora.cli.decode import rsd
 from dynlora.cli.kinds import plugin_command
 from dynlora.cli.knockout import ablate, answer, knockout, strength
-from dynlora.cli.options import check_texts, configured, in_runs, printable
+from dynlora.cli.options import check_texts, configured, in_runs, printable, reports, tell
 from dynlora.cli.recycle import fewshot, merge, recycle
 from dynlora.cli.remote import import_, pull, push, sync, track
 from dynlora.cli.run_commands import (
@@ -44,7 +43,6 @@ from dynlora.cli.sweep import queue, sweep
 from dynlora.discovery import declared
 from dynlora.errors import ConfigError, DynloraError, SearchError, system_error, system_message
 from dynlora.jobs import helper_job
-from dynlora.jobs.environment import process_number
 
 
 class Commands(click.Group):
@@ -123,13 +121,6 @@ def main() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
-def tell(document: Any, words: str, *, as_json: bool) -> None:
-    """Print a document or its words; of several processes only the first does, so that there is one document."""
-    helper_job.finish(document, words)
-    if process_number("RANK", 0) == 0:
-        click.echo(json.dumps(document, indent=2, default=str) if as_json else printable(words))
-
-
 @main.command()
 @configured
 @in_runs
@@ -162,13 +153,10 @@ def train(as_json: bool, queue: bool, stay: bool, **options: Any) -> None:
 @click.argument("run_id", metavar="ID")
 @in_runs
 @click.option("--force", is_flag=True, help="Resume even if another host may still write the run.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-def resume(as_json: bool, **options: Any) -> None:
+@reports
+def resume(**options: Any) -> tuple[Any, str, int]:
     """Resume a stopped, failed or interrupted run, or start a queued run."""
-    document, words, code = commands.resume(progress=sys.stderr.isatty(), **options)
-    tell(document, words, as_json=as_json)
-    if code:
-        sys.exit(code)
+    return commands.resume(progress=sys.stderr.isatty(), **options)
 
 
 for _command in (

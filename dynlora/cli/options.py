@@ -18,6 +18,7 @@ import click
 from dynlora.addresses import is_url, without_secrets
 from dynlora.errors import ConfigError
 from dynlora.jobs import helper_job
+from dynlora.jobs.environment import process_number
 from dynlora.peft_adapter.forms import FORMS, RANKS, TARGETS, form_of
 from dynlora.safe_files import kind_of_file, output_file, storing, write_output
 from dynlora.store.schema import DEFAULT_RUNS_DIR
@@ -69,17 +70,30 @@ def reports(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
     @wraps(function)
     def wrapped(as_json: bool, **options: Any) -> None:
-        is_taken = options.get("out") == STDOUT
-        if is_taken and as_json:
+        out = options.get("out")
+        if out == STDOUT and as_json:
             raise ConfigError("--json: standard output takes one document; leave --json out, or give --out a file")
         document, words, *code = function(**options)
-        helper_job.finish(None if options.get("out") else document, words)
-        text = json.dumps(document, indent=2, allow_nan=False, default=str) if as_json else printable(words)
-        click.echo(text, err=is_taken)
-        if code:
+        tell(document, words, as_json=as_json, out=out)
+        if any(code):
             click.get_current_context().exit(code[0])
 
     return wrapped
+
+
+def tell(document: Any, words: str, *, as_json: bool, out: Path | None = None) -> None:
+    """Print a document or its words; of several processes only the first does, so that there is one document.
+
+    Args:
+        document: as JSON.
+        words: the same for a person.
+        as_json: whether the document is printed.
+        out: file that was asked for and has the result; None for none.
+    """
+    helper_job.finish(None if out else document, words)
+    if process_number("RANK", 0) == 0:
+        text = json.dumps(document, indent=2, allow_nan=False, default=str) if as_json else printable(words)
+        click.echo(text, err=out == STDOUT)
 
 
 def progress(what: str, done: int, of: int) -> None:

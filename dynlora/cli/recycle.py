@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from dynlora.cli.kinds import QUEUED, kind_command, reported, setting_options, start, tell
+from dynlora.cli.kinds import QUEUED, kind_command, setting_options, start
 from dynlora.cli.options import PathOrName, in_runs, reports
 from dynlora.cli.run_commands import Report
 from dynlora.errors import ConfigError
@@ -27,8 +27,8 @@ from dynlora.store.schema import run_folder
 @QUEUED
 @click.option("--estimate", is_flag=True, help="Say how many minutes it will take, and make no run.")
 @in_runs
-@reported
-def recycle(as_json: bool, queue: bool, estimate: bool, runs_dir: Path, **options: Any) -> None:
+@reports
+def recycle(queue: bool, estimate: bool, runs_dir: Path, **options: Any) -> Any:
     """Make one LoRA of finished runs, without their data.
 
     Of runs that classify: a meta-LoRA for few-shot tasks (LoRA Recycle). Of runs that write texts: a student of their
@@ -38,10 +38,8 @@ def recycle(as_json: bool, queue: bool, estimate: bool, runs_dir: Path, **option
     """
     settings = settings_of(options, runs_dir)
     if estimate:
-        document, words = registry()[settings.kind].estimate(settings, runs_dir)
-        tell(document, words, 0, as_json=as_json)
-    else:
-        start(settings, runs_dir, queue=queue, as_json=as_json)
+        return registry()[settings.kind].estimate(settings, runs_dir)
+    return start(settings, runs_dir, queue=queue)
 
 
 merge = kind_command(

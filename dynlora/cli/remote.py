@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dynlora.addresses import without_secrets
-from dynlora.cli.options import MOST_SECONDS, PathOrName, Real, in_rows, in_runs, printable, reports
+from dynlora.cli.options import MOST_SECONDS, PathOrName, Real, in_rows, in_runs, printable, reports, tell
 from dynlora.config import parse_config
 from dynlora.errors import ConfigError, DataError, RemoteError, StorageError
 from dynlora.jobs.trackers import KNOWN, check_trackers
@@ -36,10 +36,12 @@ checkpoints = click.option(
     default=None,
     help="Send what training continues from as well; unless given, as the run was sent before, at first without.",
 )
-as_json_too = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 replacing = click.option("--replace", is_flag=True, help="Move another run of that id here to the trash.")
 LISTED = 5
 """Ids that a message names."""
+
+Sent = tuple[dict[str, Any], str, int]
+"""Document, words and exit code."""
 
 
 @click.command()
@@ -47,8 +49,8 @@ LISTED = 5
 @checkpoints
 @click.option("--force", is_flag=True, help="Also over a later state of the run.")
 @in_runs
-@as_json_too
-def push(targets: tuple[str, ...], with_checkpoint: bool | None, force: bool, runs_dir: Path, as_json: bool) -> None:
+@reports
+def push(targets: tuple[str, ...], with_checkpoint: bool | None, force: bool, runs_dir: Path) -> Sent:
     """Send runs, finished or training, to a folder at URL, such as s3://bucket/runs or a path."""
     from dynlora.remote.place import Place
     from dynlora.remote.sync import check_target
@@ -70,7 +72,7 @@ def push(targets: tuple[str, ...], with_checkpoint: bool | None, force: bool, ru
     def one(folder: Path) -> Outcome:
         return send(folder, place, with_checkpoint=with_checkpoint, force=force)
 
-    _report(place, _all_or_one(folders, one, lambda folder: folder.name), as_json)
+    return _report(place, _all_or_one(folders, one, lambda folder: folder.name))
 
 
 @click.command()
@@ -79,8 +81,8 @@ def push(targets: tuple[str, ...], with_checkpoint: bool | None, force: bool, ru
 @click.option("--all", "everything", is_flag=True, help="Fetch every run of the folder.")
 @replacing
 @in_runs
-@as_json_too
-def pull(url: str, run_ids: tuple[str, ...], everything: bool, replace: bool, runs_dir: Path, as_json: bool) -> None:
+@reports
+def pull(url: str, run_ids: tuple[str, ...], everything: bool, replace: bool, runs_dir: Path) -> Sent:
     """Fetch the run at URL, or runs of the folder at URL: ids, or --all."""
     from dynlora.remote.place import Place
     from dynlora.remote.sync import pull as fetch
@@ -91,14 +93,14 @@ def pull(url: str, run_ids: tuple[str, ...], everything: bool, replace: bool, ru
     if everything:
         if ids:
             raise ConfigError("--all: fetches every run, so no ID may be given; leave one of them out")
-        return _report(place, pull_all(place, runs_dir, replace=replace), as_json)
+        return _report(place, pull_all(place, runs_dir, replace=replace))
     if not ids:
         place, ids = _run_at(place)
 
     def one(run_id: str) -> Outcome:
         return fetch(place, run_id, runs_dir, replace=replace)
 
-    return _report(place, _all_or_one(ids, one, str), as_json)
+    return _report(place, _all_or_one(ids, one, str))
 
 
 @click.command()
@@ -108,7 +110,7 @@ def pull(url: str, run_ids: tuple[str, ...], everything: bool, replace: bool, ru
 @replacing
 @click.option("--every", type=Real(1, MOST_SECONDS), metavar="SECONDS", help="Do it again and again until Ctrl-C.")
 @in_runs
-@as_json_too
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def sync(
     url: str,
     fetches: bool,
@@ -134,12 +136,14 @@ def sync(
             return pull_all(place, runs_dir, replace=replace)
         return push_all(runs_dir, place, with_checkpoint=with_checkpoint)
 
-    outcomes = look()
+    document, words, code = _report(place, look())
     if every is None:
-        return _report(place, outcomes, as_json)
-    _say(place, outcomes, as_json, compact=True)
+        tell(document, words, as_json=as_json)
+        sys.exit(code)
     with suppress(KeyboardInterrupt):
-        _look_again(look, every, lambda outcomes: _say(place, outcomes, as_json, compact=True))
+        while True:
+            click.echo(json.dumps(document) if as_json else printable(words))
+            document, words, _ = _report(place, _looked_again(look, every))
 
 
 def _check_kept(place: Place) -> None:
@@ -154,20 +158,17 @@ def _check_kept(place: Place) -> None:
         )
 
 
-def _look_again(look: Callable[[], list[Outcome]], every: float, say: Callable[[list[Outcome]], None]) -> None:
-    """Look now and again; a place that is away for a while, or a full disk, is said once and ends nothing."""
+def _looked_again(look: Callable[[], list[Outcome]], every: float) -> list[Outcome]:
+    """Look again after a while; a place that is away meanwhile, or a full disk, is said once and ends nothing."""
     message = ""
     while True:
         time.sleep(every)
         try:
-            outcomes, now = look(), ""
+            return look()
         except (RemoteError, StorageError) as error:
-            outcomes, now = None, f"{error}; next check in {every:g} s"
-        if now and now != message:
-            click.echo(printable(now), err=True)
-        message = now
-        if outcomes is not None:
-            say(outcomes)
+            before, message = message, f"{error}; next check in {every:g} s"
+        if message != before:
+            click.echo(printable(message), err=True)
 
 
 def _run_at(place: Place) -> tuple[Place, list[str]]:
@@ -199,25 +200,14 @@ def _all_or_one(items: Sequence[Any], one: Callable[[Any], Outcome], name: Calla
     return [one(items[0])] if len(items) == 1 else each(items, one, name)
 
 
-def _report(place: Place, outcomes: list[Outcome], as_json: bool) -> None:
-    """Print what became of runs; exit code 1 where one failed."""
-    _say(place, outcomes, as_json)
-    if any(outcome.status == "failed" for outcome in outcomes):
-        sys.exit(1)
-
-
-def _say(place: Place, outcomes: list[Outcome], as_json: bool, compact: bool = False) -> None:
+def _report(place: Place, outcomes: list[Outcome]) -> Sent:
+    """Return what became of runs; the exit code is 1 where one failed."""
     document = {"url": place.address, "runs": [asdict(outcome) for outcome in outcomes]}
-    if as_json:
-        click.echo(json.dumps(document, indent=None if compact else 2))
-        return
     moved = [outcome for outcome in outcomes if outcome.status != "unchanged"]
-    lines = [_line(outcome) for outcome in moved]
     size = sum(outcome.moved_bytes for outcome in outcomes) / 1e6
-    lines.append(
-        f"{place.address}: {len(outcomes) - len(moved)} of {len(outcomes)} runs unchanged, {size:.1f} MB moved"
-    )
-    click.echo(printable("\n".join(lines)))
+    unchanged = f"{len(outcomes) - len(moved)} of {len(outcomes)} runs unchanged"
+    lines = [*map(_line, moved), f"{place.address}: {unchanged}, {size:.1f} MB moved"]
+    return document, "\n".join(lines), int(any(outcome.status == "failed" for outcome in outcomes))
 
 
 def _line(outcome: Outcome) -> str:

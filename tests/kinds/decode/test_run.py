@@ -109,17 +109,15 @@ def _check_record(folder: Path, runs: Runs) -> None:
         assert all(0 <= step["reward"] <= 1 for step in judged)
 
 
-def test_words_begin_with_the_conclusion_and_end_with_what_to_do(
-    named: tuple[str, ...], runs_dir: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_words_begin_with_the_conclusion_and_end_with_what_to_do(named: tuple[str, ...], runs_dir: Path) -> None:
     result = command(runs_dir, "rsd", *named, "--reward", "oracle", *SHORT)
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
     assert "target alone is right on" in lines[0]
     assert lines[-1].startswith("run 2")
     run_id = lines[-1].removeprefix("run ")
-    decode_command.tell(Outcome(runs_dir / run_id, "stopped", signal.SIGINT), runs_dir, as_json=False)
-    assert f"`dynlora resume {run_id} --runs-dir {runs_dir}` continues." in capsys.readouterr().out
+    _, words = decode_command.found_by(Outcome(runs_dir / run_id, "stopped", signal.SIGINT), runs_dir)
+    assert f"`dynlora resume {run_id} --runs-dir {runs_dir}` continues." in words
 
 
 @pytest.mark.parametrize("reward", ["oracle", "target-likelihood", "target-token"])
