@@ -252,6 +252,7 @@ class Answering:
             model = self.model(arguments.pop("folder"), arguments.pop("which"))
             answer = ON_MODEL[operation](model, **arguments)
         else:
+            arguments.pop("which", None)  # such a run has one model
             answer = self._of_kind(operation, **arguments)
         return self.streams.begin(*answer) if isinstance(answer, tuple) else answer
 
@@ -290,8 +291,8 @@ class Answering:
     def _read(self, stream: str, since: int = 0) -> Any:
         return self.streams.read(stream, since)
 
-    def _end(self, stream: str) -> Any:
-        return self.streams.stop(stream)
+    def _end(self, stream: str, since: int = 0) -> Any:
+        return self.streams.stop(stream, since)
 
 
 OPERATIONS: Mapping[str, Callable[..., Any]] = {

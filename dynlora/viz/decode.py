@@ -9,8 +9,6 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dynlora.errors import DynloraError
-from dynlora.inference.client import shared
 from dynlora.kinds.decode import frames
 from dynlora.kinds.decode.kind import DecodeKind
 from dynlora.kinds.decode.result import Step
@@ -18,7 +16,7 @@ from dynlora.store.meta import count, finite, table
 from dynlora.text import one_line
 from dynlora.viz.ui.cards import card, colours, note, safe, titled, under
 from dynlora.viz.ui.live import fragment
-from dynlora.viz.ui.model_client import POLL_S, Streamed
+from dynlora.viz.ui.model_client import POLL_S, Streamed, begun
 from dynlora.viz.ui.run_picker import find_run, link, list_all, run_labels
 from dynlora.viz.ui.url_state import choose
 
@@ -85,10 +83,7 @@ def _begin(request: tuple[Any, ...], folder: Path, question: str, threshold: flo
     if before is not None:
         before[1].stop()
     with st.spinner("Loading draft, target and reward"):
-        try:
-            stream = Streamed(shared().ask("decode", folder=str(folder), question=question, threshold=threshold))
-        except DynloraError as error:
-            stream = Streamed("", ended=True, error=str(error))
+        stream = begun(folder, "decode", question=question, threshold=threshold)
         # Within the spinner: its end draws, and a press meanwhile would draw the page again there and lose the stream.
         st.session_state[ASKED] = (request, stream)
 

@@ -11,11 +11,11 @@ import streamlit as st
 
 from dynlora.data_files.reader import sent_table
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.inference.client import shared
 from dynlora.kinds.recycle.kind import RecycleKind
 from dynlora.kinds.recycle.result import WHAT
-from dynlora.text import listed, markdown_text, one_line, plural
+from dynlora.text import listed, one_line, plural
 from dynlora.viz.ui.cards import card, note, rows, safe, titled, under
+from dynlora.viz.ui.model_client import ask_model
 from dynlora.viz.ui.run_picker import find_run, link, list_all, run_labels
 from dynlora.viz.ui.url_state import choose
 
@@ -168,11 +168,8 @@ def _predictions(folder: Path, given: Support | None, texts: list[str]) -> None:
     if not given or not texts:
         note("Give examples of two classes or more, and a text.")
         return
-    try:
-        with st.spinner("Running the model"):
-            predicted = _answers(str(folder), tuple(map(tuple, given)), tuple(texts))
-    except DynloraError as error:
-        st.error(markdown_text(str(error), 2000))
+    predicted = ask_model(folder, "few_shot", support=given, texts=texts)
+    if predicted is None:
         return
     frame = answers(predicted)
     rows(frame.round(3))
@@ -182,9 +179,3 @@ def _predictions(folder: Path, given: Support | None, texts: list[str]) -> None:
         frame,
         "few-shot",
     )
-
-
-@st.cache_data(max_entries=100, ttl=3600, show_spinner=False)
-def _answers(folder: str, given: tuple[tuple[str, ...], ...], texts: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return what the child predicts; kept as long as the same is asked."""
-    return shared().ask("few_shot", folder=folder, support=[list(pair) for pair in given], texts=list(texts))

@@ -169,8 +169,7 @@ class Child:
 @pytest.fixture
 def child(monkeypatch: pytest.MonkeyPatch) -> Child:
     fake = Child()
-    for module in (decode, model_client):
-        monkeypatch.setattr(module, "shared", lambda: fake)
+    monkeypatch.setattr(model_client, "shared", lambda: fake)
     return fake
 
 
@@ -211,7 +210,7 @@ def test_what_the_child_refuses_is_said(monkeypatch: pytest.MonkeyPatch, runs_di
         raise ConfigError("question: is empty; type a problem")
 
     with_roles(runs_dir)
-    monkeypatch.setattr(decode, "shared", lambda: SimpleNamespace(ask=refuse))
+    monkeypatch.setattr(model_client, "shared", lambda: SimpleNamespace(ask=refuse))
     assert "question:" in words(press(open_page("playground", tab="decode"), "Decode"))
 
 

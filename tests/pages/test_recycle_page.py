@@ -12,6 +12,7 @@ from dynlora.jobs import kinds
 from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.viz import few_shot as few_shot_card
 from dynlora.viz import kinds as viz_kinds
+from dynlora.viz.ui import model_client
 from tests.kinds.recycle.written import written_recycle
 from tests.kinds.test_settings import trained
 from tests.pages.app import charts, open_page, words
@@ -43,7 +44,7 @@ class Child:
 @pytest.fixture
 def child(monkeypatch: pytest.MonkeyPatch) -> Child:
     fake = Child()
-    monkeypatch.setattr(few_shot_card, "shared", lambda: fake)
+    monkeypatch.setattr(model_client, "shared", lambda: fake)
     return fake
 
 

@@ -88,7 +88,7 @@ class Streamed:
         self.ended, self.stopped = state["status"] != "running", state["status"] == "cancelled"
 
 
-def begin(folder: Path, ask: str, **arguments: Any) -> Streamed:
+def begun(folder: Path, ask: str, **arguments: Any) -> Streamed:
     """Let a run's trained model begin something that takes long; what it cannot begin has ended with its error.
 
     Args:
@@ -97,10 +97,15 @@ def begin(folder: Path, ask: str, **arguments: Any) -> Streamed:
         arguments: JSON values; `which` is the last adapter unless it says otherwise.
     """
     try:
-        with st.spinner("Loading the model"):
-            return Streamed(shared().ask(ask, folder=str(folder), **{"which": "last", **arguments}))
+        return Streamed(shared().ask(ask, folder=str(folder), **{"which": "last", **arguments}))
     except DynloraError as error:
         return Streamed("", ended=True, error=str(error))
+
+
+def begin(folder: Path, ask: str, **arguments: Any) -> Streamed:
+    """Do as `begun` does, and say meanwhile that the model is loaded."""
+    with st.spinner("Loading the model"):
+        return begun(folder, ask, **arguments)
 
 
 def in_background(key: str, label: str, unit: str, folder: Path, ask: str, **arguments: Any) -> list[dict[str, Any]]:
