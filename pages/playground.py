@@ -7,8 +7,7 @@ import streamlit as st
 from dynlora.analysis import run_summary
 from dynlora.kinds.run_kind import registry
 from dynlora.store import queries
-from dynlora.viz import decode as decode_cards
-from dynlora.viz import few_shot as few_shot_card
+from dynlora.viz import trials
 from dynlora.viz.playground import cards as playground_cards
 from dynlora.viz.playground import chat_cards
 from dynlora.viz.playground import model as playground_model
@@ -16,8 +15,8 @@ from dynlora.viz.ui import cached_queries, cards, frame, live, model_client, run
 
 TABS = {
     "run": ("A run", lambda: True, None),
-    "few-shot": ("Few-shot", few_shot_card.can_try, few_shot_card.few_shot_tab),
-    "decode": ("Decode", decode_cards.can_try, decode_cards.live_tab),
+    "few-shot": ("Few-shot", trials.can_try_few_shot, trials.few_shot_tab),
+    "decode": ("Decode", trials.can_try_decode, trials.live_tab),
 }
 """What can be tried: its name, whether there is something to try, and what draws it; None is this page."""
 

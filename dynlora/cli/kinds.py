@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -15,14 +16,17 @@ from pydantic.fields import FieldInfo
 
 from dynlora.cli.options import PathOrName, Real, Whole, check_texts, in_rows, in_runs, reports
 from dynlora.discovery import declared
-from dynlora.errors import RunNotFoundError
-from dynlora.jobs import kinds as jobs
-from dynlora.jobs import launch
+from dynlora.errors import ConfigError, RunNotFoundError
+from dynlora.jobs import launch, quick_launch
 from dynlora.jobs.queue import put_in_queue
+from dynlora.kinds.distil.settings import DistilSettings, settings_of_teachers
+from dynlora.kinds.merge.settings import MergeSettings
 from dynlora.kinds.named_runs import run_fields
+from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.kinds.run_kind import kind_of_run, registry
 from dynlora.kinds.settings import FormField, KindSettings, annotation_of, is_several, marker
-from dynlora.store.schema import command_text
+from dynlora.safe_files import why_not_a_file
+from dynlora.store.schema import command_text, run_folder
 from dynlora.store.summary import run_summary
 
 Report = tuple[dict[str, Any], str, int]
@@ -136,7 +140,7 @@ def start(settings: KindSettings, runs_dir: Path, *, queue: bool) -> Report:
     """Work on a new run to its end, or put it in the queue; return its results."""
     if not queue:
         return worked_on(settings, runs_dir)
-    (folder,) = put_in_queue(runs_dir, [partial(jobs.create, settings, runs_dir)])
+    (folder,) = put_in_queue(runs_dir, [partial(quick_launch.create, settings, runs_dir)])
     launch.wake(runs_dir)
     return {"id": folder.name, "status": "queued"}, f"queued {folder.name}", 0
 
@@ -148,7 +152,7 @@ def worked_on(settings: KindSettings, runs_dir: Path) -> Report:
         DynloraError: when something the settings name cannot be used; no folder is left then.
     """
     kind = registry()[settings.kind]
-    folder = jobs.create(settings, runs_dir, "running")
+    folder = quick_launch.create(settings, runs_dir, "running")
     outcome = kind.resume(folder, progress=sys.stderr.isatty(), is_new=True)
     run_id = folder.name
     if outcome.state == "failed":
@@ -184,3 +188,79 @@ def facts_of(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
 
 
 FACTS = ("verdict", "lora_config", "conclusion")
+
+
+@click.command()
+@click.argument("teachers", metavar="RUN...", nargs=-1, required=True, type=PathOrName())
+@setting_options(RecycleSettings, DistilSettings, without=("teachers",))
+@QUEUED
+@click.option("--estimate", is_flag=True, help="Say how many minutes it will take, and make no run.")
+@in_runs
+@reports
+def recycle(queue: bool, estimate: bool, runs_dir: Path, **options: Any) -> Any:
+    """Make one LoRA of finished runs, without their data.
+
+    Of runs that classify: a meta-LoRA for few-shot tasks (LoRA Recycle). Of runs that write texts: a student of their
+    own texts (data-free distillation, not LoRA Recycle).
+
+    Exit code: 0 finished, 2 bad input, 1 failed, 130 or 143 stopped with its state saved.
+    """
+    settings = settings_of(options, runs_dir)
+    if estimate:
+        return registry()[settings.kind].estimate(settings, runs_dir)
+    return start(settings, runs_dir, queue=queue)
+
+
+merge = kind_command(
+    MergeSettings,
+    "Merge the adapters of finished runs of one base model into one adapter, without training.\n\n"
+    "Ranks may differ. The merge is measured on the held-out data of each run, beside its own adapter and the base "
+    "model.",
+)
+
+
+def settings_of(options: Mapping[str, Any], runs_dir: Path) -> RecycleSettings | DistilSettings:
+    """Return checked settings of the command's options, of the kind that the teachers are for.
+
+    Raises:
+        ConfigError: for the first thing wrong.
+    """
+    given = {key: value for key, value in options.items() if value is not None}
+    if "shots" in given:
+        given["shots"] = [part.strip() for part in given["shots"].split(",")]
+    if "test" in given:
+        given["test"] = os.path.abspath(os.path.expanduser(given["test"]))
+        if problem := why_not_a_file(given["test"]):
+            raise ConfigError(f"--test {options['test']}: {problem}")
+    return settings_of_teachers(given, runs_dir)
+
+
+@click.command()
+@click.argument("run_id", metavar="ID")
+@click.option(
+    "--support", type=click.Path(path_type=Path), required=True, help="Table with a few labelled texts of each class."
+)
+@click.option("--text", multiple=True, required=True, help="A text to classify; repeat the option for more.")
+@click.option("--text-column", default="text", show_default=True, help="Column of the text.")
+@click.option("--label-column", default="label", show_default=True, help="Column of the label.")
+@in_runs
+@reports
+def fewshot(
+    run_id: str, support: Path, text: tuple[str, ...], text_column: str, label_column: str, runs_dir: Path
+) -> Any:
+    """Classify texts of a new task from a few examples, with the meta-LoRA of a recycle and no training."""
+    folder = run_folder(runs_dir, run_id)
+    if problem := why_not_a_file(support):
+        raise ConfigError(f"--support {support}: {problem}")
+    from dynlora.kinds.recycle.work.few_shot import load_meta
+    from dynlora.kinds.recycle.work.run import texts_of_file
+
+    examples = texts_of_file(support, text_column, label_column)
+    rows = [(one, examples.classes[int(label)]) for one, label in zip(examples.texts, examples.label, strict=True)]
+    answers = load_meta(folder).fewshot(rows).predict(list(text))
+    lines = [
+        f"{row['label']}\t{row['text']}\t(distance {row['distances'][row['label']]:.3g}; nearest example: "
+        f"{row['nearest']['text']})"
+        for row in answers
+    ]
+    return answers[0] if len(answers) == 1 else answers, "\n".join(lines)

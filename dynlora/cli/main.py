@@ -19,10 +19,9 @@ from dynlora.cli.adapters import check, convert, data, export, inspect
 from dynlora.cli.commands import advise, datasets, doctor, models, preflight, strategies
 from dynlora.cli.compress import compress
 from dynlora.cli.decode import rsd
-from dynlora.cli.kinds import plugin_command
+from dynlora.cli.kinds import fewshot, merge, plugin_command, recycle
 from dynlora.cli.knockout import ablate, answer, knockout, strength
 from dynlora.cli.options import check_texts, configured, in_runs, printable, reports, tell
-from dynlora.cli.recycle import fewshot, merge, recycle
 from dynlora.cli.remote import import_, pull, push, sync, track
 from dynlora.cli.run_commands import (
     compare,

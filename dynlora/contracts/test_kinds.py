@@ -23,7 +23,7 @@ from dynlora.cli.main import main
 from dynlora.config import Section
 from dynlora.contracts.tiny_runs import recorded, train_tiny_runs
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, NotRecordedError, RunNotFoundError
-from dynlora.jobs import kinds as jobs
+from dynlora.jobs import quick_launch
 from dynlora.kinds.named_runs import named_run, run_fields
 from dynlora.kinds.run_kind import RunKind, StartForm, kind_of_run, registry
 from dynlora.kinds.settings import KindSettings, is_several
@@ -75,7 +75,7 @@ def made(request: pytest.FixtureRequest, runs: Path) -> Made:
     """Return a small finished run of each kind."""
     kind = KINDS[request.param]
     settings = small_settings(kind, runs)
-    folder, looks = jobs.create(settings, runs, "running"), [0]
+    folder, looks = quick_launch.create(settings, runs, "running"), [0]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StopRequest, "__call__", stopping_at(None, looks))
         outcome = kind.resume(folder, is_new=True)
@@ -210,7 +210,7 @@ def test_its_model_is_loaded_or_refused_in_a_sentence(made: Made) -> None:
 
 def test_stopped_and_resumed_it_is_the_same(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped half way, its state is saved, and what it has recorded at its end is that of a run nobody stopped."""
-    folder = jobs.create(made.settings, made.folder.parent, "running")
+    folder = quick_launch.create(made.settings, made.folder.parent, "running")
     with monkeypatch.context() as patch:
         patch.setattr(StopRequest, "__call__", stopping_at(made.looks // 2, [0]))
         outcome = made.kind.resume(folder, is_new=True)
@@ -294,7 +294,7 @@ def test_report_and_notebook_hold_every_panel(made: Made) -> None:
 
 def test_a_run_that_has_not_begun_is_read(made: Made) -> None:
     """What is queued has words for what it does now, and panels without numbers say what is missing."""
-    folder = jobs.create(made.settings, made.folder.parent)
+    folder = quick_launch.create(made.settings, made.folder.parent)
     result = made.kind.follow(folder)
     assert made.kind.progress(result, 0).text
     view = RunView(folder, result)

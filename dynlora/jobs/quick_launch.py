@@ -23,6 +23,7 @@ from dynlora.jobs.launch import RESERVED, RunHandle, catalog, enqueue, launched_
 from dynlora.jobs.queue import LOG_NAME, is_pending, put_in_queue, wake
 from dynlora.jobs.spawn import Folder, runs_root, spawn_detached
 from dynlora.jobs.trackers import check_trackers
+from dynlora.kinds.settings import KindSettings
 from dynlora.peft_adapter.adapter_config import CONFIG_NAME, TENSORS_NAME, open_adapter_file, read_settings
 from dynlora.peft_adapter.read import check_folder
 from dynlora.safe_files import read_plain, sync, write_text
@@ -30,6 +31,42 @@ from dynlora.store.lifecycle import create_run
 from dynlora.store.meta import meta_of
 from dynlora.store.schema import check_run_id, new_run_id, run_folder
 from dynlora.store.summary import ORIGIN_NAME, origin_meta, read_origin
+
+
+def create(settings: KindSettings, runs_dir: Folder, state: str = "queued") -> Path:
+    """Check settings, make the run folder at step 0 and return it.
+
+    Args:
+        settings: of the run.
+        runs_dir: folder of the runs; made when missing.
+        state: `queued`, or `running` where this process does the work itself.
+
+    Raises:
+        DynloraError: when something the settings name cannot be used, or the disk does not take the run.
+    """
+    root = runs_root(runs_dir, make=True)
+    settings.check(root)
+    return create_run(
+        root, config_yaml=settings.to_yaml(), meta=settings.meta(root), max_steps=settings.steps(root), state=state
+    )
+
+
+def enqueue_kind(settings: KindSettings, runs_dir: Folder, *, key: str) -> RunHandle:
+    """Check settings, put the run into the queue and start the queue.
+
+    Args:
+        settings: of the run.
+        runs_dir: folder of the runs; made when missing.
+        key: idempotency key; a second call with the same key returns the run of the first.
+
+    Raises:
+        DynloraError: when the key or something the settings name cannot be used, or the disk does not take the run.
+    """
+    root = runs_root(runs_dir, make=True)
+    run_id = launched_once(root, key, lambda _: put_in_queue(root, [partial(create, settings, root)])[0].name)
+    wake(root)
+    return RunHandle(run_id, run_folder(root, run_id, must_exist=False))
+
 
 START_DIR = "start"
 """Folder of a run that holds the adapter it started from."""

@@ -31,11 +31,11 @@ from dynlora.text import ago, markdown_text, one_line, score
 from dynlora.viz import tour
 from dynlora.viz.capacity import capacity_view
 from dynlora.viz.kit.panel import RunView
-from dynlora.viz.race import race_card, races
 from dynlora.viz.tour import is_tour_taken
 from dynlora.viz.ui.cards import card, colours, in_row, note
 from dynlora.viz.ui.replay import replay
 from dynlora.viz.ui.run_picker import find_run, has_moved, link, no_runs, runs_dir
+from dynlora.viz.verdict import race_card, races
 
 LIST_KEYS = ("q", "status", "strategy", "sort", "group")
 """What the address of the list of runs holds; the list was the first page once, so links of then lead to it."""

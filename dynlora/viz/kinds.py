@@ -18,8 +18,8 @@ from pydantic.fields import FieldInfo
 
 from dynlora.analysis.run_summary import ACTIVE
 from dynlora.errors import DynloraError
-from dynlora.jobs.kinds import enqueue
 from dynlora.jobs.launch import RunHandle
+from dynlora.jobs.quick_launch import enqueue_kind
 from dynlora.kinds.named_runs import RunField, named_run, run_fields
 from dynlora.kinds.run_kind import RunKind, kind_of_run, registry
 from dynlora.kinds.settings import FormField, KindSettings, annotation_of, is_several, marker
@@ -460,4 +460,4 @@ def _problem(kind: RunKind, values: Mapping[str, Any]) -> str:
 
 
 def _queued(kind: RunKind, values: Mapping[str, Any], key: str) -> RunHandle:
-    return enqueue(_settings(kind).parse(values), runs_dir(), key=key)
+    return enqueue_kind(_settings(kind).parse(values), runs_dir(), key=key)

@@ -29,14 +29,13 @@ from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.kit.run_colours import line_styles
-from dynlora.viz.race import race_card, races
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, in_row, note, picture, titled, under
 from dynlora.viz.ui.frame import documentation
 from dynlora.viz.ui.replay import replay
 from dynlora.viz.ui.run_picker import Chosen, find_run, is_read_only, link, list_all, runs_dir
 from dynlora.viz.ui.url_state import chosen_step, segmented
-from dynlora.viz.verdict import bold, verdict_sentence
+from dynlora.viz.verdict import bold, race_card, races, verdict_sentence
 
 NEEDED = ("rank", "importance", "gate", "group_gate")
 """Signals that a run must have recorded for every stop to have its chart."""

@@ -140,7 +140,7 @@ def test_a_typed_problem_is_watched_and_the_threshold_moves_it(
 ) -> None:
     from playwright.sync_api import expect
 
-    from dynlora.jobs import kinds
+    from dynlora.jobs import quick_launch
 
     settings = DecodeSettings.of(
         draft=roles["draft"],
@@ -150,7 +150,7 @@ def test_a_typed_problem_is_watched_and_the_threshold_moves_it(
         new_tokens=24,
         limit=1,
     )
-    folder = kinds.create(settings, runs_dir, "queued")
+    folder = quick_launch.create(settings, runs_dir, "queued")
     page.goto(f"{server}/playground?tab=decode&decode={folder.name}")
     settled(page)
     page.get_by_role("textbox", name="Problem").fill("a3:")

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from dynlora.errors import ConfigError
-from dynlora.jobs import kinds as jobs
-from dynlora.jobs import launch
+from dynlora.jobs import launch, quick_launch
 from dynlora.jobs.queue import read_status
 from dynlora.kinds.decode.settings import DecodeSettings
 from dynlora.kinds.recycle.settings import RecycleSettings
@@ -110,11 +109,11 @@ def test_a_recycle_refuses_teachers_that_do_not_fit(tmp_path: Path) -> None:
 def test_a_run_of_a_kind_is_made_once_under_its_key_and_can_be_stopped_in_the_queue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "wake", lambda root: None)  # nothing is to start here
+    monkeypatch.setattr(quick_launch, "wake", lambda root: None)  # nothing is to start here
     writer = trained(tmp_path)
     settings = DecodeSettings.of(draft=writer, target=writer, limit=3)
-    handle = jobs.enqueue(settings, tmp_path, key="once")
-    assert jobs.enqueue(settings, tmp_path, key="once") == handle
+    handle = quick_launch.enqueue(settings, tmp_path, key="once")
+    assert quick_launch.enqueue(settings, tmp_path, key="once") == handle
     summary = run_summary(handle.folder)
     assert (summary["kind"], summary["strategy"], summary["model"]) == (DECODE, "rsd", "smollm2-135m")
     assert (summary["status"], summary["max_steps"]) == ("queued", 9)

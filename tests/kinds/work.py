@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from dynlora import open_run
 from dynlora.cli.main import main
 from dynlora.engine.loop.checkpoint import read_checkpoint
-from dynlora.jobs import kinds as jobs
+from dynlora.jobs import quick_launch
 from dynlora.kinds.run_kind import kind_of_run, registry
 from dynlora.kinds.settings import KindSettings
 from dynlora.store.reader import RunReader
@@ -27,7 +27,7 @@ class Killed(BaseException):
 
 def work(settings: KindSettings, runs_dir: Path) -> Any:
     """Make a run and return its outcome."""
-    return registry()[settings.kind].resume(jobs.create(settings, runs_dir, "running"), is_new=True)
+    return registry()[settings.kind].resume(quick_launch.create(settings, runs_dir, "running"), is_new=True)
 
 
 def check_killed(
@@ -48,7 +48,7 @@ def check_killed(
     """
     kind = kind_of_run(finished)
     settings: Any = kind.settings
-    folder = jobs.create(settings.of_run(finished), finished.parent, "running")
+    folder = quick_launch.create(settings.of_run(finished), finished.parent, "running")
     advance = steps.advance
 
     def dying(self: Stepwise) -> None:

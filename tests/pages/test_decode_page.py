@@ -12,12 +12,12 @@ from streamlit.testing.v1 import AppTest
 
 from dynlora.cli.decode import rsd, settings_of
 from dynlora.errors import ConfigError
-from dynlora.jobs import kinds
+from dynlora.jobs import quick_launch
 from dynlora.kinds.decode.settings import DecodeSettings
 from dynlora.kinds.run_kind import registry
 from dynlora.store.summary import run_summary
-from dynlora.viz import decode
 from dynlora.viz import kinds as viz_kinds
+from dynlora.viz import trials
 from dynlora.viz.ui import model_client
 from tests.kinds.decode import written as decodes
 from tests.kinds.decode.written import written_decode
@@ -93,7 +93,7 @@ def test_a_link_to_a_training_on_this_page_leads_to_its_page(run: Path) -> None:
 
 
 def test_the_form_queues_a_decode_and_says_the_command(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kinds, "wake", lambda root: None)
+    monkeypatch.setattr(quick_launch, "wake", lambda root: None)
     draft, target = trained(runs_dir, name="small"), trained(runs_dir, name="large")
     app = open_page("decode")
     app.selectbox(key="decode-draft").set_value(draft).run()
@@ -175,7 +175,7 @@ def child(monkeypatch: pytest.MonkeyPatch) -> Child:
 
 def with_roles(runs_dir: Path) -> Path:
     """Write a decode whose draft and target are there."""
-    decode.has_roles.clear()
+    trials.has_roles.clear()
     writer, folder = trained(runs_dir), written_decode(runs_dir)
     (folder / "config.yaml").write_text(DecodeSettings.of(draft=writer, target=writer).to_yaml(), "utf-8")
     return folder
@@ -183,8 +183,8 @@ def with_roles(runs_dir: Path) -> Path:
 
 def test_a_decode_without_its_roles_cannot_be_tried(runs_dir: Path) -> None:
     written_decode(runs_dir)
-    decode.has_roles.clear()
-    assert not decode.can_try()
+    trials.has_roles.clear()
+    assert not trials.can_try_decode()
     assert "No decode here has its draft, target and reward at hand" in words(open_page("playground", tab="decode"))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dynlora.jobs import kinds
+from dynlora.jobs import quick_launch
 from dynlora.kinds.distil.settings import DistilSettings
 from dynlora.viz import kinds as viz_kinds
 from tests.conftest import Once
@@ -101,7 +101,7 @@ def test_both_kinds_are_on_the_page(runs_dir: Path) -> None:
 
 
 def test_the_form_takes_runs_that_write_and_keeps_kinds_apart(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kinds, "wake", lambda root: None)
+    monkeypatch.setattr(quick_launch, "wake", lambda root: None)
     viz_kinds._fit.clear()
     one = trained(runs_dir, name="one", task="causal_lm", model="smollm2-135m")
     two = trained(runs_dir, name="two", task="causal_lm", model="smollm2-135m")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dynlora.cli.main import main
-from dynlora.jobs import kinds
+from dynlora.jobs import quick_launch
 from dynlora.kinds.merge.settings import MergeSettings
 from dynlora.kinds.run_kind import registry
 from dynlora.viz import kinds as viz_kinds
@@ -50,7 +50,7 @@ def test_a_merge_is_taken_away_and_asked_where_it_has_a_head(head: str, is_asked
 def test_the_form_merges_runs_of_one_base_and_says_why_not_others(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kinds, "wake", lambda root: None)
+    monkeypatch.setattr(quick_launch, "wake", lambda root: None)
     one, two = (trained(runs_dir, name=name, task="regression", model="minilm") for name in ("one", "two"))
     three = trained(runs_dir, name="three", task="regression", model="bert-base")
     app = open_page("recycle")

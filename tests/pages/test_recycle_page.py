@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dynlora.jobs import kinds
+from dynlora.jobs import quick_launch
 from dynlora.kinds.recycle.settings import RecycleSettings
-from dynlora.viz import few_shot as few_shot_card
 from dynlora.viz import kinds as viz_kinds
+from dynlora.viz import trials
 from dynlora.viz.ui import model_client
 from tests.kinds.recycle.written import written_recycle
 from tests.kinds.test_settings import trained
@@ -80,7 +80,7 @@ def test_a_recycle_at_work_says_what_it_does(until: int, runs_dir: Path) -> None
 def test_the_form_says_why_a_run_cannot_teach_and_queues_the_others(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kinds, "wake", lambda root: None)
+    monkeypatch.setattr(quick_launch, "wake", lambda root: None)
     viz_kinds._fit.clear()
     one = trained(runs_dir, name="one", task="classification", model="minilm", labels=["a", "b", "c"])
     two = trained(runs_dir, name="two", task="classification", model="minilm", labels=["d", "e"])
@@ -111,7 +111,7 @@ def test_teachers_of_a_different_number_of_blocks_are_not_mixed(runs_dir: Path) 
 def test_the_playground_has_the_tab_only_where_there_is_something_to_try(run: Path, runs_dir: Path) -> None:
     assert not open_page("playground", run=run.name).get("button_group")
     (written_recycle(runs_dir) / "adapter").mkdir()
-    assert few_shot_card.can_try()
+    assert trials.can_try_few_shot()
 
 
 def test_pasted_examples_are_answered_at_once(runs_dir: Path, child: Child) -> None:

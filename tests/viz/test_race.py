@@ -14,8 +14,8 @@ from dynlora.analysis.verdict import run_verdict
 from dynlora.server.serve import sample_runs_dir
 from dynlora.store.summary import run_summary
 from dynlora.viz.kit import theme
-from dynlora.viz.race import Race, caption, conditions, figure, races
 from dynlora.viz.ui import run_picker
+from dynlora.viz.verdict import Race, conditions, race_caption, race_figure, races
 from tests.viz.drawn import traces_of
 
 
@@ -60,11 +60,11 @@ def test_the_lines_end_where_the_runs_ended(sample_races: list[Race]) -> None:
             sum(float(run_summary(Path(sample_runs_dir()) / run)["metrics"]["loss"] or 0) for run in runs) / len(runs)
             for runs in sides
         ]
-        drawn = [trace for trace in traces_of(figure(race, theme.LIGHT)) if trace.name in race.names]
+        drawn = [trace for trace in traces_of(race_figure(race, theme.LIGHT)) if trace.name in race.names]
         assert [trace.name for trace in drawn] == race.names
         assert [trace.y[-1] for trace in drawn] == pytest.approx(means)
         for name, mean in zip(race.names, means, strict=True):
-            assert f"{name} {mean:.3f}" in caption(race)
+            assert f"{name} {mean:.3f}" in race_caption(race)
 
 
 def test_a_head_at_the_rate_of_the_adapters_is_named(sample_races: list[Race]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from dynlora.errors import ConfigError
 from dynlora.inference.worker import Answering
-from dynlora.jobs import kinds
+from dynlora.jobs import quick_launch
 from dynlora.kinds.decode.settings import DecodeSettings
 from dynlora.kinds.decode.work.live import Live, load_live
 from dynlora.kinds.decode.work.solve import Point, solve
@@ -24,7 +24,7 @@ def folder(runs: Runs) -> Path:
     settings = DecodeSettings.of(
         draft=runs.draft, target=runs.target, reward="target-likelihood", step_string=STEP, limit=1, new_tokens=12
     )
-    return kinds.create(settings, runs.folder, "queued")
+    return quick_launch.create(settings, runs.folder, "queued")
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from dynlora.cli.kinds import resumed
 from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.inference.session import load_run
-from dynlora.jobs import kinds
+from dynlora.jobs import quick_launch
 from dynlora.kinds.decode.result import read_decode
 from dynlora.kinds.decode.settings import DecodeSettings
 from dynlora.kinds.decode.work import run
@@ -383,7 +383,7 @@ def test_python_records_absolute_folders(
 
 
 def test_it_runs_from_the_queue(named: tuple[str, ...], runs_dir: Path) -> None:
-    folder = kinds.create(_settings(named, "oracle"), runs_dir)
+    folder = quick_launch.create(_settings(named, "oracle"), runs_dir)
     assert run_summary(folder)["status"] == "queued"
     assert run.resume(folder).state == "finished"
     assert run_summary(folder)["step"] == 9

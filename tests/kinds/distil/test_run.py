@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from dynlora import open_run
 from dynlora.errors import ConfigError
-from dynlora.jobs import kinds as jobs
+from dynlora.jobs import quick_launch
 from dynlora.kinds.distil.result import Distil
 from dynlora.kinds.distil.settings import NOT_RECYCLE, DistilSettings, settings_of_teachers
 from dynlora.kinds.distil.work.run import Distilling, resume
@@ -109,7 +109,7 @@ def test_killed_anywhere_and_resumed_is_bit_equal(step: int, finished: Path, mon
 
 @pytest.mark.journey
 def test_killed_by_the_system_and_resumed_is_bit_equal(finished: Path, writers: Path) -> None:
-    folder = jobs.create(DistilSettings.of_run(finished), writers, "queued")
+    folder = quick_launch.create(DistilSettings.of_run(finished), writers, "queued")
     slow = (
         "import sys, time; from pathlib import Path; from dynlora.kinds.distil.work.run import Distilling\n"
         "from dynlora.kinds.distil.work.run import resume\n"

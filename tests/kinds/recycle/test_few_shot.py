@@ -18,7 +18,7 @@ from dynlora.errors import ConfigError, DataError
 from dynlora.inference import worker
 from dynlora.inference.client import InferenceChild
 from dynlora.inference.worker import Answering
-from dynlora.jobs import kinds as jobs
+from dynlora.jobs import quick_launch
 from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.kinds.recycle.work.few_shot import load_meta
 from dynlora.kinds.recycle.work.materials import Materials
@@ -192,7 +192,7 @@ def test_other_commands_refuse_a_recycle_in_a_sentence(recycled: Path) -> None:
 
 
 def test_an_unfinished_recycle_cannot_be_used(taught: Path, teacher_ids: list[str]) -> None:
-    folder = jobs.create(settings_of(teacher_ids), taught, "running")
+    folder = quick_launch.create(settings_of(teacher_ids), taught, "running")
     with pytest.raises(ConfigError, match="has no meta-LoRA yet"):
         load_meta(folder)
 

@@ -15,7 +15,7 @@ from dynlora.kinds.recycle.panels.few_shot import Episodes, FewShotAccuracy, Few
 from dynlora.kinds.recycle.panels.inversion import Agreement
 from dynlora.kinds.recycle.result import Recycle
 from dynlora.store import queries
-from dynlora.viz import few_shot
+from dynlora.viz import trials
 from dynlora.viz.kit import theme
 from tests.kinds.recycle.written import RESULTS, interval, written_recycle
 from tests.viz.drawn import traces_of
@@ -183,7 +183,7 @@ def test_a_value_of_another_kind_counts_as_none(tmp_path: Path) -> None:
 
 
 def test_pasted_examples_are_label_colon_text() -> None:
-    assert few_shot.pasted("a: one: two\n\n b :three ") == [["one: two", "a"], ["three", "b"]]
+    assert trials.pasted("a: one: two\n\n b :three ") == [["one: two", "a"], ["three", "b"]]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_pasted_examples_are_label_colon_text() -> None:
 )
 def test_examples_that_cannot_be_used_are_refused_in_a_sentence(words: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        few_shot.pasted(words)
+        trials.pasted(words)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_examples_that_cannot_be_used_are_refused_in_a_sentence(words: str, mess
     ],
 )
 def test_a_small_file_gives_examples(name: str, data: bytes) -> None:
-    assert few_shot.of_file(name, data) == [["one", "a"], ["two", "b"]]
+    assert trials.of_file(name, data) == [["one", "a"], ["two", "b"]]
 
 
 @pytest.mark.parametrize(
@@ -223,10 +223,10 @@ def test_a_small_file_gives_examples(name: str, data: bytes) -> None:
 )
 def test_a_file_that_cannot_be_used_is_refused_in_a_sentence(data: bytes, message: str) -> None:
     with pytest.raises(DynloraError, match=message):
-        few_shot.of_file("a.csv", data)
+        trials.of_file("a.csv", data)
 
 
 def test_more_texts_than_the_page_takes_are_refused() -> None:
-    assert few_shot.asked_texts("one\n\ntwo") == ["one", "two"]
+    assert trials.asked_texts("one\n\ntwo") == ["one", "two"]
     with pytest.raises(ConfigError, match="give at most 100"):
-        few_shot.asked_texts("x\n" * 101)
+        trials.asked_texts("x\n" * 101)

@@ -13,7 +13,7 @@ import torch
 from dynlora import open_run
 from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
 from dynlora.errors import ConfigError, CorruptRunError
-from dynlora.jobs import kinds as jobs
+from dynlora.jobs import quick_launch
 from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.kinds.recycle.work.materials import Inversion
 from dynlora.kinds.recycle.work.run import held_out_texts, resume
@@ -109,7 +109,7 @@ def test_killed_anywhere_and_resumed_is_bit_equal(step: int, finished: Path, mon
 def test_a_kill_between_the_last_file_and_the_end_takes_no_step_again(
     finished: Path, taught: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = jobs.create(RecycleSettings.of_run(finished), taught, "running")
+    folder = quick_launch.create(RecycleSettings.of_run(finished), taught, "running")
     finish = RunWriter.finish
 
     def dying(self: RunWriter, state: str, error: str | None = None) -> None:
@@ -132,7 +132,7 @@ def test_a_kill_between_the_last_file_and_the_end_takes_no_step_again(
 
 
 def test_a_fetched_recycle_without_its_checkpoint_is_not_started_over(taught: Path, teacher_ids: list[str]) -> None:
-    folder = jobs.create(settings_of(teacher_ids), taught, "running")
+    folder = quick_launch.create(settings_of(teacher_ids), taught, "running")
     Copied(url="ssh://host/runs", revision="1", fingerprint="2").write(folder / COPIED_NAME)
     with RunWriter.open(folder, resume_from=None) as writer:
         writer.finish("stopped")
@@ -202,7 +202,7 @@ def test_a_corrupt_teacher_fails_the_recycle_in_one_sentence(taught: Path, backb
 
 
 def test_a_damaged_checkpoint_is_one_sentence(taught: Path, teacher_ids: list[str]) -> None:
-    folder = jobs.create(settings_of(teacher_ids), taught, "running")
+    folder = quick_launch.create(settings_of(teacher_ids), taught, "running")
     write_checkpoint(folder / "checkpoint", {"step": "far"})
     with pytest.raises(CorruptRunError, match="its checkpoint is damaged"):
         resume(folder, is_new=True)

@@ -29,7 +29,7 @@ from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError, RunRoleError
 from dynlora.inference.session import GATE_ROWS, load_run
 from dynlora.inference.writing import total_tokens
-from dynlora.jobs import kinds
+from dynlora.jobs import quick_launch
 from dynlora.kinds.decode.settings import OWN, REWARDS, DecodeSettings
 from dynlora.kinds.decode.work.results import plain, points_of, results, rows_of
 from dynlora.kinds.decode.work.rewards import BY_NAME, ClassifierReward, OwnReward, Problem, Reward, problems_of
@@ -360,7 +360,7 @@ def decode(
         DynloraError: when something the settings name cannot be used; no folder is left then.
     """
     plan = planned(settings, Path(os.path.realpath(runs_dir)), function)
-    folder = kinds.create(settings, runs_dir, "running")
+    folder = quick_launch.create(settings, runs_dir, "running")
     return work_on(folder, None, lambda writer, stop: _decoded(plan, writer, stop, [], progress))
 
 
