@@ -46,7 +46,7 @@ LAYERS = (
     (
         "faces",
         "What a person meets: pages, reports, notebooks, the command line, three lines of Python.",
-        "viz/kinds viz/decode viz/report notebook pages cli api contracts __init__ __main__",
+        "viz/kinds viz/report notebook pages cli api contracts __init__ __main__",
     ),
 )
 """Each layer, its purpose and its packages, lowest first: a package imports its own layer and those below it, never in

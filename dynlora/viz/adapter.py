@@ -16,7 +16,7 @@ from dynlora.peft_adapter.engines import check_engines
 from dynlora.peft_adapter.read import read_header
 from dynlora.text import number, one_line, plotly_text, sentence_case
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.module_map import row_edges
+from dynlora.viz.kit.module_map import MapView, colour_of, label_rows, row_edges, with_gaps
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.ui.cards import card, chart, colours, figures, note, rows, titled
 from dynlora.viz.ui.live import guarded
@@ -36,26 +36,21 @@ def depth_map(grid: pd.DataFrame, title: str, unit: str, colours: Palette) -> go
         unit: its unit.
         colours: of the mode.
     """
-    values = grid.to_numpy(float)
-    high = float(np.nanmax(values)) if np.isfinite(values).any() else 1.0
-    high = high if high > 0 else 1.0
+    values, scale = grid.to_numpy(float), colour_of(grid, MapView(title, unit), colours, 1.0)
     drawn = theme.figure(colours, int(np.clip(120 + 34 * len(grid), 190, 760)), left=78)
     drawn.add_heatmap(
         z=values,
         x=list(range(grid.shape[1])),
         y=list(range(len(grid))),
-        zmin=0,
-        zmax=high,
         xgap=2,
         ygap=2,
-        colorscale=colours.sequential_scale,
         hoverongaps=False,
-        colorbar=_bar(unit, colours),
         customdata=[[[_place(kind, layer)] for layer in grid.columns] for kind in grid.index],
         hovertemplate=f"%{{customdata[0]}}<br>{plotly_text(title)} %{{z:.4~g}}<extra></extra>",
+        **scale,
     )
     if values.size <= NAMED_CELLS and grid.shape[1] <= 16:
-        drawn.update_layout(annotations=_numbers(values, high, colours))
+        drawn.update_layout(annotations=_numbers(values, scale["zmax"], colours))
     ticks = {"tickmode": "array", "showgrid": False}
     layers = [plotly_text(name, 12) for name in grid.columns]
     every = max(1, len(layers) // 24)
@@ -122,56 +117,25 @@ def spectra_map(values: pd.DataFrame, modules: pd.DataFrame, colours: Palette) -
         modules: as `adapter_spectra.described` returns them.
         colours: of the mode.
     """
-    visible = modules.head(len(values))
-    edges, centres = row_edges(visible["label"])
-    rows = values.to_numpy(float)
-    breaks = np.flatnonzero(visible["label"].ne(visible["label"].shift()).to_numpy())[1:]
-    high = float(np.nanmax(rows)) if np.isfinite(rows).any() else 1.0
+    visible = modules.head(len(values)).assign(group=modules["label"], side="")
+    edges, centres = row_edges(visible["group"])
     drawn = theme.figure(colours, int(np.clip(150 + 10.5 * len(visible), 260, 900)), left=78)
     drawn.add_heatmap(
-        z=np.insert(rows, breaks, np.nan, axis=0) if len(breaks) else rows,
+        z=with_gaps(values.to_numpy(float), visible["group"]),
         x=list(values.columns),
         y=edges,
-        zmin=0,
-        zmax=high if high > 0 else 1.0,
         xgap=1,
         ygap=0.6,
         hoverongaps=False,
-        colorscale=colours.sequential_scale,
-        colorbar=_bar("singular value", colours),
         hovertemplate="%{y}<br>component %{x}<br>singular value %{z:.4~g}<extra></extra>",
+        **colour_of(values, MapView("singular value"), colours),
     )
-    names = [
-        f"{plotly_text(short)}<br>{plotly_text(name)}"
-        for short, name in zip(visible["short"], visible["name"], strict=True)
-    ]
-    drawn.update_yaxes(tickmode="array", tickvals=centres, ticktext=names, showticklabels=False, showgrid=False)
-    drawn.update_yaxes(range=[edges[-1], edges[0]])
-    places = pd.Series(centres).groupby(visible["label"].to_numpy(), sort=False).mean()
-    drawn.update_layout(
-        annotations=[
-            {
-                "x": 0,
-                "xref": "paper",
-                "xshift": -8,
-                "xanchor": "right",
-                "y": float(place),
-                "showarrow": False,
-                "text": plotly_text(label, 24),
-                "font": {"size": 12, "color": colours.text},
-            }
-            for label, place in places.items()
-        ]
-    )
+    label_rows(drawn, visible, centres, colours)
+    drawn.update_yaxes(range=[edges[-1], edges[0]], showgrid=False)
     drawn.update_xaxes(
         title_text="Component (largest first)", showgrid=False, dtick=1 if len(values.columns) < 13 else None
     )
     return drawn
-
-
-def _bar(unit: str, colours: Palette) -> dict[str, object]:
-    heading = {"text": plotly_text(unit), "side": "right", "font": {"size": 11}}
-    return theme.colour_bar("", colours, title=heading, nticks=5, exponentformat="power")
 
 
 ADDRESS = "adapter"

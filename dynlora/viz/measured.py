@@ -16,6 +16,7 @@ from dynlora.store.measurements import FEWEST, Compressed, Half, Knockouts, Size
 from dynlora.store.summary import CALLBACK
 from dynlora.text import percent, plotly_text, plural, score, sentence_case, signed
 from dynlora.viz.kit import rank_picture, theme
+from dynlora.viz.kit.module_map import MapView, colour_of
 from dynlora.viz.kit.panel import Picture
 from dynlora.viz.kit.theme import Palette
 
@@ -62,23 +63,18 @@ def effect_bars(effect: pd.DataFrame, colours: Palette, module: str | None = Non
 
 def group_effects(table: pd.DataFrame, colours: Palette) -> go.Figure:
     """Draw what each input group loses without each module; rows are groups, columns modules."""
-    values = table.to_numpy(float)
-    reach = max(float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 0.0, 1e-6)
     drawn = theme.figure(colours, int(np.clip(170 + 34 * len(table), 240, 640)))
     names = [plotly_text(name) for name in table.columns]
     drawn.add_heatmap(
-        z=values,
+        z=table.to_numpy(float),
         x=list(range(len(names))),
         y=[plotly_text(group, 24) for group in table.index],
-        zmin=-reach,
-        zmax=reach,
-        colorscale=colours.diverging_scale,
         hoverongaps=False,
         xgap=theme.column_gap(len(names)),
         ygap=1,
         customdata=np.tile(np.array(names, dtype=object), (len(table), 1)),
-        colorbar=theme.colour_bar("Loss change (nats)", colours, nticks=5),
         hovertemplate="%{y}<br>%{customdata}<br>%{z:+.5f} nats<extra></extra>",
+        **colour_of(table, MapView("Loss change (nats)", centre=0.0, least=1e-6), colours, 1.0),
     )
     drawn.update_xaxes(**theme.name_axis(names, colours))
     drawn.update_yaxes(type="category", autorange="reversed", showgrid=False)

@@ -112,8 +112,8 @@ def test_a_run_of_a_kind_is_made_once_under_its_key_and_can_be_stopped_in_the_qu
     monkeypatch.setattr(quick_launch, "wake", lambda root: None)  # nothing is to start here
     writer = trained(tmp_path)
     settings = DecodeSettings.of(draft=writer, target=writer, limit=3)
-    handle = quick_launch.enqueue(settings, tmp_path, key="once")
-    assert quick_launch.enqueue(settings, tmp_path, key="once") == handle
+    handle = quick_launch.enqueue_kind(settings, tmp_path, key="once")
+    assert quick_launch.enqueue_kind(settings, tmp_path, key="once") == handle
     summary = run_summary(handle.folder)
     assert (summary["kind"], summary["strategy"], summary["model"]) == (DECODE, "rsd", "smollm2-135m")
     assert (summary["status"], summary["max_steps"]) == ("queued", 9)

@@ -83,6 +83,7 @@ class MapView:
         centre: the neutral value of a diverging scale; None for a scale from zero.
         choices: names of the values 0, 1, 2, ... where they are choices, a colour each; empty for amounts.
         grouping: whether equal values mean that modules belong together: a colour a group, and no scale.
+        least: values that differ from the centre by less have hardly a colour.
     """
 
     title: str
@@ -93,6 +94,7 @@ class MapView:
     centre: float | None = None
     choices: Sequence[str] = ()
     grouping: bool = False
+    least: float = 1e-3
 
 
 def row_edges(labels: pd.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -172,8 +174,15 @@ def _discrete(highest: int, names: Sequence[str], view: MapView, colours: Palett
     return {"colorscale": scale, "zmin": -0.5, "zmax": highest + 0.5, "colorbar": bar}
 
 
-def colour_of(values: pd.DataFrame, view: MapView, colours: Palette) -> dict[str, object]:
-    """Return the scale of a map and its bar: a colour each for choices and groups, else from zero or about a centre."""
+def colour_of(values: pd.DataFrame, view: MapView, colours: Palette, length: float = 0.5) -> dict[str, Any]:
+    """Return the scale of a map and its bar: a colour each for choices and groups, else from zero or about a centre.
+
+    Args:
+        values: all that the colours reach over.
+        view: what they mean.
+        colours: of the mode.
+        length: of the bar, as a share of the map; half of a low map has no room for the ticks.
+    """
     finite = values.to_numpy(float)
     finite = finite[np.isfinite(finite)]
     high = float(finite.max()) if len(finite) else 1.0
@@ -181,10 +190,10 @@ def colour_of(values: pd.DataFrame, view: MapView, colours: Palette) -> dict[str
         return _discrete(max(len(view.choices) - 1, int(high)), view.choices, view, colours)
     if view.grouping:
         return _discrete(max(1, int(high)), ("alone",), view, colours)
-    bar = map_bar(view.unit or view.title, colours, len=0.5, nticks=5, exponentformat="power")
+    bar = map_bar(view.unit or view.title, colours, len=length, nticks=5, exponentformat="power")
     if view.centre is None:
         return {"colorscale": colours.sequential_scale, "zmin": 0, "zmax": high if high > 0 else 1.0, "colorbar": bar}
-    reach = max(float(np.abs(finite - view.centre).max()) if len(finite) else 0.0, 1e-3)
+    reach = max(float(np.abs(finite - view.centre).max()) if len(finite) else 0.0, view.least)
     low, high = view.centre - reach, view.centre + reach
     return {"colorscale": colours.diverging_scale, "zmin": low, "zmax": high, "colorbar": bar}
 

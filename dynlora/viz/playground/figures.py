@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from dynlora.kinds.train.panels.inputs import gate_map
 from dynlora.text import one_line, plotly_text
 from dynlora.viz.kit import theme
+from dynlora.viz.kit.module_map import MapView, colour_of
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.kit.token_text import TextToken
 
@@ -108,57 +109,68 @@ def module_bars(frame: pd.DataFrame, unit: str, colours: Palette) -> go.Figure:
     """Draw what each module adds to one answer; columns short, adds, flips. Those that flip it are marked."""
     drawn = theme.figure(colours, 280)
     names = [plotly_text(name) for name in frame["short"]]
-    flips = frame["flips"].to_numpy(bool)
-    for part, name, colour in (
-        (~flips, "Prediction does not change without it", colours.accent),
-        (flips, "Prediction changes without it", colours.second),
-    ):
-        places = np.flatnonzero(part)
-        drawn.add_bar(
-            x=places,
-            y=frame["adds"].to_numpy(float)[places],
-            customdata=[names[place] for place in places],
-            name=name,
-            marker={"color": colour},
-            hovertemplate="%{customdata}<br>%{y:+.4f} " + plotly_text(unit) + "<extra></extra>",
-        )
-    drawn.update_layout(barmode="overlay", showlegend=bool(flips.any()))
+    _add_contributions(drawn, frame, "Prediction", unit, colours)
     drawn.add_hline(y=0, line={"color": colours.muted, "width": 1})
     drawn.update_xaxes(**theme.name_axis(names, colours))
     drawn.update_yaxes(title_text=plotly_text(f"Contribution ({unit})"))
     return drawn
 
 
+def _add_contributions(
+    drawn: go.Figure, frame: pd.DataFrame, what: str, unit: str, colours: Palette, *, lies: bool = False
+) -> None:
+    """Add a bar for what each module adds; those without which `what` changes have a colour of their own.
+
+    Args:
+        drawn: the figure.
+        frame: columns short, adds and flips.
+        what: the modules act on.
+        unit: of what they add.
+        colours: of the mode.
+        lies: whether the bars are horizontal.
+    """
+    names, adds = [plotly_text(name) for name in frame["short"]], frame["adds"].to_numpy(float)
+    flips = frame["flips"].to_numpy(bool)
+    for part, name, colour in (
+        (~flips, f"{what} does not change without it", colours.accent),
+        (flips, f"{what} changes without it", colours.second),
+    ):
+        places = np.flatnonzero(part)
+        drawn.add_bar(
+            **dict(zip("yx" if lies else "xy", (places, adds[places]), strict=True)),
+            orientation="h" if lies else "v",
+            customdata=[names[place] for place in places],
+            name=name,
+            marker={"color": colour},
+            hovertemplate=f"%{{customdata}}<br>%{{{'x' if lies else 'y'}:+.4f}} {plotly_text(unit)}<extra></extra>",
+        )
+    drawn.update_layout(barmode="overlay", showlegend=bool(flips.any()))
+
+
 def gate_table(table: pd.DataFrame, colours: Palette) -> go.Figure:
     """Draw the gates one text opens: rows are kinds of modules, columns layers; 1 is neutral."""
-    return layer_map(table, 1.0, 1e-3, ("Gate (factor)", "gate %{z:.4f}"), colours)
+    return layer_map(table, MapView("Gate (factor)", centre=1.0), "gate %{z:.4f}", colours)
 
 
-def layer_map(table: pd.DataFrame, neutral: float, least: float, words: tuple[str, str], colours: Palette) -> go.Figure:
+def layer_map(table: pd.DataFrame, look: MapView, words: str, colours: Palette) -> go.Figure:
     """Draw one number for each module: rows are kinds of modules, columns layers.
 
     Args:
         table: of the numbers.
-        neutral: the number without colour; colours reach as far to both sides.
-        least: numbers that differ from it by less have hardly a colour.
-        words: title of the colours, with the unit, and what a pointer shows of a number, as plotly has it.
+        look: what the colours mean.
+        words: what a pointer shows of a number, as plotly has it.
         colours: of the mode.
     """
-    values = table.to_numpy(float)
-    reach = max(float(np.nanmax(np.abs(values - neutral))) if np.isfinite(values).any() else 0.0, least)
     drawn = theme.figure(colours, int(np.clip(130 + 32 * len(table), 220, 420)), left=90)
     drawn.add_heatmap(
-        z=values,
+        z=table.to_numpy(float),
         x=[int(layer) for layer in table.columns],
         y=[plotly_text(kind, 24) for kind in table.index],
-        zmin=neutral - reach,
-        zmax=neutral + reach,
-        colorscale=colours.diverging_scale,
         xgap=1,
         ygap=1,
         hoverongaps=False,
-        colorbar=theme.colour_bar(words[0], colours, nticks=5),
-        hovertemplate=f"%{{y}}, layer %{{x}}<br>{words[1]}<extra></extra>",
+        hovertemplate=f"%{{y}}, layer %{{x}}<br>{words}<extra></extra>",
+        **colour_of(table, look, colours, 1.0),
     )
     drawn.update_xaxes(title_text="Layer", dtick=1 if table.shape[1] <= 16 else None, showgrid=False)
     drawn.update_yaxes(type="category", autorange="reversed", showgrid=False)
@@ -205,24 +217,9 @@ def ablation_bars(frame: pd.DataFrame, colours: Palette) -> go.Figure:
     largest = frame.loc[frame["adds"].abs().sort_values(ascending=False, kind="stable").index[:MOST_BARS]]
     bars = largest.sort_values("adds", ascending=False, kind="stable")
     names = [plotly_text(name) for name in bars["short"]]
-    flips = bars["flips"].to_numpy(bool)
     drawn = theme.figure(colours, int(np.clip(110 + 20 * len(bars), 200, 620)), left=90)
-    for part, name, colour in (
-        (~flips, "Text does not change without it", colours.accent),
-        (flips, "Text changes without it", colours.second),
-    ):
-        places = np.flatnonzero(part)
-        drawn.add_bar(
-            y=places,
-            x=bars["adds"].to_numpy(float)[places],
-            orientation="h",
-            name=name,
-            marker={"color": colour},
-            customdata=[names[place] for place in places],
-            hovertemplate="%{customdata}<br>%{x:+.4f} nats<extra></extra>",
-        )
+    _add_contributions(drawn, bars, "Text", "nats", colours, lies=True)
     drawn.add_vline(x=0, line={"color": colours.muted, "width": 1})
-    drawn.update_layout(barmode="overlay", showlegend=bool(flips.any()))
     drawn.update_xaxes(title_text=ADDS)
     drawn.update_yaxes(
         tickmode="array", tickvals=list(range(len(names))), ticktext=names, autorange="reversed", showgrid=False
@@ -234,4 +231,4 @@ def ablation_map(frame: pd.DataFrame, colours: Palette) -> go.Figure:
     """Draw what each module adds to a text, kinds of modules over layers."""
     table = frame.pivot_table(index="label", columns="layer", values="adds", aggfunc="sum", sort=False)
     table = table.reindex(columns=sorted(table.columns))
-    return layer_map(table, 0.0, 1e-9, ("Contribution (nats)", "%{z:+.4f} nats"), colours)
+    return layer_map(table, MapView("Contribution (nats)", centre=0.0, least=1e-9), "%{z:+.4f} nats", colours)

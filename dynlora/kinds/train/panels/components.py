@@ -402,8 +402,6 @@ def component_map(
         colours: of the mode.
     """
     drawn = theme.figure(colours, int(np.clip(120 + 22 * len(rows), 220, 560)))
-    scale: dict[str, Any] = colour_of(whole, look, colours)
-    scale["colorbar"] = {**scale["colorbar"], "len": 1.0}  # half of so low a figure has no room for the ticks
     drawn.add_heatmap(
         z=rows.to_numpy(float),
         x=[int(step) for step in rows.columns],
@@ -411,7 +409,7 @@ def component_map(
         hoverongaps=False,
         ygap=1,
         hovertemplate=f"component %{{y}}, step %{{x}}<br>{plotly_text(look.title)} %{{z:.4f}}<extra></extra>",
-        **scale,
+        **colour_of(whole, look, colours, 1.0),
     )
     _draw_copies(drawn, copies, colours)
     if look.step is not None and len(rows.columns) > 1:
