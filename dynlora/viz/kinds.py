@@ -30,7 +30,7 @@ from dynlora.viz.kit.panel import RunView
 from dynlora.viz.report.button import report_button
 from dynlora.viz.run.button import adapter_button, export_buttons
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import badge, card, in_row, note, status_line, table, titled
+from dynlora.viz.ui.cards import badge, card, command_popover, in_row, note, status_line, table, titled
 from dynlora.viz.ui.frame import enter
 from dynlora.viz.ui.live import announce, guarded
 from dynlora.viz.ui.panel_cards import conclusion, panel_cards, pick
@@ -160,8 +160,7 @@ class KindPage:
                 announce(f"{self.title} queued")
                 st.switch_page(f"pages/{self.name}.py", query_params={"run": made.id})
             note(caption)
-            with st.popover("Command line", icon=":material/terminal:", type="tertiary", key=f"{self.name}-command"):
-                st.code(command, language="bash", wrap_lines=True)
+            command_popover(command, f"{self.name}-command")
 
 
 def _next_steps(kind: RunKind, run: Chosen) -> None:
@@ -173,8 +172,7 @@ def _next_steps(kind: RunKind, run: Chosen) -> None:
     elif kind.formats:
         adapter_button(run)
     if command := kind.usage(run.id, run.folder.parent):
-        with st.popover("Command line", icon=":material/terminal:", type="tertiary", key=f"{kind.name}-usage"):
-            st.code(command, language="bash", wrap_lines=True)
+        command_popover(command, f"{kind.name}-usage")
 
 
 MOST_OFFERED = 200

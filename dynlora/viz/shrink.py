@@ -26,7 +26,19 @@ from dynlora.text import percent
 from dynlora.viz import measured as viz_measured
 from dynlora.viz.kit import rank_picture
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, chart, colours, in_row, note, picture, rows, safe, snippets, under
+from dynlora.viz.ui.cards import (
+    card,
+    chart,
+    colours,
+    command_popover,
+    in_row,
+    note,
+    picture,
+    rows,
+    safe,
+    snippets,
+    under,
+)
 from dynlora.viz.ui.live import announce, refusal
 from dynlora.viz.ui.model_client import in_background
 from dynlora.viz.ui.panel_cards import conclusion
@@ -163,8 +175,7 @@ def conclusion_card(view: Shown) -> None:
                 _recover(view, steps)
             if st.button("Train a uniform baseline", key="shrink-baseline", type="tertiary"):
                 _train(view, ranks=False)
-        with st.popover("Command line", icon=":material/terminal:", type="tertiary", key="shrink-command"):
-            st.code(_commands(view), language="bash", wrap_lines=True)
+        command_popover(_commands(view), "shrink-command")
 
 
 def _commands(view: Shown) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,11 +17,9 @@ from dynlora.analysis import result_strip, run_summary, seed_groups, verdict_tex
 from dynlora.analysis.frames import records
 from dynlora.analysis.pairing import FEWEST_SEEDS, RunPairs, same_task, terms
 from dynlora.analysis.run_summary import ACTIVE
-from dynlora.analysis.seed_groups import launch_key
 from dynlora.analysis.verdict import Contest, Verdict, verdict
 from dynlora.analysis.verdict_text import NextRuns, next_runs
 from dynlora.errors import DynloraError
-from dynlora.jobs.sweep import enqueue_sweep
 from dynlora.store import queries
 from dynlora.store.meta import section
 from dynlora.text import listed, one_line, plotly_text, plural, score, source_name
@@ -35,9 +32,10 @@ from dynlora.viz.kit.theme import Palette
 from dynlora.viz.launch.form_model import UNIFORM
 from dynlora.viz.launch.start_from import twin_button
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, chart, colours, headed, in_row, note, rows, safe
+from dynlora.viz.ui.cards import card, chart, colours, command_popover, headed, in_row, note, rows, safe
 from dynlora.viz.ui.frame import documentation
-from dynlora.viz.ui.live import announce, refusal
+from dynlora.viz.ui.live import announce
+from dynlora.viz.ui.run_actions import sweep_once
 from dynlora.viz.ui.run_picker import Chosen, find_run, is_read_only, link, list_all, runs_dir
 
 UNBROKEN = "95\u00a0%\u00a0CI"
@@ -197,8 +195,7 @@ def _next(
             type="primary" if compared else "secondary",
         ):
             _queue(configs, runs, compared)
-        with st.popover("Command line", icon=":material/terminal:", type="tertiary", key="verdict-command"):
-            st.code("\n".join(_commands(runs)), language="bash", wrap_lines=True)
+        command_popover("\n".join(_commands(runs)), "verdict-command")
         return True
     return runs is not None
 
@@ -227,18 +224,10 @@ def _listed(seeds: Sequence[int]) -> str:
 
 def _queue(configs: Mapping[str, dict[str, Any]], runs: NextRuns, compared: Sequence[str]) -> None:
     """Queue the missing seeds of each side; a second press before the page is refreshed queues nothing more."""
-    token = st.session_state.setdefault("verdict_token", secrets.token_hex(8))
-    ids: list[str] = []
-    try:
-        with st.spinner("Checking the configurations"):
-            for run, seeds in runs.seeds.items():
-                config, lists = {**configs[run], "name": None}, {"seed": _listed(seeds)}
-                key = launch_key(token, {"config": config, "lists": lists})
-                ids += enqueue_sweep(config, lists, runs_dir(), key=key)
-    except (DynloraError, OSError) as error:
-        st.error(refusal(error))
+    sweeps = [({**configs[run], "name": None}, {"seed": _listed(seeds)}) for run, seeds in runs.seeds.items()]
+    ids = sweep_once(sweeps, "verdict")
+    if ids is None:
         return
-    st.session_state.pop("verdict_token", None)
     announce(f"Queued: {plural(len(ids), 'run')}")
     if compared:  # the new runs come to those that are compared, so that the verdict grows with them
         st.query_params["runs"] = ",".join([*compared, *ids])

@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 from dynlora.errors import ConfigError
 from dynlora.jobs import launch
 from dynlora.store.lifecycle import annotate
-from dynlora.viz.launch import sweep_form
+from dynlora.viz.ui import run_actions
 from tests.pages.app import open_page, words
 from tests.viz.checked import preflight_document
 from tests.viz.runs import make_run
@@ -40,7 +40,7 @@ def test_lora_dynamic_and_the_control_over_three_seeds_are_one_press(
         sweeps.append((config, lists, key))
         return [run_id(1)]
 
-    monkeypatch.setattr(sweep_form, "enqueue_sweep", enqueue)
+    monkeypatch.setattr(run_actions, "enqueue_sweep", enqueue)
     app = open_page("launch", mode="experiment")
     assert "3 methods × 3 seeds = 9 runs." in page_text(app)
     assert shown_document(app)["sweep"] == {
@@ -103,7 +103,7 @@ def test_a_refused_experiment_is_a_sentence(runs_dir: Path, monkeypatch: pytest.
     def refuse(*_: Any, **__: Any) -> list[str]:
         raise ConfigError("data.text=nowhere: is no column of the data; give one of text, label")
 
-    monkeypatch.setattr(sweep_form, "enqueue_sweep", refuse)
+    monkeypatch.setattr(run_actions, "enqueue_sweep", refuse)
     app = open_page("launch", mode="experiment")
     app.button(key="start-experiment").click().run()
     assert "is no column of the data" in app.error[0].value

@@ -150,7 +150,7 @@ def test_a_sweep_is_counted_then_queued_once(runs: Path, monkeypatch: pytest.Mon
         sweeps.append((config, lists, key))
         return ["a", "b"]
 
-    monkeypatch.setattr("dynlora.viz.launch.sweep_form.enqueue_sweep", enqueue)
+    monkeypatch.setattr("dynlora.viz.ui.run_actions.enqueue_sweep", enqueue)
     app = open_page("launch", mode="sweep")
     assert app.button(key="sweep-start").label == "Queue 6 runs"
     app.selectbox(key="sweep-base").set_value(IDS[0])

@@ -10,6 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from dynlora.errors import CorruptRunError
 from dynlora.viz import verdict
+from dynlora.viz.ui import run_actions
 from tests.pages.app import open_page, open_whole, words
 from tests.viz.runs import make_run
 
@@ -59,7 +60,7 @@ def test_too_few_seeds_are_one_press_from_enough(runs_dir: Path, monkeypatch: py
         sweeps.append((config, lists, key))
         return [run_id(90 + len(sweeps))]
 
-    monkeypatch.setattr(verdict, "enqueue_sweep", enqueue)
+    monkeypatch.setattr(run_actions, "enqueue_sweep", enqueue)
     address = make_both(runs_dir, 1)
     app = open_page("compare", runs=address)
     assert "have 1 common seed, too few to decide" in card_text(app)
@@ -83,7 +84,7 @@ def test_a_refused_sweep_is_a_sentence(runs_dir: Path, monkeypatch: pytest.Monke
     def refuse(*_: Any, **__: Any) -> list[str]:
         raise ConfigError("the disk is full: free some space")
 
-    monkeypatch.setattr(verdict, "enqueue_sweep", refuse)
+    monkeypatch.setattr(run_actions, "enqueue_sweep", refuse)
     app = open_page("compare", runs=make_both(runs_dir, 1))
     app.button(key="verdict-run").click().run()
     assert [error.value for error in app.error] == ["the disk is full:\u200b free some space"]

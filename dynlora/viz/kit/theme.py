@@ -151,14 +151,15 @@ def palette(mode: str | None) -> Palette:
     return DARK if mode == "dark" else LIGHT
 
 
-def styles(names: Sequence[str]) -> dict[str, tuple[str, str, str]]:
-    """Return (colour, marker, dash) for each name, in order; the three cycle apart, so that no two look alike."""
+def styles(names: Sequence[str], order: Sequence[int] = range(len(CATEGORICAL))) -> dict[str, tuple[str, str, str]]:
+    """Return (colour, marker, dash) for each name, in order; the three cycle apart, so that no two look alike.
+
+    Args:
+        names: what is distinguished.
+        order: in which the colours are taken.
+    """
     return {
-        name: (
-            CATEGORICAL[i % len(CATEGORICAL)],
-            SYMBOLS[i % len(SYMBOLS)],
-            DASHES[i // len(CATEGORICAL) % len(DASHES)],
-        )
+        name: (CATEGORICAL[order[i % len(order)]], SYMBOLS[i % len(SYMBOLS)], DASHES[i // len(order) % len(DASHES)])
         for i, name in enumerate(names)
     }
 
@@ -178,11 +179,7 @@ def kind_styles(kinds: Sequence[str]) -> dict[str, tuple[str, str, str]]:
 
 def contrasting(names: Sequence[str]) -> dict[str, tuple[str, str, str]]:
     """Return styles as `styles` does, with the colours in an order in which neighbours differ most."""
-    order = [0, 5, 2, 4, 3, 1, 6, 7]
-    return {
-        name: (CATEGORICAL[order[i % len(order)]], SYMBOLS[i % len(SYMBOLS)], DASHES[i // len(order) % len(DASHES)])
-        for i, name in enumerate(names)
-    }
+    return styles(names, (0, 5, 2, 4, 3, 1, 6, 7))
 
 
 def faded(colour: str, opacity: float) -> str:
@@ -192,17 +189,17 @@ def faded(colour: str, opacity: float) -> str:
 
 
 def shade(colours: Palette, share: float) -> str:
-    """Return the colour of the sequential scale at a fraction from 0 to 1."""
-    stops = colours.sequential
-    place = min(max(share, 0.0), 1.0) * (len(stops) - 1)
-    low = min(int(place), len(stops) - 2)
-    return mixed(stops[low], stops[low + 1], place - low)
+    """Return the sequential colour of a share of the largest value, from 0 to 1."""
+    return _between(colours.sequential, share)
 
 
 def diverging(colours: Palette, share: float) -> str:
-    """Return the colour of the diverging scale at a fraction from -1 over neutral 0 to 1."""
-    stops = colours.diverging
-    place = (min(max(share, -1.0), 1.0) + 1) / 2 * (len(stops) - 1)
+    """Return the diverging colour of a share of the largest distance, from -1 to 1; 0 is neutral."""
+    return _between(colours.diverging, (share + 1) / 2)
+
+
+def _between(stops: Sequence[str], share: float) -> str:
+    place = min(max(share, 0.0), 1.0) * (len(stops) - 1)
     low = min(int(place), len(stops) - 2)
     return mixed(stops[low], stops[low + 1], place - low)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
@@ -10,12 +9,11 @@ from typing import Any, get_args
 import pandas as pd
 import streamlit as st
 
-from dynlora.analysis.seed_groups import launch_key
 from dynlora.config import DataConfig
 from dynlora.errors import DynloraError
 from dynlora.jobs import sweep
 from dynlora.jobs.helper_job import HelperJob
-from dynlora.jobs.sweep import arguments, count, enqueue_sweep, listed, section_choices
+from dynlora.jobs.sweep import arguments, count, listed, section_choices
 from dynlora.store import queries
 from dynlora.text import markdown_text
 from dynlora.viz.launch import form_model, preflight_card
@@ -23,7 +21,8 @@ from dynlora.viz.launch.form import in_the_queue, kept_text
 from dynlora.viz.launch.form_model import Experiment
 from dynlora.viz.ui.cards import card, note
 from dynlora.viz.ui.frame import say_read_only
-from dynlora.viz.ui.live import announce, fragment, guarded, refusal
+from dynlora.viz.ui.live import announce, fragment, guarded
+from dynlora.viz.ui.run_actions import sweep_once
 from dynlora.viz.ui.run_picker import find_run, is_read_only, link, list_all, run_labels, runs_dir
 from dynlora.viz.ui.url_state import put, segmented, to_address
 
@@ -112,16 +111,9 @@ def start_experiment(values: Mapping[str, Any], experiment: Experiment, missing:
 
 def _queue(config: Mapping[str, Any], lists: Mapping[str, Any], doing: str) -> None:
     """Queue all runs of a sweep and lead to their comparison; a second press before that queues nothing more."""
-    token = st.session_state.setdefault("launch_token", secrets.token_hex(8))
-    key = launch_key(token, {"config": dict(config), "lists": dict(lists)})
-    try:
-        with st.spinner(doing):
-            ids = enqueue_sweep(config, lists, runs_dir(), key=key)
-    except (DynloraError, OSError) as error:
-        st.error(refusal(error))
-        return
-    st.session_state["launch_token"] = secrets.token_hex(8)
-    st.switch_page("pages/compare.py", query_params={"runs": ",".join(ids)})
+    ids = sweep_once([(config, lists)], "sweep", doing)
+    if ids is not None:
+        st.switch_page("pages/compare.py", query_params={"runs": ",".join(ids)})
 
 
 def example(values: Mapping[str, Any], experiment: Experiment) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -162,7 +161,7 @@ def _forget(view: View) -> None:
 
 
 def _changed(change: Callable[[], object]) -> None:
-    """Change the views and redraw the page; a refusal is shown as its sentence."""
+    """Change views or notes and redraw the page; a refusal is shown as its sentence."""
     try:
         change()
     except (DynloraError, OSError) as error:
@@ -263,17 +262,8 @@ def tags_button(ticked: pd.DataFrame, known: Sequence[str]) -> None:
             note = st.text_area("Note", ticked["note"].iloc[0], key=f"note-{key}", max_chars=MAX_NOTE_LENGTH)
         if st.button("Save", key="save-notes", type="primary"):
             gone = [tag for tag in before if tag not in tags]
-            _save([find_run(run_id).folder for run_id in ticked["id"]], tags, gone, note)
-
-
-def _save(folders: Sequence[Path], add: Sequence[str], remove: Sequence[str], note: str | None) -> None:
-    try:
-        for folder in folders:
-            annotate_notes(folder, add=add, remove=remove, note=note)
-    except (DynloraError, OSError) as error:
-        st.error(markdown_text(error, 2000))
-    else:
-        st.rerun()
+            folders = [find_run(run_id).folder for run_id in ticked["id"]]
+            _changed(lambda: [annotate_notes(folder, add=tags, remove=gone, note=note) for folder in folders])
 
 
 def show_note(runs: pd.DataFrame) -> None:

@@ -394,6 +394,12 @@ def snippets(texts: Mapping[str, tuple[str, str]], height: int) -> None:
         tab.code(text, language=language, height=height, wrap_lines=True)
 
 
+def command_popover(command: str, key: str) -> None:
+    """Draw what opens the command that does the same."""
+    with st.popover("Command line", icon=":material/terminal:", type="tertiary", key=key):
+        st.code(command, language="bash", wrap_lines=True)
+
+
 def note(text: str) -> None:
     """Say why a card is empty; plain text."""
     st.caption(markdown_text(text, 800))

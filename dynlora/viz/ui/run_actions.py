@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import streamlit as st
@@ -17,12 +17,15 @@ from dynlora.jobs import launch
 from dynlora.jobs import queue as run_queue
 from dynlora.jobs.launch import RunHandle, in_queue
 from dynlora.jobs.quick_launch import start
+from dynlora.jobs.sweep import enqueue_sweep
 from dynlora.store import queries
 from dynlora.text import metric_words, plural, sentence_case
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import DOT, dot_column, in_row, safe, with_dots
 from dynlora.viz.ui.live import announce, refusal
 from dynlora.viz.ui.run_picker import Chosen, is_read_only, runs_dir
+
+Made = TypeVar("Made")
 
 MODES: Any = ("multi-row", "single-cell")
 """What can be picked in the table of runs: rows by their box, and one cell, which stands for its row."""
@@ -254,12 +257,31 @@ def start_once(config: Mapping[str, Any], key: str) -> RunHandle | None:
         return queued_once(key, config, lambda launched: start(config, runs_dir(), key=launched))
 
 
-def queued_once(key: str, settings: Mapping[str, Any], queue: Callable[[str], RunHandle]) -> RunHandle | None:
-    """Queue a run of any kind and return it; None where it is refused, which the page then says.
+def sweep_once(
+    sweeps: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], key: str, doing: str = "Checking the configurations"
+) -> list[str] | None:
+    """Queue sweeps and return the ids of all their runs; None where one is refused, which the page then says.
+
+    Args:
+        sweeps: each as its configuration and the values that vary, as `jobs.sweep.enqueue_sweep` takes them.
+        key: of the button; a press before the page is refreshed queues nothing more.
+        doing: what is said meanwhile.
+    """
+
+    def queue(launched: str) -> list[str]:
+        parts = [(sweep, f"{launched}-{place}") for place, sweep in enumerate(sweeps)]
+        return [run for sweep, part in parts for run in enqueue_sweep(*sweep, runs_dir(), key=part)]
+
+    with st.spinner(doing):
+        return queued_once(key, {"sweeps": sweeps}, queue)
+
+
+def queued_once(key: str, settings: Mapping[str, Any], queue: Callable[[str], Made]) -> Made | None:
+    """Queue something and return it; None where it is refused, which the page then says.
 
     Args:
         key: of the button; a press before the page is refreshed queues nothing more.
-        settings: of the run as plain values.
+        settings: of it as plain values.
         queue: puts it into the queue under an idempotency key.
     """
     token = st.session_state.setdefault(f"{key}-token", secrets.token_hex(8))
