@@ -56,7 +56,7 @@ def test_the_tokens_are_shown_when_asked_for_and_forgotten_with_other_settings(
     assert not app.exception
     markup, text = html_of(app), words(app).replace("\\", "")
     assert requests[0]["data"]["messages"] == "messages"
-    assert "&lt;user&gt;Hi &lt;b&gt;↵<br>" in markup
+    assert "&lt;user&gt;Hi &lt;b&gt;⏎\n" in markup
     assert "3 tokens, not in the loss" in markup
     assert "2 training examples lose their" not in markup
     assert "2 of 12 training examples lose their whole completion after 64 tokens" in text

@@ -181,7 +181,7 @@ def colour_of(values: pd.DataFrame, view: MapView, colours: Palette, length: flo
         values: all that the colours reach over.
         view: what they mean.
         colours: of the mode.
-        length: of the bar, as a share of the map; half of a low map has no room for the ticks.
+        length: of the bar, as a fraction of the map; half of a low map has no room for the ticks.
     """
     finite = values.to_numpy(float)
     finite = finite[np.isfinite(finite)]

@@ -189,12 +189,12 @@ def faded(colour: str, opacity: float) -> str:
 
 
 def shade(colours: Palette, share: float) -> str:
-    """Return the sequential colour of a share of the largest value, from 0 to 1."""
+    """Return the sequential colour at a fraction of the largest value, from 0 to 1."""
     return _between(colours.sequential, share)
 
 
 def diverging(colours: Palette, share: float) -> str:
-    """Return the diverging colour of a share of the largest distance, from -1 to 1; 0 is neutral."""
+    """Return the diverging colour at a fraction of the largest distance, from -1 to 1; 0 is neutral."""
     return _between(colours.diverging, (share + 1) / 2)
 
 

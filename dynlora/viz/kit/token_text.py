@@ -70,8 +70,12 @@ def tokens_html(lines: Mapping[str, Sequence[TextToken]], colouring: Colouring, 
     known = [token.value for tokens in lines.values() for token in tokens if token.value is not None]
     values = [value - colouring.centre for value in known]
     reach, is_cut = reach_of(values), any(abs(value) > FARTHEST for value in values)
-    body = "".join(_line(name, tokens, reach, colouring, colours) for name, tokens in lines.items())
-    return f"{body}{_legend(reach, is_cut, colouring, colours)}"
+    return f"{lines_html(lines, reach, colouring, colours)}{_legend(reach, is_cut, colouring, colours)}"
+
+
+def lines_html(lines: Mapping[str, Sequence[TextToken]], reach: float, colouring: Colouring, colours: Palette) -> str:
+    """Return what `tokens_html` does without the legend; `reach` is how far from neutral a colour is strongest."""
+    return "".join(_line(name, tokens, reach, colouring, colours) for name, tokens in lines.items())
 
 
 def cut_words(n: int) -> str:

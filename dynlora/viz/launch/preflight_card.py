@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,39 +14,39 @@ from dynlora.errors import DynloraError
 from dynlora.jobs import launch
 from dynlora.text import markdown_text, one_line, percent, plural
 from dynlora.viz.kit.theme import Palette
+from dynlora.viz.kit.token_text import Colouring, TextToken, lines_html
 from dynlora.viz.launch import cost_model, form_model
 from dynlora.viz.launch.data_source import Source
 from dynlora.viz.ui import model_client
 from dynlora.viz.ui.cards import card, chart, colours, figures, note, under, unseen_chart
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
 
-MOST_LONG = 60
-"""Characters of a special token that are shown."""
-
 IN_LOSS, MASKED = "in the loss", "not in the loss"
+
+SPECIAL = Colouring("special tokens", ("other", "special"), is_diverging=False)
+
+KEY = "Pale: read, but not in the loss. On a colour: a special token, such as the end token."
+"""What tokens look like."""
 
 
 def rows_html(rows: Sequence[Mapping[str, Any]], colours: Palette) -> str:
-    """Return rows one below the other, each with its place, its tokens and the key to what they look like.
+    """Return rows one below the other, each with its place and its tokens.
 
     Args:
         rows: as the preview of tokens lists them: place, pieces, tokens, in_loss, cut.
         colours: of the mode.
     """
-    return key_html(colours) + "".join(_row(row, colours) for row in rows)
+    return lines_html({_head(row): list(map(_token, row["pieces"])) for row in rows}, 1.0, SPECIAL, colours)
 
 
-def key_html(colours: Palette) -> str:
-    """Return what plain, pale and framed tokens mean."""
-    pieces = [
-        _piece({"text": "plain", "tokens": 1, "loss": True, "special": False}, colours),
-        _words("in the loss: the model learns to write it", colours),
-        _piece({"text": "pale", "tokens": 1, "loss": False, "special": False}, colours),
-        _words("masked: read, but not in the loss", colours),
-        _piece({"text": "framed", "tokens": 1, "loss": True, "special": True}, colours),
-        _words("special token, such as the end token", colours),
-    ]
-    return f'<div style="margin:0 0 0.5rem;line-height:1.8">{" ".join(pieces)}</div>'
+def _head(row: Mapping[str, Any]) -> str:
+    counts = f"{row['in_loss']:,} of {row['tokens']:,} tokens in the loss"
+    return f"{one_line(row['place'], 80)} · {counts}{', truncated' if row['cut'] else ''}"
+
+
+def _token(piece: Mapping[str, Any]) -> TextToken:
+    words = f"{plural(int(piece['tokens']), 'token')}, {IN_LOSS if piece['loss'] else MASKED}"
+    return TextToken(str(piece["text"]), float(piece["special"]) if piece["loss"] else None, words)
 
 
 def frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -102,38 +101,6 @@ def cut_words(answer: Mapping[str, Any]) -> str:
     if not cut:
         return f"{head}; none is truncated (data.max_length={limit})."
     return f"{head}; {cut:,} of {answer['counted']:,} are truncated after {limit:,} and lose their end token."
-
-
-def _row(row: Mapping[str, Any], colours: Palette) -> str:
-    """Return one row."""
-    place = html.escape(one_line(row["place"], 80))
-    counts = f"{row['in_loss']:,} of {row['tokens']:,} tokens in the loss{', truncated' if row['cut'] else ''}"
-    head = f'<div style="color:{colours.muted};font-size:0.78rem">{place} · {counts}</div>'
-    body = "".join(_piece(piece, colours) for piece in row["pieces"])
-    return (
-        f'<div style="border-top:1px solid {colours.hairline};padding:0.4rem 0">{head}'
-        f'<div style="line-height:1.75;white-space:pre-wrap;overflow-wrap:anywhere">{body}</div></div>'
-    )
-
-
-def _piece(piece: Mapping[str, Any], colours: Palette) -> str:
-    """Return a piece of text, its end marked by a hairline; a line break is shown and carried out."""
-    text = str(piece["text"])
-    ink = colours.text if piece["loss"] else colours.muted
-    pale = "" if piece["loss"] else "opacity:0.75;"
-    frame = (
-        f"border:1px solid {ink};border-radius:4px;padding:0 0.2rem;font-size:0.78rem;"
-        if piece["special"]
-        else (f"border-right:1px solid {colours.hairline};")
-    )
-    visible = one_line(text, MOST_LONG) if piece["special"] else text
-    escaped = html.escape(visible).replace("\r", "").replace("\n", "↵<br>")
-    title = f"{plural(int(piece['tokens']), 'token')}, {IN_LOSS if piece['loss'] else MASKED}"
-    return f'<span title="{title}" style="color:{ink};{pale}{frame}">{escaped}</span>'
-
-
-def _words(text: str, colours: Palette) -> str:
-    return f'<span style="color:{colours.muted};font-size:0.78rem;margin-right:0.8rem">{html.escape(text)}</span>'
 
 
 KEPT_PREVIEW = 4
@@ -209,6 +176,7 @@ def _draw_preview(answer: Mapping[str, Any]) -> None:
 def draw_rows(rows: Sequence[Mapping[str, Any]], key: str, *, is_chat: bool = False) -> None:
     """Draw rows as tokens, and the same as a table."""
     st.html(rows_html(rows, colours()))
+    note(KEY)
     under(caption(rows, is_chat=is_chat), frame(rows), key)
 
 

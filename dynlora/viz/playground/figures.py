@@ -117,7 +117,7 @@ def module_bars(frame: pd.DataFrame, unit: str, colours: Palette) -> go.Figure:
 
 
 def _add_contributions(
-    drawn: go.Figure, frame: pd.DataFrame, what: str, unit: str, colours: Palette, *, lies: bool = False
+    drawn: go.Figure, frame: pd.DataFrame, what: str, unit: str, colours: Palette, *, is_horizontal: bool = False
 ) -> None:
     """Add a bar for what each module adds; those without which `what` changes have a colour of their own.
 
@@ -127,22 +127,22 @@ def _add_contributions(
         what: the modules act on.
         unit: of what they add.
         colours: of the mode.
-        lies: whether the bars are horizontal.
+        is_horizontal: whether the bars are.
     """
     names, adds = [plotly_text(name) for name in frame["short"]], frame["adds"].to_numpy(float)
-    flips = frame["flips"].to_numpy(bool)
+    flips, axes = frame["flips"].to_numpy(bool), "yx" if is_horizontal else "xy"
     for part, name, colour in (
         (~flips, f"{what} does not change without it", colours.accent),
         (flips, f"{what} changes without it", colours.second),
     ):
         places = np.flatnonzero(part)
         drawn.add_bar(
-            **dict(zip("yx" if lies else "xy", (places, adds[places]), strict=True)),
-            orientation="h" if lies else "v",
+            **dict(zip(axes, (places, adds[places]), strict=True)),
+            orientation="h" if is_horizontal else "v",
             customdata=[names[place] for place in places],
             name=name,
             marker={"color": colour},
-            hovertemplate=f"%{{customdata}}<br>%{{{'x' if lies else 'y'}:+.4f}} {plotly_text(unit)}<extra></extra>",
+            hovertemplate=f"%{{customdata}}<br>%{{{axes[1]}:+.4f}} {plotly_text(unit)}<extra></extra>",
         )
     drawn.update_layout(barmode="overlay", showlegend=bool(flips.any()))
 
@@ -218,7 +218,7 @@ def ablation_bars(frame: pd.DataFrame, colours: Palette) -> go.Figure:
     bars = largest.sort_values("adds", ascending=False, kind="stable")
     names = [plotly_text(name) for name in bars["short"]]
     drawn = theme.figure(colours, int(np.clip(110 + 20 * len(bars), 200, 620)), left=90)
-    _add_contributions(drawn, bars, "Text", "nats", colours, lies=True)
+    _add_contributions(drawn, bars, "Text", "nats", colours, is_horizontal=True)
     drawn.add_vline(x=0, line={"color": colours.muted, "width": 1})
     drawn.update_xaxes(title_text=ADDS)
     drawn.update_yaxes(
