@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
+from torch import Tensor
 
 from benchmarks import results
 from benchmarks.recycle.setting import BEGAN, DROPPING, FEW, MODULE, VARIANTS
 from benchmarks.recycle.tables import three
 from benchmarks.recycle.work import Work, digest_of
 from dynlora.kinds.recycle.work.run import FewShotTest, averaged_features, teacher_features
-from dynlora.kinds.recycle.work.steps import MetaTraining, Pool, Recycling, TextPool
+from dynlora.kinds.recycle.work.steps import MetaTraining, Pool, Recycling
+from dynlora.kinds.recycle.work.token_space import MetaModel
 from dynlora.kinds.sources import AveragedSources
+
+
+@dataclass(frozen=True)
+class TextPool:
+    """Texts whose classes are known.
+
+    Attributes:
+        rows: of each class, places among the texts.
+        texts: all of them.
+    """
+
+    rows: Sequence[np.ndarray]
+    texts: list[str]
+
+    def features(self, meta: MetaModel, rows: np.ndarray) -> Tensor:
+        """Return the pooled state of some texts, (n, d)."""
+        return meta.features(meta.tokens([self.texts[row] for row in rows]))
 
 
 def real_pool(work: Work) -> TextPool:

@@ -159,11 +159,6 @@ def event_steps(events: pd.DataFrame) -> list[int]:
     return [int(step) for step, payload in zip(events["step"], events["payload"], strict=True) if payload.get("edits")]
 
 
-def reallocations(events: pd.DataFrame, step: int | None = None) -> int:
-    """Return how many reallocations moved something, up to a step."""
-    return sum(step is None or event <= step for event in event_steps(events))
-
-
 def wide(values: pd.DataFrame, modules: pd.DataFrame) -> pd.DataFrame:
     """Return a map's values as a table: column `step`, then one per module by its name; modules may be some of all."""
     rows = modules.sort_values("position")

@@ -226,10 +226,6 @@ def guessed(rows: pd.DataFrame) -> dict[str, str | None]:
     }
 
 
-KINDS = ("labelled", "completion", "messages", "text")
-"""Kinds of data: a text with a label; a prompt with its completion; conversations; and texts without anything else."""
-
-
 def guessed_kind(rows: pd.DataFrame) -> str:
     """Return what kind of data a table is likely to be, one of `KINDS`."""
     names = [str(name) for name in rows.columns]

@@ -38,7 +38,6 @@ __all__ = [
     "scalars_frame",
     "signal_at",
     "signal_frame",
-    "signal_long_frame",
     "system_frame",
     "version_key",
 ]
@@ -160,28 +159,6 @@ def signal_at(folder: Folder, name: str, steps: Sequence[int]) -> pd.DataFrame:
         vectors = [reader.last_vector(name, int(step)) for step in steps]
     values = [np.full(row.width, np.nan) if vector is None else vector[1] for vector in vectors]
     return pd.DataFrame(np.array(values).reshape(len(steps), row.width).T, columns=[int(step) for step in steps])
-
-
-def signal_long_frame(
-    folder: Folder, name: str, start: int | None = None, stop: int | None = None, max_points: int | None = None
-) -> pd.DataFrame:
-    """Return a signal long: columns step, the name of its axis (`module`, `group`, ...), value.
-
-    Raises:
-        KeyError: when the run holds no such signal.
-    """
-    with RunReader(folder) as reader:
-        signal = reader.signals().get(name)
-        steps, values = reader.signal(name, start, stop, max_points)
-        columns = column_names(reader, signal) if signal else []
-    axis = signal.axis if signal else "module"
-    return pd.DataFrame(
-        {
-            "step": np.repeat(steps, len(columns)),
-            axis: np.tile(np.array(columns, dtype=object), len(steps)),
-            "value": values.ravel(),
-        }
-    )
 
 
 def heatmap(

@@ -10,7 +10,6 @@ import errno
 import io
 import json
 import math
-import os
 import sqlite3
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dynlora.errors import ConfigError, CorruptRunError
-from dynlora.safe_files import write_output
 from dynlora.store import jsontext, schema
 from dynlora.store.connection import open_reader, unreadable
 from dynlora.store.series import bucket_crc, checked_scalars, vector_crc
@@ -52,16 +50,6 @@ def encode(frame: pd.DataFrame, format: str) -> bytes:
         frame.to_parquet(buffer, index=False)
         return buffer.getvalue()
     raise ConfigError(f"format {format!r} of a table: use one of {', '.join(FORMATS)}")
-
-
-def write(frame: pd.DataFrame, path: str | os.PathLike[str], format: str) -> None:
-    """Write a frame to a file, aside and then renamed.
-
-    Raises:
-        ConfigError: when the format is unknown, or something else than a file is there.
-        StorageError: when the file cannot be written.
-    """
-    write_output(os.fspath(path), encode(frame, format))
 
 
 def _guarded(frame: pd.DataFrame) -> pd.DataFrame:

@@ -30,7 +30,7 @@ KINDS = {
     "messages": "Conversations",
     "text": "Plain text",
 }
-"""Words for each kind of data of `data_files.columns.KINDS`."""
+"""Words for each kind of data."""
 
 ROLES: Mapping[str, Sequence[str]] = {
     "labelled": ("text", "text_pair", "label", "group_by"),

@@ -16,7 +16,7 @@ from dynlora.engine.evaluation.generate import write
 from dynlora.kinds.decode.work.results import values_of
 from dynlora.kinds.decode.work.rewards import OracleReward, OwnReward, Problem
 from dynlora.kinds.decode.work.run import cast_of
-from dynlora.kinds.decode.work.solve import PROBABILITIES, Acceptance, Cast, Limits, Point, solve, without_clock
+from dynlora.kinds.decode.work.solve import PROBABILITIES, Acceptance, Cast, Limits, Point, Solution, solve
 from dynlora.kinds.decode.work.writer import Writer
 from tests.kinds.decode.conftest import STEP, Runs
 
@@ -80,10 +80,15 @@ def test_a_reward_that_prefers_nothing_is_mixed_and_its_counters_add_up(cast: Ca
     assert discarded > 0
 
 
+def _answer(cast: Cast, problem: Problem, point: Point) -> Solution:
+    """Return what is the same in every process."""
+    return replace(solve(cast, problem, point, LIMITS), seconds=0.0)
+
+
 def test_an_answer_does_not_depend_on_what_is_decoded_before(cast: Cast, problems: list[Problem]) -> None:
     point = Point("sigmoid", 0.3)
-    forward = [without_clock(solve(cast, problem, point, LIMITS)) for problem in problems]
-    backward = [without_clock(solve(cast, problem, point, LIMITS)) for problem in reversed(problems)]
+    forward = [_answer(cast, problem, point) for problem in problems]
+    backward = [_answer(cast, problem, point) for problem in reversed(problems)]
     assert forward == backward[::-1]
 
 
@@ -156,14 +161,14 @@ def test_what_comes_from_memory_is_counted_as_if_it_were_done_again(cast: Cast, 
     point = Point("threshold", 0.3)
     for role in cast.roles:
         role.memory.clear()
-    first = [without_clock(solve(cast, problem, point, LIMITS)) for problem in problems]
+    first = [_answer(cast, problem, point) for problem in problems]
     for threshold in (0.2, 0.6):
         texts(cast, problems, Point("threshold", threshold))
-    assert [without_clock(solve(cast, problem, point, LIMITS)) for problem in problems] == first
+    assert [_answer(cast, problem, point) for problem in problems] == first
     for role in cast.roles:
         assert role.memory
         role.memory.clear()
-    assert [without_clock(solve(cast, problem, point, LIMITS)) for problem in reversed(problems)] == first[::-1]
+    assert [_answer(cast, problem, point) for problem in reversed(problems)] == first[::-1]
 
 
 def test_a_model_that_never_stops_is_cut_and_says_so(cast: Cast, problems: list[Problem]) -> None:

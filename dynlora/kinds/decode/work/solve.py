@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dynlora.engine.randomness import stream_seed
@@ -327,8 +327,3 @@ class Attempt:
         self.solution.prefilled["reward"] += judged.read
         self.solution.flops_with_prefill += judged.flops
         return judged.value
-
-
-def without_clock(solution: Solution) -> Solution:
-    """Return a solution without the seconds that it took, which differ from time to time."""
-    return replace(solution, seconds=0.0)

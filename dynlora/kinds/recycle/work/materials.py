@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,34 +41,6 @@ LOOK_UP_EVERY = 10
 """Steps between two searches for the nearest word embeddings, which cost as much as a forward."""
 
 
-class Searched(Protocol):
-    """What inversion needs of a teacher and the base model, text or pictures."""
-
-    def start(self, n: int, generator: torch.Generator) -> Tensor:
-        """Return where the search of n inputs starts, standardised, (n, slots, d)."""
-        ...
-
-    def logits(self, z: Tensor, kept: Tensor | None) -> Tensor:
-        """Return what the teacher says of inputs, (n, classes)."""
-        ...
-
-    def strangeness(self, z: Tensor, kept: Tensor | None) -> Tensor:
-        """Return the distance of the base model's hidden moments to those of public inputs, ()."""
-        ...
-
-    def nearest(self, z: Tensor) -> Tensor:
-        """Return the nearest thing that exists to each slot, (n, slots): the id of a token."""
-        ...
-
-    def unlike(self, z: Tensor, nearest: Tensor) -> Tensor:
-        """Return the distance of slots to what exists, ()."""
-        ...
-
-    def may_drop(self) -> Tensor:
-        """Return which slots may be dropped, (slots,), bool."""
-        ...
-
-
 @dataclass
 class Inversion:
     """The inputs of some classes of one teacher, under search.
@@ -90,7 +62,7 @@ class Inversion:
         best_agreement: that of the best inputs; of those before, until the first step after slots are dropped.
     """
 
-    space: Searched
+    space: TeacherSpace
     classes: list[int]
     settings: RecycleSettings
     key: tuple[object, ...]

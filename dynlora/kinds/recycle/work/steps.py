@@ -56,23 +56,6 @@ class SyntheticPool:
         return meta.synthetic_features(self.inputs.take(torch.from_numpy(rows)))
 
 
-@dataclass(frozen=True)
-class TextPool:
-    """Texts of classes: real data, for comparison.
-
-    Attributes:
-        rows: of each class.
-        texts: all of them.
-    """
-
-    rows: Sequence[np.ndarray]
-    texts: list[str]
-
-    def features(self, meta: MetaModel, rows: np.ndarray) -> Tensor:
-        """Return the features of some rows, (n, d)."""
-        return meta.features(meta.tokens([self.texts[row] for row in rows]))
-
-
 class MetaTraining(LoraTraining):
     """The meta-LoRA in training; one optimizer step an episode.
 
