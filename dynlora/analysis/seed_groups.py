@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora.analysis.run_summary import format_strategy, method_of
+from dynlora.store.search import flat
 from dynlora.text import one_line, source_name
 
 LABELS = {
@@ -58,14 +59,6 @@ LABELS = {
     "log.to": "trackers",
 }
 """Names of the configuration's fields, with the unit, where the key alone does not say it; a label capitalizes them."""
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a configuration with dotted keys."""
-    settings: dict[str, Any] = {}
-    for key, value in config.items():
-        settings |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return settings
 
 
 BEFORE = {

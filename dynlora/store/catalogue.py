@@ -122,7 +122,6 @@ KEYS = (
     "fidelity",
     "metric",
     "config",
-    "kind",
     "task",
 )
 """Meta keys that a row of the list shows."""
@@ -193,7 +192,7 @@ def run_folders(runs_dir: Path) -> list[Path]:
 
 def _read(folder: Path) -> Facts:
     with RunReader(folder) as reader:
-        status, meta = reader.status(), reader.meta(KEYS)
+        status, meta = reader.status(), reader.meta((*KEYS, "kind"))
         trend_of, trend = _trend(reader, meta, status.step)
         if kind_of(meta) == DECODE:  # its points follow each other, and are no trend
             meta["metrics"], trend_of, trend = metrics_of(reader.meta(["decode_results"])), "", []
@@ -230,30 +229,18 @@ def deciding_metric(meta: dict[str, Any]) -> str:
 
 def _row(folder: Path, facts: Facts, notes: Notes, reason: str | None = None) -> dict[str, Any]:
     meta, status = facts.meta, facts.status
-    texts = {key: store_meta.text(meta.get(key)) for key in ("name", "strategy", "model", "data", "fidelity")}
+    own = {key: status.get(key) for key in ("step", "max_steps", "error", "heartbeat_age_s", "stalled_s")}
     return {
         "id": folder.name,
-        **texts,
-        "name": texts["name"] or folder.name,
+        **store_meta.stated(meta, KEYS),
+        **own,
+        "name": store_meta.text(meta.get("name")) or folder.name,
         "status": status["status"],
-        "seed": store_meta.whole(meta.get("seed")),
-        "step": status.get("step"),
-        "max_steps": status.get("max_steps"),
-        "metrics": store_meta.numbers(meta.get("metrics")),
         "metric": deciding_metric(meta) or None,
-        "created": store_meta.moment(meta.get("created")),
         "folder": str(folder),
-        "error": status.get("error"),
         "reason": reason,
-        "heartbeat_age_s": status.get("heartbeat_age_s"),
-        "stalled_s": status.get("stalled_s"),
         "other_host": status.get("other_host", False),
-        "best": store_meta.numbers(meta.get("best")),
-        "params": store_meta.counts(meta.get("params")),
-        "time": store_meta.numbers(meta.get("time")),
-        "config": store_meta.config(meta.get("config")),
         "kind": kind_of(meta),
-        "task": store_meta.text(meta.get("task")),
         "tags": list(notes.tags),
         "note": notes.note,
         "trend_of": status.get("trend_of") or None,

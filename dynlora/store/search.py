@@ -377,15 +377,16 @@ def recorded_names(rows: Iterable[Row]) -> set[str]:
 
 def settings(row: Row) -> dict[str, Any]:
     """Return a run's configuration with dotted keys."""
-    return _flat(_table(row, "config"), "")
+    return flat(_table(row, "config"))
 
 
-def _flat(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a configuration with dotted keys."""
+    values: dict[str, Any] = {}
+    for key, value in config.items():
         inner = cast(Mapping[str, Any], value) if isinstance(value, Mapping) else None
-        flat |= {f"{prefix}{key}": value} if inner is None else _flat(inner, f"{prefix}{key}.")
-    return flat
+        values |= {f"{prefix}{key}": value} if inner is None else flat(inner, f"{prefix}{key}.")
+    return values
 
 
 def value_of(row: Row, name: str) -> Any:

@@ -99,6 +99,10 @@ _FIRST = -(2**62)
 _END = 2**62
 
 
+_SCALAR_ROWS = "scalars WHERE name = ? AND split = ?"
+_ROLLUP_ROWS = "SELECT first_step, last_step, low, high, last FROM rollups WHERE name = ? AND split = ? AND level = ?"
+
+
 class _Key(NamedTuple):
     """One series of the file: a signal, or a scalar of a split (then `signal` is None)."""
 
@@ -113,6 +117,13 @@ class _Key(NamedTuple):
     @property
     def width(self) -> int:
         return 1 if self.signal is None else self.signal.width
+
+    @property
+    def rows(self) -> tuple[str, tuple[Any, ...]]:
+        """Table and condition of its rows, and the values of the condition."""
+        if self.signal is None:
+            return _SCALAR_ROWS, (self.name, self.split)
+        return "vectors WHERE signal = ?", (self.signal.id,)
 
     @property
     def cell_bytes(self) -> int:
@@ -179,21 +190,16 @@ def _range(start: int | None, stop: int | None) -> tuple[int, int]:
 
 def _rows(connection: sqlite3.Connection, key: _Key, start: int, stop: int) -> _Piece:
     limit = min(MAX_ROWS * 10, MAX_RESULT_BYTES // key.cell_bytes)
+    columns = f"value, {crc_column(connection)}"
+    if key.signal is not None:
+        columns = f"CASE WHEN typeof(data) = 'blob' AND length(data) = {key.cell_bytes} THEN data END, crc"
+    where, of = key.rows
+    query = f"SELECT step, {columns} FROM {where} AND step >= ? AND step < ? ORDER BY step LIMIT ?"
+    rows = connection.execute(query, (*of, start, stop, limit + 1)).fetchall()
     if key.signal is None:
-        query = f"SELECT step, value, {crc_column(connection)} FROM scalars WHERE name = ? AND split = ?"
-        cursor = connection.execute(
-            f"{query} AND step >= ? AND step < ? ORDER BY step LIMIT ?",
-            (key.name, key.split, start, stop, limit + 1),
-        )
-        rows = checked_scalars(key.name, key.split, cursor.fetchall())
+        rows = checked_scalars(key.name, key.split, rows)
         values = np.array([np.nan if row[1] is None else row[1] for row in rows], dtype=np.float64)
     else:
-        cursor = connection.execute(
-            "SELECT step, CASE WHEN typeof(data) = 'blob' AND length(data) = ? THEN data END, crc FROM vectors "
-            "WHERE signal = ? AND step >= ? AND step < ? ORDER BY step LIMIT ?",
-            (key.cell_bytes, key.signal.id, start, stop, limit + 1),
-        )
-        rows = cursor.fetchall()
         if not all(isinstance(step, int) and data and vector_crc(step, data) == crc for step, data, crc in rows):
             raise CorruptRunError(f"a vector of signal {key.name!r} is damaged")
         values = np.frombuffer(b"".join(row[1] for row in rows), key.dtype)
@@ -270,11 +276,8 @@ def _count(connection: sqlite3.Connection, key: _Key, index: int, start: int, st
     if start >= stop:
         return 0
     if index < 0:
-        if key.signal is None:
-            where, values = "scalars WHERE name = ? AND split = ?", (key.name, key.split)
-        else:
-            where, values = "vectors WHERE signal = ?", (key.signal.id,)
-        query = f"SELECT count(*) FROM {where} AND step >= ? AND step < ?"
+        rows, values = key.rows
+        query = f"SELECT count(*) FROM {rows} AND step >= ? AND step < ?"
         return int(connection.execute(query, (*values, start, stop)).fetchone()[0])
     number, first, end = connection.execute(
         "SELECT count(*), min(first_step), max(last_step) FROM rollups "
@@ -394,52 +397,35 @@ def truncate(connection: sqlite3.Connection, resume_from: int | None) -> None:
     connection.execute("DELETE FROM events WHERE step > ?", (resume_from,))
 
 
-def restore_vectors(connection: sqlite3.Connection, name: str, signal: int) -> SeriesState:
-    """Return the state of a signal from the rows that are there."""
-    (last,) = connection.execute("SELECT max(step) FROM vectors WHERE signal = ?", (signal,)).fetchone()
-    state = SeriesState(last)
+def restored(connection: sqlite3.Connection, name: str, split: str = "", signal: int | None = None) -> SeriesState:
+    """Return the state of a series from the rows that are there.
 
-    def rows(after: int) -> list[Bucket]:
-        later = connection.execute(
-            "SELECT step, data FROM vectors WHERE signal = ? AND step > ? ORDER BY step", (signal, after)
-        )
-        return [Bucket(step, step, *(np.frombuffer(data, "<f4"),) * 3) for step, data in later]
-
-    _restore_levels(connection, state.rollup, name, "", rows(_end(connection, name, "", LEVELS[0])), "<f4")
-    return state
-
-
-def restore_scalars(connection: sqlite3.Connection, name: str, split: str) -> SeriesState:
-    """Return the state of a scalar series from the rows that are there."""
+    Args:
+        connection: that writes the run.
+        name: of the series.
+        split: of a scalar.
+        signal: number of a signal; None for a scalar.
+    """
     key = (name, split)
-    (last,) = connection.execute("SELECT max(step) FROM scalars WHERE name = ? AND split = ?", key).fetchone()
+    rows, of = ("vectors WHERE signal = ?", (signal,)) if signal is not None else (_SCALAR_ROWS, key)
+    column, dtype = ("value", "<f8") if signal is None else ("data", "<f4")
+    (last,) = connection.execute(f"SELECT max(step) FROM {rows}", of).fetchone()
     state = SeriesState(last, series_seed(name, split))
-    later = connection.execute(
-        "SELECT step, value FROM scalars WHERE name = ? AND split = ? AND step > ? ORDER BY step",
-        (*key, _end(connection, name, split, LEVELS[0])),
-    )
-    rows = [Bucket(step, step, *(np.array([np.nan if value is None else value]),) * 3) for step, value in later]
-    _restore_levels(connection, state.rollup, name, split, rows, "<f8")
-    return state
 
+    def after(level: int) -> int:
+        """Return the last step that the buckets of a level hold."""
+        row = connection.execute(f"{_ROLLUP_ROWS} ORDER BY first_step DESC LIMIT 1", (*key, level)).fetchone()
+        return _FIRST if row is None else row[1]
 
-def _restore_levels(
-    connection: sqlite3.Connection, rollup: RollUp, name: str, split: str, rows: list[Bucket], dtype: str
-) -> None:
-    rollup.restore(0, rows)
+    def values(cell: bytes | float | None) -> Values:
+        """Return a recorded cell as numbers."""
+        return np.frombuffer(cell, dtype) if isinstance(cell, bytes) else np.array([np.nan if cell is None else cell])
+
+    later = connection.execute(f"SELECT step, {column} FROM {rows} AND step > ? ORDER BY step", (*of, after(LEVELS[0])))
+    state.rollup.restore(0, [Bucket(step, step, *(values(cell),) * 3) for step, cell in later])
     for index in range(1, len(LEVELS)):
-        levels = connection.execute(
-            "SELECT first_step, last_step, low, high, last FROM rollups "
-            "WHERE name = ? AND split = ? AND level = ? AND first_step > ? ORDER BY first_step",
-            (name, split, LEVELS[index - 1], _end(connection, name, split, LEVELS[index])),
+        buckets = connection.execute(
+            f"{_ROLLUP_ROWS} AND first_step > ? ORDER BY first_step", (*key, LEVELS[index - 1], after(LEVELS[index]))
         )
-        parts = [Bucket(first, end, *(np.frombuffer(blob, dtype) for blob in blobs)) for first, end, *blobs in levels]
-        rollup.restore(index, parts)
-
-
-def _end(connection: sqlite3.Connection, name: str, split: str, level: int) -> int:
-    row = connection.execute(
-        "SELECT last_step FROM rollups WHERE name = ? AND split = ? AND level = ? ORDER BY first_step DESC LIMIT 1",
-        (name, split, level),
-    ).fetchone()
-    return -(2**62) if row is None else int(row[0])
+        state.rollup.restore(index, [Bucket(first, end, *map(values, blobs)) for first, end, *blobs in buckets])
+    return state

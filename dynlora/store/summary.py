@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypedDict
+from typing import Annotated, Any, ClassVar, TypedDict, cast
 
 from pydantic import AfterValidator
 
@@ -16,18 +16,15 @@ from dynlora.store.lifecycle import now
 from dynlora.store.meta import (
     DECODE,
     FROM_EVENTS,
-    config,
     continues_from_events,
-    counts,
     finite,
     kind_of,
     metrics_of,
     moment,
-    numbers,
     short_text,
+    stated,
     table,
     text,
-    whole,
 )
 from dynlora.store.reader import RunReader
 from dynlora.store.record import Count, Record, Which, one_line
@@ -213,44 +210,19 @@ def run_summary(folder: str | os.PathLike[str]) -> RunSummary:
     path = Path(os.path.abspath(folder))
     with RunReader(path) as reader:
         meta, status, ranks, modules = reader.meta(), reader.status(), last_ranks(reader), reader.modules()
-    return {
+    kind = kind_of(meta)
+    summary: dict[str, Any] = {
         "id": path.name,
+        **stated(meta),
         "name": text(meta.get("name")) or path.name,
         "status": status.status,
-        "strategy": text(meta.get("strategy")),
-        "model": text(meta.get("model")),
-        "model_path": text(meta.get("model_path")),
-        "data": text(meta.get("data")),
-        "seed": whole(meta.get("seed")),
         "step": status.step,
         "max_steps": status.max_steps,
-        "metrics": metrics_of(meta) if kind_of(meta) == DECODE else numbers(meta.get("metrics")),
-        "best": numbers(meta.get("best")),
-        "params": counts(meta.get("params")),
         "ranks": ranks,
-        "time": numbers(meta.get("time")),
-        "config": config(meta.get("config")),
-        "kind": kind_of(meta),
-        "evaluated": counts(meta.get("evaluated")),
-        "scaling": numbers(meta.get("scaling")),
-        "created": moment(meta.get("created")),
-        "fidelity": text(meta.get("fidelity")),
-        "own_signals": table(meta.get("own_signals")),
-        "metric": text(meta.get("metric")),
-        "labels": texts(meta.get("labels")),
-        "task": text(meta.get("task")),
-        "peft_task_type": text(meta.get("peft_task_type")),
-        "task_facts": table(meta.get("task_facts")),
-        "planned_events": planned(meta.get("planned_events")),
-        "first_reallocation": whole(meta.get("first_reallocation")),
-        "data_size": table(meta.get("data_size")),
-        "data_warnings": texts(meta.get("data_warnings")),
-        "data_repairs": texts(meta.get("data_repairs")),
+        "kind": kind,
         "origin": origin_of(meta.get("origin")),
         "ranks_are_sums": bool(table(meta.get("imported"))) and any(map(_is_sum, modules)),
-        "machine": table(meta.get("machine")),
-        "checkpoint_step": whole(meta.get("checkpoint_step")),
-        "results": table(meta.get(f"{kind_of(meta)}_results")),
+        "results": table(meta.get(f"{kind}_results")),
         "activity": activity_of(meta, status),
         "error": status.error,
         "stalled_s": status.stalled_s,
@@ -258,6 +230,9 @@ def run_summary(folder: str | os.PathLike[str]) -> RunSummary:
         "other_host": status.other_host,
         "folder": str(path),
     }
+    if kind == DECODE:
+        summary["metrics"] = metrics_of(meta)
+    return cast(RunSummary, {key: summary[key] for key in RunSummary.__annotations__})
 
 
 def activity_of(meta: Mapping[str, Any], status: Status) -> dict[str, Any] | None:
@@ -292,18 +267,6 @@ def _is_sum(module: ModuleRow) -> bool:
     A module outside of the blocks counts as one too: nothing tells whether that is the only one of its name.
     """
     return module.layer is None or module.name.rpartition(".")[2].isdigit()
-
-
-def planned(value: Any) -> int | None:
-    """Return how many reallocations a schedule plans; runs of earlier versions list their steps."""
-    if isinstance(value, list):
-        return len(value)  # pyright: ignore[reportUnknownArgumentType]
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def texts(value: Any) -> list[str]:
-    """Return a list of texts of a store that is not trusted; anything else is none."""
-    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []  # pyright: ignore[reportUnknownVariableType]
 
 
 def last_ranks(reader: RunReader) -> dict[str, int]:

@@ -36,8 +36,7 @@ from dynlora.store.series import (
     SeriesState,
     bucket_crc,
     last_values,
-    restore_scalars,
-    restore_vectors,
+    restored,
     scalar_crc,
     scalar_names,
     series_seed,
@@ -159,10 +158,10 @@ class Recording:
 
     def _restore(self) -> None:
         for number, name, width in self._connection.execute("SELECT id, name, width FROM signals").fetchall():
-            series = restore_vectors(self._connection, name, number)
+            series = restored(self._connection, name, signal=number)
             self._signals[name] = _Signal(number, width, series)
         for key in list(scalar_names(self._connection)):
-            self._scalars[key] = restore_scalars(self._connection, *key)
+            self._scalars[key] = restored(self._connection, *key)
         self._metrics_step, self._metrics = last_values(self._connection, METRICS_SPLIT)
         self._add(SET_META, ("metrics", jsontext.dump(self._metrics)))
 
