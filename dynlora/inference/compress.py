@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from dynlora.analysis.retention import Retention
 from dynlora.analysis.stats import per_token
@@ -21,11 +20,19 @@ from dynlora.engine.compress.curve import COMPARED, SHARES, Curve, Measured, Row
 from dynlora.engine.compress.plain import Truncatable, as_plain_lora
 from dynlora.engine.data.text_data import TextData
 from dynlora.engine.evaluation.evaluate import Predictions, summarise
-from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates
+from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.evaluation.retention import GeneralText
 from dynlora.errors import ConfigError
 from dynlora.inference.export import describe, write_adapter
-from dynlora.inference.session import GATE_ROWS, Examined, check_strength, drawn_rows, finite, load_run
+from dynlora.inference.session import (
+    Examined,
+    average_gates,
+    check_strength,
+    drawn_rows,
+    finite,
+    load_run,
+    on_accelerator,
+)
 from dynlora.jobs import launch
 from dynlora.jobs.export import is_kept, recovery_name, recovery_values, start_folder
 from dynlora.jobs.queue import put_in_queue
@@ -170,7 +177,7 @@ class Compression:
         """
         config, model = read_run_config(folder), load_run(folder, which)
         data = read_data(config)
-        bake_gates(model, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
+        average_gates(model, data, config.seed)
         return cls.of_model(config, as_plain_lora(model), data, rows=rows, weighting=weighting)
 
     @classmethod
@@ -184,8 +191,7 @@ class Compression:
         """
         if weighting not in WEIGHTINGS:
             raise ConfigError(f"--weighting {weighting}: must be one of {', '.join(WEIGHTINGS)}")
-        if torch.accelerator.is_available():
-            model.base.model.to(torch.accelerator.current_accelerator())  # pyright: ignore
+        on_accelerator(model)
         held_out = usable(model.tokens(drawn_rows(data.held_out, rows, config.seed)))
         if len(held_out) < LEAST_ROWS:
             raise ConfigError(

@@ -26,12 +26,12 @@ from dynlora.engine.data.batches import Tokens
 from dynlora.engine.data.text_data import TextData
 from dynlora.engine.evaluation.evaluate import summarise
 from dynlora.engine.evaluation.export import AdapterFacts, export_model
-from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates, merge
+from dynlora.engine.evaluation.inference import AdaptedModel, merge
 from dynlora.errors import ConfigError, NotMergeableError
 from dynlora.inference.convert import convert
 from dynlora.inference.gated_adapter import write_gated
 from dynlora.inference.model_card import Facts, Padding, model_card
-from dynlora.inference.session import GATE_ROWS, load_run
+from dynlora.inference.session import average_gates, load_run
 from dynlora.jobs import helper_job
 from dynlora.peft_adapter.forms import Form, form_of
 from dynlora.safe_files import open_plain
@@ -302,7 +302,7 @@ def _averaged(
     with _bar(len(tokens) * (1 + is_averaged)) as tell:
         before = after = _measured(model, tokens, tell)
         if is_averaged:
-            bake_gates(model, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
+            average_gates(model, data, config.seed)
             after = _measured(model, tokens, lambda rows: tell(len(tokens) + rows))
     facts |= {"rows": len(tokens), "max_abs_logit_gap": float((after[0] - before[0]).abs().max())}
     return {**facts, "metrics_before": before[1], "metrics_after": after[1]}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -75,7 +74,6 @@ def load_folder(folder: Path, config: RunConfig) -> tuple[AdaptedModel, TextData
         strategy,
         inputs.data.task,
         config.data.max_length,
-        nullcontext,
         new_tokens=config.log.generate_max,
     )
     return model, inputs.data

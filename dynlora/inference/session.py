@@ -29,7 +29,6 @@ from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_g
 from dynlora.engine.evaluation.knockout import knocked_out
 from dynlora.engine.loop.adapter_state import checked_state, load_adapter_state, load_head_state, saved_sizes
 from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint
-from dynlora.engine.loop.hardware import autocast_context
 from dynlora.engine.model.base_model import BaseModel, Weights, head_parameters, load_base
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError, DataError
@@ -98,14 +97,12 @@ def adapted(base: BaseModel, config: RunConfig, state: Mapping[str, Any]) -> Ada
     load_adapter_state(adapters, state["adapters"])
     load_head_state(head_parameters(base), state["head"])
     base.model.eval()
-    context = autocast_context("fp32", torch.device("cpu"))
     return AdaptedModel(
         base=base,
         adapters=adapters,
         strategy=strategy,
         task=base.task,
         max_length=config.data.max_length,
-        autocast=context,
         unusual=state.get("metrics", {}).get(UNUSUAL),
         step=state.get("step", 0),
         new_tokens=config.log.generate_max,
@@ -115,6 +112,18 @@ def adapted(base: BaseModel, config: RunConfig, state: Mapping[str, Any]) -> Ada
 def task_of(state: Mapping[str, Any]) -> tasks.Task:
     """Return the task that a saved adapter was trained for."""
     return tasks.build(state["task"], state["labels"], state.get("task_settings"))
+
+
+def on_accelerator(model: AdaptedModel) -> AdaptedModel:
+    """Return a model on the accelerator of this machine, as it is where there is none."""
+    if torch.accelerator.is_available():
+        model.base.model.to(torch.accelerator.current_accelerator())  # pyright: ignore
+    return model
+
+
+def average_gates(model: AdaptedModel, data: TextData, seed: int) -> None:
+    """Put the means over training examples in the place of a model's gates."""
+    bake_gates(model, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, seed))))
 
 
 def evaluate_run(
@@ -130,7 +139,7 @@ def evaluate_run(
     config, model = read_run_config(folder), load_run(folder, which)
     data = read_data(config)
     if baked:
-        bake_gates(model, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
+        average_gates(model, data, config.seed)
     rows = data.train if split == "train" else data.held_out
     return {"split": split, "baked": baked, "rows": len(rows), "metrics": model.evaluate(rows)}
 
@@ -220,10 +229,8 @@ class Examined:
             ConfigError: when the run kept no such adapter.
             CorruptRunError: when it cannot be read.
         """
-        self.model = load_run(self.folder, self.which)
+        self.model = on_accelerator(load_run(self.folder, self.which))
         self.config = kind_of_run(self.folder).model_config(self.folder)
-        if torch.accelerator.is_available():
-            self.model.base.model.to(torch.accelerator.current_accelerator())  # pyright: ignore
 
     @cached_property
     def data(self) -> TextData:

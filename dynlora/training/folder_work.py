@@ -29,7 +29,7 @@ from dynlora.jobs.environment import starts_others
 from dynlora.renamed_settings import gone_values
 from dynlora.safe_files import is_empty, making_folder, output_folder
 from dynlora.store.lifecycle import forget_stop, request_stop, stop_requested, this_process
-from dynlora.store.meta import TRAIN, kind_of, table
+from dynlora.store.meta import TRAIN, kind_of, table, whole
 from dynlora.store.reader import RunReader
 from dynlora.store.summary import check_can_resume
 from dynlora.store.writer import RunWriter
@@ -321,6 +321,15 @@ def stop_of(folder: Path) -> Iterator[StopRequest]:
             yield stop
     finally:
         forget_stop(folder)
+
+
+def take_threads(meta: Mapping[str, Any]) -> None:
+    """Compute with as many threads as a run began with, as its store says; bits depend on them."""
+    import torch  # a run that is refused loads none
+
+    threads = whole(table(meta.get("machine")).get("threads"))
+    if threads is not None and 0 < threads <= 1024:
+        torch.set_num_threads(threads)
 
 
 def check_can_work(folder: Path, force: bool) -> None:

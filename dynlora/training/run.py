@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from tqdm import tqdm
@@ -31,7 +30,7 @@ from dynlora.jobs import launch
 from dynlora.jobs.environment import starts_others
 from dynlora.jobs.quick_launch import keep_start, kept_start, start_meta
 from dynlora.jobs.trackers import TrackerProcess, check_trackers, tracker_process
-from dynlora.store.meta import meta_of, table, whole
+from dynlora.store.meta import meta_of, table
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import ModuleRow
 from dynlora.store.schema import run_folder
@@ -50,6 +49,7 @@ from dynlora.training.folder_work import (
     reason,
     record_changes,
     stop_of,
+    take_threads,
 )
 from dynlora.training.initial_adapter import check_start
 from dynlora.training.inputs import Inputs, load_inputs
@@ -183,9 +183,7 @@ def resume(runs_dir: Path, run_id: str, *, force: bool = False, progress: bool =
     if accelerator.is_main_process:
         check_resumable(run_id, status, force)
         check_can_resume(folder, status.opened)
-    threads = whole(table(meta.get("machine")).get("threads"))
-    if threads is not None and 0 < threads <= 1024:
-        torch.set_num_threads(threads)
+    take_threads(meta)
     config = read_run_config(folder)
     check_trackers(config.log.to)
     changed = changed_settings(run_id, meta.get("config"), config)

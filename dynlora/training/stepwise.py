@@ -11,18 +11,17 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import torch
 from tqdm import tqdm
 
 from dynlora.engine.loop.adapter_state import adapter_state
 from dynlora.engine.loop.checkpoint import check_started, find_checkpoint, read_checkpoint, write_checkpoint
 from dynlora.engine.model.adapters import Adapters
 from dynlora.errors import CorruptRunError, StorageError
-from dynlora.store.meta import table, whole
+from dynlora.store.meta import whole
 from dynlora.store.reader import RunReader
 from dynlora.store.schema import command_text
 from dynlora.store.writer import RunWriter
-from dynlora.training.folder_work import Outcome, check_can_work, work_on
+from dynlora.training.folder_work import Outcome, check_can_work, take_threads, work_on
 from dynlora.training.progress_stream import QuietStream, Readings, StopRequest
 
 logger = logging.getLogger(__name__)
@@ -96,9 +95,9 @@ def run_steps(
     finish: Callable[[Steps, RunWriter, StopRequest], bool],
     *,
     begin: Callable[[Steps, RunWriter], None] = lambda *_: None,
-    force: bool,
-    progress: bool,
-    is_new: bool,
+    force: bool = False,
+    progress: bool = False,
+    is_new: bool = False,
 ) -> Outcome:
     """Start a run, or continue it from its last checkpoint; a finished one keeps none.
 
@@ -138,9 +137,7 @@ def run_steps(
 def _saved_state(folder: Path) -> Mapping[str, Any] | None:
     """Return the state that a run continues from, its threads set; None where it starts."""
     with RunReader(folder) as reader:
-        threads = whole(table(reader.meta().get("machine")).get("threads"))
-    if threads is not None and 0 < threads <= 1024:
-        torch.set_num_threads(threads)
+        take_threads(reader.meta())
     check_started(folder / "checkpoint")
     if find_checkpoint(folder / "checkpoint") is None:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +50,7 @@ class AdaptedModel:
     strategy: Strategy
     task: Task
     max_length: int
-    autocast: Callable[[], Any]
+    autocast: Callable[[], Any] = nullcontext
     unusual: float | None = None
     step: int = 0
     new_tokens: int = 128

@@ -6,7 +6,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,9 +37,12 @@ from dynlora.inference.session import load_run
 from dynlora.kinds.named_runs import NamedRun, SourcedSettings, base_of
 from dynlora.peft_adapter.forms import form_of
 from dynlora.peft_adapter.serving_text import load_block
+from dynlora.store.writer import RunWriter
 from dynlora.tasks import Task
-from dynlora.training.folder_work import staged
+from dynlora.training.folder_work import Outcome, staged
 from dynlora.training.inputs import read_data
+from dynlora.training.progress_stream import StopRequest
+from dynlora.training.stepwise import Steps, run_steps
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,40 @@ def sources_of(runs: Sequence[NamedRun]) -> list[Source]:
             )
         sources.append(Source(run.role, run.id, run.name, run.folder, tuple(run.classes), config))
     return sources
+
+
+def resumed(
+    settings: type[SourcedSettings],
+    materials: Any,
+    make: Callable[[Any, RunWriter], Steps],
+    begin: Callable[[Steps, RunWriter], None],
+    finish: Callable[[Steps, RunWriter, StopRequest], bool],
+    folder: Path,
+    **how: bool,
+) -> Outcome:
+    """Start a run that is made of others, or continue it from its last checkpoint.
+
+    Args:
+        settings: class of its settings.
+        materials: class of what it is made of, whose `load` takes settings and the folder of the runs.
+        make: makes the work of the materials, at its first step.
+        begin: tells the store what the work is.
+        finish: measures and keeps the results; False when it was asked to stop meanwhile.
+        folder: of the run.
+        how: `force`, `progress` and `is_new` of `run_steps`.
+
+    Raises:
+        ConfigError: when it is finished, running, or may be running elsewhere.
+        CorruptRunError: when it cannot be read.
+    """
+    stored = settings.of_run(folder)
+
+    def load(writer: RunWriter) -> Steps:
+        writer.log("info", f"Loading {len(stored.runs(folder.parent))} runs")
+        writer.commit()
+        return make(materials.load(stored, folder.parent), writer)
+
+    return run_steps(folder, load, finish, begin=begin, **how)
 
 
 def base_folder(runs: Sequence[NamedRun]) -> Path:

@@ -22,12 +22,12 @@ from dynlora.config_files import read_run_config
 from dynlora.engine.compress.plain import Truncatable, as_plain_lora
 from dynlora.engine.data.text_data import Rows
 from dynlora.engine.evaluation.generate import cache_name
-from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates
+from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.loop.checkpoint import find_checkpoint
 from dynlora.engine.loop.hardware import describe_machine
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError, RunRoleError
-from dynlora.inference.session import GATE_ROWS, load_run
+from dynlora.inference.session import average_gates, load_run
 from dynlora.inference.writing import total_tokens
 from dynlora.jobs import quick_launch
 from dynlora.kinds.decode.settings import OWN, REWARDS, DecodeSettings
@@ -41,7 +41,7 @@ from dynlora.store.meta import section, table, text, whole
 from dynlora.store.reader import RunReader
 from dynlora.store.writer import RunWriter
 from dynlora.tasks import WritingTask
-from dynlora.training.folder_work import Outcome, check_can_work, work_on
+from dynlora.training.folder_work import Outcome, check_can_work, take_threads, work_on
 from dynlora.training.inputs import read_data
 from dynlora.training.progress_stream import QuietStream, StopRequest
 
@@ -295,7 +295,7 @@ def nested_ranks(folder: Path, rows: int = ROWS) -> list[dict[str, Any]]:
     data = read_data(config)
     if not isinstance(model.task, WritingTask) or data.held_out.text_pair is None:
         raise ConfigError(f"run {folder.name}: has no completions to compare tokens on; give a run that learned some")
-    bake_gates(model, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
+    average_gates(model, data, config.seed)
     plain = as_plain_lora(model)
     drawn = np.random.default_rng(stream_seed(config.seed, "nested ranks")).permutation(len(data.held_out))[:rows]
     chosen = data.held_out.take(np.sort(drawn))
@@ -376,9 +376,7 @@ def resume(folder: Path, *, force: bool = False, progress: bool = False, is_new:
     with RunReader(folder) as reader:
         meta = reader.meta()
         events = reader.events(kinds=[PROBLEM])
-    threads = whole(table(meta.get("machine")).get("threads"))
-    if threads is not None and 0 < threads <= 1024:
-        torch.set_num_threads(threads)
+    take_threads(meta)
     known = planned(settings, folder.parent) if events else None  # refused before anything is touched
     if known is not None:
         _check_unchanged(folder.name, section(meta, "decode"), known.meta)

@@ -16,7 +16,6 @@ from dynlora import strategies
 from dynlora.engine.evaluation.generate import Limits, Written, write
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.loop.adapter_state import adapter_state, load_adapter_state
-from dynlora.engine.loop.hardware import autocast_context
 from dynlora.engine.model.base_model import BaseModel, load_base
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError
@@ -329,7 +328,6 @@ def new_student(settings: DistilSettings, folder: Path, teachers: list[Source], 
         strategy,
         task,
         max(teacher.config.data.max_length for teacher in teachers),
-        autocast_context("fp32", torch.device("cpu")),
         new_tokens=max(teacher.config.log.generate_max for teacher in teachers),
     )
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,13 +24,12 @@ from dynlora.engine.recorder import Recorder
 from dynlora.errors import DynloraError
 from dynlora.kinds.distil.settings import NOT_RECYCLE, TEXTS_AT_ONCE, DistilSettings
 from dynlora.kinds.distil.work.materials import Materials, StudentTraining, Texts, divergence, written_texts
-from dynlora.kinds.sources import AveragedSources, copied_state
+from dynlora.kinds.sources import AveragedSources, copied_state, resumed
 from dynlora.store.rows import ModuleRow
 from dynlora.store.writer import RunWriter
 from dynlora.tasks.token_rows import end_token
-from dynlora.training.folder_work import Outcome
 from dynlora.training.progress_stream import StopRequest
-from dynlora.training.stepwise import PROBES, Stepwise, fastest_s, keep_adapter, results_of, run_steps, tell_estimate
+from dynlora.training.stepwise import PROBES, Stepwise, fastest_s, keep_adapter, results_of, tell_estimate
 
 WRITTEN = ("samples", "held_out")
 """Stages in which teachers write: for the student, and for the test alone."""
@@ -357,34 +355,8 @@ def _said_of_texts(distilling: Distilling) -> Iterator[str]:
             yield f"texts of teacher {teacher.name}: {texts:,}, of these empty: {empty:,}, repeated: {repeated:,}"
 
 
-def resume(folder: Path, *, force: bool = False, progress: bool = False, is_new: bool = False) -> Outcome:
-    """Start a distillation, or continue it from its last checkpoint.
-
-    Raises:
-        ConfigError: when it is finished, running, or may be running elsewhere.
-        CorruptRunError: when it cannot be read.
-    """
-    load = partial(_load, DistilSettings.of_run(folder), folder.parent)
-    return run_steps(folder, load, _finish, begin=_begin, force=force, progress=progress, is_new=is_new)
-
-
-def _load(settings: DistilSettings, runs_dir: Path, writer: RunWriter) -> Distilling:
-    """Return the distillation before its first step."""
-    writer.log("info", f"Loading {len(settings.teachers)} teachers. {NOT_RECYCLE}")
-    writer.commit()
-    return Distilling(Materials.load(settings, runs_dir), writer)
-
-
 def _begin(distilling: Distilling, writer: RunWriter) -> None:
     """Tell the store what the distillation is, and before its first step how long it takes."""
-    _describe(writer, distilling)
-    distilling.define()
-    if distilling.step == 0:
-        tell_estimate(writer, estimated(distilling.materials))
-
-
-def _describe(writer: RunWriter, distilling: Distilling) -> None:
-    """Tell the store what the distillation is made of, where it runs and how long it is."""
     materials = distilling.materials
     of = materials.settings
     writer.set_meta("machine", describe_machine(materials.device, "fp32"))
@@ -405,6 +377,9 @@ def _describe(writer: RunWriter, distilling: Distilling) -> None:
             "stages": distilling.stages,
         },
     )
+    distilling.define()
+    if distilling.step == 0:
+        tell_estimate(writer, estimated(distilling.materials))
 
 
 def _finish(distilling: Distilling, writer: RunWriter, stop: StopRequest) -> bool:
@@ -428,6 +403,10 @@ def _finish(distilling: Distilling, writer: RunWriter, stop: StopRequest) -> boo
         start_ids=list(materials.start.ids),
     )
     return True
+
+
+resume = partial(resumed, DistilSettings, Materials, Distilling, _begin, _finish)
+"""Starts a distillation, or continues it from its last checkpoint; takes the folder of the run."""
 
 
 PROBE_TOKENS = 8

@@ -18,12 +18,12 @@ from dynlora import assets
 from dynlora.analysis.stats import per_token
 from dynlora.engine.compress.components import Components, by_global_threshold, components, within_budget
 from dynlora.engine.data.batches import Tokens
-from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates
+from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates
 from dynlora.engine.given_start import GivenModule
 from dynlora.engine.initializers import leading
 from dynlora.engine.loop.adapter_state import MOST_RANK, checked_state, load_adapter_state, saved_sizes
 from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint
-from dynlora.engine.loop.hardware import autocast_context, describe_machine
+from dynlora.engine.loop.hardware import describe_machine
 from dynlora.engine.model.adapters import Adapters, replace_module
 from dynlora.engine.model.base_model import BaseModel, head_parameters, load_base
 from dynlora.engine.model.lora_linear import LoraLinear
@@ -32,18 +32,17 @@ from dynlora.engine.randomness import stream
 from dynlora.engine.recorder import Recorder
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.inference.session import GATE_ROWS, load_run
+from dynlora.inference.session import average_gates, load_run, on_accelerator
 from dynlora.kinds.merge.result import BASE, MERGE, MERGED, OWN, head_of
 from dynlora.kinds.merge.settings import STACK, MergeSettings
-from dynlora.kinds.sources import Source, common_task, export_made, sources_of
+from dynlora.kinds.sources import Source, common_task, export_made, resumed, sources_of
 from dynlora.store.rows import ModuleRow
 from dynlora.store.writer import RunWriter
 from dynlora.tasks import Task, WritingTask
 from dynlora.tasks.classification import Classification
-from dynlora.training.folder_work import Outcome
 from dynlora.training.inputs import read_data, usable
 from dynlora.training.progress_stream import StopRequest
-from dynlora.training.stepwise import Stepwise, keep_adapter, run_steps
+from dynlora.training.stepwise import Stepwise, keep_adapter
 
 HEADLESS = (
     "\n\nThe heads of these adapters differ, so the merge has none: it gives features, and a head is put on them."
@@ -92,8 +91,7 @@ def _without_head(folder: Path) -> AdaptedModel:
     strategy = Strategy()
     strategy.attach_task(base.task)
     base.model.eval()
-    fp32 = autocast_context("fp32", torch.device("cpu"))
-    return AdaptedModel(base, adapters, strategy, base.task, config.data.max_length, fp32)
+    return AdaptedModel(base, adapters, strategy, base.task, config.data.max_length)
 
 
 def _without(prefix: str, modules: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,14 +113,6 @@ def export_merge(folder: Path, out: Path, format: str = "peft") -> dict[str, Any
         f"{settings.method}).{head}"
     )
     return export_made(settings, MergeSettings.stored_config(folder), model, out, format, about)
-
-
-def on_machine(source: Source) -> AdaptedModel:
-    """Return the trained model of a source, on the accelerator where there is one."""
-    model = source.load()
-    if torch.accelerator.is_available():
-        model.base.model.to(torch.accelerator.current_accelerator())  # pyright: ignore
-    return model
 
 
 @dataclass(frozen=True)
@@ -188,8 +178,7 @@ def _bake(source: Source, model: AdaptedModel) -> tuple[str, ...]:
     if model.adapters.gates is None:
         return ()
     try:
-        rows = read_data(source.config).train_sample(GATE_ROWS, source.config.seed)
-        bake_gates(model, mean_gates(model, model.tokens(rows)))
+        average_gates(model, read_data(source.config), source.config.seed)
     except DynloraError:
         bake_gates(model, None)
         return (f"the gates of source {source.run} count as one in the merge: its data cannot be read",)
@@ -227,7 +216,7 @@ class Materials:
         order: dict[str, int] = {}
         machine = torch.device("cpu")
         for source in sources:
-            model = on_machine(source)
+            model = on_accelerator(source.load())
             machine = model.base.model.device
             order = order or {name: place for place, (name, _) in enumerate(model.base.model.named_modules())}
             updates.append(Updates.of(source, model))
@@ -454,7 +443,7 @@ class Merging(Stepwise):
             rows = source.sample(settings.rows, settings.seed, index)
         except DynloraError as error:
             return str(error)
-        model = on_machine(source)
+        model = on_accelerator(source.load())
         tokens = usable(model.tokens(rows))
         losses = {}
         for name, state in ((BASE, model.adapters.disabled), (OWN, nullcontext)):
@@ -554,24 +543,6 @@ def _difference(losses: Mapping[str, Sums], other: str) -> dict[str, float]:
     return _interval(sums - losses[other][0], counts)
 
 
-def resume(folder: Path, *, force: bool = False, progress: bool = False, is_new: bool = False) -> Outcome:
-    """Start a merge, or continue it from its last checkpoint.
-
-    Raises:
-        ConfigError: when it is finished, running, or may be running elsewhere.
-        CorruptRunError: when it cannot be read.
-    """
-    load = partial(_load, MergeSettings.of_run(folder), folder.parent)
-    return run_steps(folder, load, _finish, begin=_describe, force=force, progress=progress, is_new=is_new)
-
-
-def _load(settings: MergeSettings, runs_dir: Path, writer: RunWriter) -> Merging:
-    """Return the merge before its first step."""
-    writer.log("info", f"Loading {len(settings.sources)} runs")
-    writer.commit()
-    return Merging(Materials.load(settings, runs_dir), writer)
-
-
 def _describe(merging: Merging, writer: RunWriter) -> None:
     """Tell the store what the merge is made of, where it runs and how long it is."""
     materials = merging.materials
@@ -607,7 +578,9 @@ def _finish(merging: Merging, writer: RunWriter, _stop: StopRequest) -> bool:
     for note in document["notes"]:
         writer.log("warning", note)
     writer.set_meta("merge_results", document)
-    model = with_merge(on_machine(materials.sources[0]), materials.modules, merging.merged, materials.settings.seed)
+    model = with_merge(
+        on_accelerator(materials.sources[0].load()), materials.modules, merging.merged, materials.settings.seed
+    )
     writer.set_meta("params", model.adapters.adapter_parameter_count())
     has_head = materials.head != OWN
     keep_adapter(
@@ -619,3 +592,7 @@ def _finish(merging: Merging, writer: RunWriter, _stop: StopRequest) -> bool:
         **({"head": dict(materials.updates[0].head), "labels": list(materials.task.labels)} if has_head else {}),
     )
     return True
+
+
+resume = partial(resumed, MergeSettings, Materials, Merging, _describe, _finish)
+"""Starts a merge, or continues it from its last checkpoint; takes the folder of the run."""

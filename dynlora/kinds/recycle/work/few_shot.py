@@ -16,7 +16,6 @@ from dynlora.engine.evaluation.export import AdapterFacts, peft_adapter, uniform
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.loop.adapter_state import checked_state, load_adapter_state
 from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint
-from dynlora.engine.loop.hardware import autocast_context
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError, CorruptRunError
 from dynlora.kinds.recycle.settings import RecycleSettings
@@ -332,7 +331,6 @@ def export_meta(folder: Path, out: Path, form: Form) -> dict[str, Any]:
         strategies.build("lora", {}),
         run.model.base.task,
         run.model.max_length,
-        autocast_context("fp32", torch.device("cpu")),
     )
     facts = AdapterFacts(base, settings.lora_alpha, settings.rank, title=settings.title())
     if form.ranks == UNIFORM:

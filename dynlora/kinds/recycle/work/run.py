@@ -26,11 +26,10 @@ from dynlora.kinds.recycle.work.few_shot import EpisodeDraw, episode_accuracy, r
 from dynlora.kinds.recycle.work.materials import Materials
 from dynlora.kinds.recycle.work.steps import MetaTraining, Recycling, SyntheticPool
 from dynlora.kinds.recycle.work.token_space import MetaModel
-from dynlora.kinds.sources import AveragedSources, Source
+from dynlora.kinds.sources import AveragedSources, Source, resumed
 from dynlora.store.writer import RunWriter
-from dynlora.training.folder_work import Outcome
 from dynlora.training.progress_stream import StopRequest
-from dynlora.training.stepwise import fastest_s, keep_adapter, results_of, run_steps, tell_estimate
+from dynlora.training.stepwise import fastest_s, keep_adapter, results_of, tell_estimate
 
 QUERIES = 15
 """Query examples of a class in a test episode."""
@@ -341,40 +340,12 @@ class RecycleMetrics:
         }
 
 
-def resume(folder: Path, *, force: bool = False, progress: bool = False, is_new: bool = False) -> Outcome:
-    """Start a recycle, or continue it from its last checkpoint.
-
-    Raises:
-        ConfigError: when it is finished, running, or may be running elsewhere.
-        CorruptRunError: when it cannot be read.
-    """
-    load = partial(_load, RecycleSettings.of_run(folder), folder.parent)
-    return run_steps(folder, load, _finish, begin=_begin, force=force, progress=progress, is_new=is_new)
-
-
-def _load(settings: RecycleSettings, runs_dir: Path, writer: RunWriter) -> Recycling:
-    """Return the recycle before its first step."""
-    writer.log("info", f"Loading {len(settings.teachers)} teachers' base model")
-    writer.commit()
-    return Recycling(Materials.load(settings, runs_dir), writer)
-
-
 def _begin(recycling: Recycling, writer: RunWriter) -> None:
     """Tell the store what the recycle is, and before its first step how long it takes.
 
     Raises:
         DataError, ConfigError: when the file of the test cannot be used: now, not after the work.
     """
-    _describe(writer, recycling)
-    recycling.define()
-    if recycling.materials.settings.test is not None:
-        RecycleMetrics.of(recycling)
-    if recycling.step == 0:
-        tell_estimate(writer, estimated(recycling.materials))
-
-
-def _describe(writer: RunWriter, recycling: Recycling) -> None:
-    """Tell the store what the recycle is made of, where it runs and how long it is."""
     materials = recycling.materials
     of = materials.settings
     device = materials.meta.device
@@ -392,6 +363,11 @@ def _describe(writer: RunWriter, recycling: Recycling) -> None:
             "kept": of.kept,
         },
     )
+    recycling.define()
+    if recycling.materials.settings.test is not None:
+        RecycleMetrics.of(recycling)
+    if recycling.step == 0:
+        tell_estimate(writer, estimated(recycling.materials))
 
 
 def _finish(recycling: Recycling, writer: RunWriter, stop: StopRequest) -> bool:
@@ -416,6 +392,10 @@ def _finish(recycling: Recycling, writer: RunWriter, stop: StopRequest) -> bool:
         max_length=meta.max_length,
     )
     return True
+
+
+resume = partial(resumed, RecycleSettings, Materials, Recycling, _begin, _finish)
+"""Starts a recycle, or continues it from its last checkpoint; takes the folder of the run."""
 
 
 def estimated(materials: Materials) -> dict[str, Any]:
