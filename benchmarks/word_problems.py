@@ -20,7 +20,7 @@ from typing import Any
 
 import pandas as pd
 
-from dynlora.assets.arithmetic import MARKER
+from dynlora.assets.builders import MARKER
 
 SIGNS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 CALCULATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}

@@ -343,7 +343,7 @@ OPTIONAL = {
     "dynlora/integrations/search/driver.py": "search",
     "dynlora/integrations/clusters/engine.py": "ray",
     "dynlora/assets/gguf_llama.py": "gguf",
-    "dynlora/data_files/binary_file.py": "excel",
+    "dynlora/data_files/reader.py": "excel",
     **{path.relative_to(ROOT).as_posix(): "contracts" for path in ROOT.glob("dynlora/contracts/*.py")},
     **{
         f"dynlora/integrations/trackers/{name}.py": name

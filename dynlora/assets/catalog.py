@@ -1,14 +1,26 @@
-"""What is built-in: each name with the package it comes from, byte for byte."""
+"""What is built-in: each name with the package it comes from, byte for byte, and public text, a sentence a line."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
 from dynlora.assets.hub import cache_dir, cached_model
+
+PUBLIC_TEXT = Path(__file__).with_name("public_text.txt")
+
+
+def public_sentences() -> list[str]:
+    """Return the public text, a sentence each."""
+    return [line for line in PUBLIC_TEXT.read_text("utf-8").splitlines() if line.strip()]
+
+
+def digest_of(sentences: Sequence[str]) -> str:
+    """Return the SHA-256 of a text, in hexadecimal."""
+    return hashlib.sha256("\n".join(sentences).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

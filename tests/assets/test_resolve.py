@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from dynlora.assets import DATASETS, MODELS, arithmetic, builders, resolve_data, resolve_model
+from dynlora.assets import DATASETS, MODELS, builders, resolve_data, resolve_model
 from dynlora.assets.catalog import EmbeddedDataset, EmbeddedModel
 from dynlora.assets.hub import cache_dir
 from dynlora.errors import AssetError
@@ -229,26 +229,26 @@ class TestSentiment4:
 
 class TestArithmetic:
     def test_every_completion_is_right_and_ends_with_its_answer(self) -> None:
-        for rows in arithmetic.split_rows().values():
+        for rows in builders.split_rows().values():
             for row in rows:
                 *steps, last = row["completion"].split("\n")
                 for step in steps:
                     left, sign, right, _, result = step.split(" ")
-                    assert arithmetic.OPERATIONS[sign](int(left), int(right)) == int(result)
+                    assert builders.OPERATIONS[sign](int(left), int(right)) == int(result)
                 assert last == f"#### {row['answer']}" == f"#### {steps[-1].split(' = ')[1]}"
                 assert int(row["answer"]) >= 0
 
     def test_sides_share_no_calculation_and_no_template(self) -> None:
-        splits = arithmetic.split_rows()
+        splits = builders.split_rows()
         done = {side: {row["completion"] for row in rows} for side, rows in splits.items()}
         assert not done["train"] & done["validation"]
-        assert all(not set(kind.train) & set(kind.held_out) for kind in arithmetic.KINDS)
+        assert all(not set(kind.train) & set(kind.held_out) for kind in builders.KINDS)
         assert {side: len(rows) for side, rows in splits.items()} == {"train": 6000, "validation": 480}
 
     def test_the_rows_are_the_pinned_ones(self, cache: Path) -> None:
         folder = resolve_data("arithmetic")
         assert folder == DATASETS["arithmetic"].folder
-        assert json.loads((folder / "manifest.json").read_text())["rows"] == arithmetic.ROWS
+        assert json.loads((folder / "manifest.json").read_text())["rows"] == builders.ROWS
         assert set(parquet.read_schema(folder / "train.parquet").names) == set(DATASETS["arithmetic"].columns)
 
 

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dynlora.config import parse_config
-from dynlora.data_files import binary_file, opening, reader
+from dynlora.data_files import opening, reader
 from dynlora.engine.data.tables import dataset_of, read_table
 from dynlora.engine.data.text_data import load_data
 from dynlora.errors import DataError
@@ -212,7 +212,7 @@ def test_a_saved_folder_reads_its_own_parts_only(part: Any, tmp_path: Path) -> N
 
 def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opening, "MAX_UNPACKED", 2**20)
-    monkeypatch.setattr(binary_file, "MAX_UNPACKED", 2**20)
+    monkeypatch.setattr(reader, "MAX_UNPACKED", 2**20)
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"text,label\n" + b"a,1\n" * 2**19))
     with pytest.raises(DataError, match="has more than 1 MiB once unpacked; unpack it"):
         reader.read_table(tmp_path / "a.csv.gz")
@@ -228,7 +228,7 @@ def test_parquet_that_unpacks_to_far_more_is_refused(tmp_path: Path, monkeypatch
     path = tmp_path / "a.parquet"
     parquet.write_table(pa.table({"text": ["x" * 1000] * 200_000, "label": [1] * 200_000}), path)
     assert len(reader.read_table(path)) == 200_000
-    monkeypatch.setattr(binary_file, "MAX_GROUP_BYTES", 2**20)
+    monkeypatch.setattr(reader, "MAX_GROUP_BYTES", 2**20)
     with pytest.raises(DataError, match=r"a\.parquet: is more than 200 times as large once unpacked; write it again"):
         reader.read_table(path)
 
@@ -236,12 +236,12 @@ def test_parquet_that_unpacks_to_far_more_is_refused(tmp_path: Path, monkeypatch
 def test_a_large_row_group_is_left_unread_for_a_look_and_read_for_a_check(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, n = tmp_path / "a.parquet", 2 * binary_file.BATCH_ROWS
+    path, n = tmp_path / "a.parquet", 2 * reader.BATCH_ROWS
     pq.write_table(pa.table({"text": [f"text {row}" for row in range(n)], "label": [1] * n}), path)
-    monkeypatch.setattr(binary_file, "MAX_GROUP_BYTES", 2**10)
+    monkeypatch.setattr(reader, "MAX_GROUP_BYTES", 2**10)
     with pytest.raises(DataError, match=r"a\.parquet: its first row group is too large to read; write smaller"):
         reader.read_table(path, 200)
-    assert len(reader.read_table(path, binary_file.BATCH_ROWS + 1)) == binary_file.BATCH_ROWS + 1
+    assert len(reader.read_table(path, reader.BATCH_ROWS + 1)) == reader.BATCH_ROWS + 1
     assert len(reader.read_table(path)) == n
 
 
@@ -343,7 +343,7 @@ def test_a_dictionary_of_parquet_counts_as_often_as_it_is_used(tmp_path: Path, m
     texts = pa.DictionaryArray.from_arrays(pa.array(np.zeros(2000, np.int32)), pa.array(["x" * 1000]))
     pq.write_table(pa.table({"text": texts}), path)
     assert reader.read_table(path).rows.num_rows == 2000
-    monkeypatch.setattr(binary_file, "MAX_GROUP_BYTES", 2**20)
+    monkeypatch.setattr(reader, "MAX_GROUP_BYTES", 2**20)
     with pytest.raises(DataError, match="times as large once unpacked"):
         reader.read_table(path)
 
@@ -356,10 +356,10 @@ def test_a_sheet_that_claims_more_than_a_sheet_can_hold_is_refused(
     sheet.append(["text", "label"])
     sheet.cell(5000, 900, "far")
     book.save(tmp_path / "a.xlsx")
-    monkeypatch.setattr(binary_file, "MAX_CELLS", 800)
+    monkeypatch.setattr(reader, "MAX_CELLS", 800)
     with pytest.raises(DataError, match="has more than 800 cells; save the table as CSV"):
         reader.read_table(tmp_path / "a.xlsx")
-    monkeypatch.setattr(binary_file, "MAX_SHEET_ROWS", 4000)
+    monkeypatch.setattr(reader, "MAX_SHEET_ROWS", 4000)
     with pytest.raises(DataError, match="has a row beyond the 4,000 of a sheet"):
         reader.read_table(tmp_path / "a.xlsx")
 

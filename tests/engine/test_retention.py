@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import dynlora
 from dynlora.analysis.retention import RETENTION, Retention, retention_conclusion, retentions
-from dynlora.assets.public_text import digest_of, public_sentences
+from dynlora.assets.catalog import digest_of, public_sentences
 from dynlora.config import parse_config
 from dynlora.contracts.harness import TASK, WRITER, make_trainer, tiny_config, tokens_of
 from dynlora.engine.evaluation.retention import GeneralText

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from dynlora.analysis.retention import RETENTION
 from dynlora.analysis.stats import normal_reach, per_token
-from dynlora.assets.public_text import digest_of, public_sentences
+from dynlora.assets.catalog import digest_of, public_sentences
 from dynlora.engine.data.batches import IGNORED, Tokens, sorted_batches, tokenize
 from dynlora.engine.data.held_back import Batch, pooled, pooled_from
 from dynlora.engine.data.text_data import Rows

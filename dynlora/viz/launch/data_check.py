@@ -14,7 +14,7 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.config import GENERATIVE, parse_config
-from dynlora.data_files import binary_file, reader, scan
+from dynlora.data_files import reader, scan
 from dynlora.data_files import repairs as data_files_repairs
 from dynlora.data_files.columns import conversation, guessed, guessed_kind, guessed_written, is_conversation, plain
 from dynlora.data_files.opening import ending_of, is_table
@@ -169,7 +169,7 @@ def table_of(path: Path) -> Path | None:
     A folder of `datasets.save_to_disk` stands for itself.
     """
     if path.is_dir():
-        if binary_file.is_saved(path):
+        if reader.is_saved(path):
             return path
         return next((entry for entry in reader.files_of(path).get("train", [])), None)
     return path if is_table(path) and path.is_file() else None
@@ -264,8 +264,8 @@ def _files_of(path: Path) -> list[Path]:
     """Return the files that are read for a file or folder."""
     if not path.is_dir():
         return [path]
-    if binary_file.is_saved(path):
-        folders = [path, *(path / split for split in binary_file.saved_splits(path))]
+    if reader.is_saved(path):
+        folders = [path, *(path / split for split in reader.saved_splits(path))]
         return sorted(each for folder in folders for each in folder.iterdir() if each.is_file())
     return [each for files in reader.files_of(path).values() for each in files]
 

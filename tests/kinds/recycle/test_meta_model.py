@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dynlora.assets.public_text import digest_of, public_sentences
+from dynlora.assets.catalog import digest_of, public_sentences
 from dynlora.kinds.recycle.work.token_space import (
     MetaModel,
     Moments,

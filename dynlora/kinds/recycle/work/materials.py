@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from dynlora.assets.public_text import digest_of, public_sentences
+from dynlora.assets.catalog import digest_of, public_sentences
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.loop.adapter_state import adapter_state, load_adapter_state
 from dynlora.engine.loop.checkpoint import copy_into, load_optimizer_state, optimizer_state
