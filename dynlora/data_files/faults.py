@@ -66,18 +66,45 @@ class Drop:
 _ITS = LIKE.replace("their", "its")
 
 
-def _repeats(what: str) -> tuple[Drop, ...]:
-    """Return faults of rows that an earlier row says already; `what` is repeated."""
-    differs = f"{what} differ from an earlier row only by case, punctuation or spaces"
+def _repeats(repeat: str, differ: str, one: str = "the text", of: str = "") -> tuple[Drop, ...]:
+    """Return faults of rows that an earlier row says already.
+
+    Args:
+        repeat: what repeats it.
+        differ: what differs from it, and which row that is.
+        one: what is alike to it.
+        of: among which rows, after a space.
+    """
+    remedy = "keep one of them"
+    near = f"{differ} only by case, punctuation or spaces"
     return (
-        Drop("duplicate", "Duplicates", "drop_duplicates", f"{what} repeat an earlier row", "keep one of them"),
-        Drop("near_duplicate", "Near-duplicates", "drop_near_duplicates", differs, "keep one of them"),
+        Drop("duplicate", "Duplicates", "drop_duplicates", f"{repeat} an earlier row", remedy),
+        Drop("near_duplicate", "Near-duplicates", "drop_near_duplicates", near, remedy),
+        Drop("similar", "Similar texts", "drop_similar", f"{one} shares {_ITS} with an earlier one{of}", remedy),
+    )
+
+
+def _nearly_shared(of: str = "") -> tuple[Drop, ...]:
+    """Return faults of training examples that are alike to a held-out text, of those that `of` says after a space."""
+    return (
         Drop(
-            "similar", "Similar texts", "drop_similar", f"the row shares {_ITS} with an earlier one", "keep one of them"
+            "near_shared",
+            "Nearly the same text held out",
+            "drop_near_shared",
+            "the training text is in the held-out part too but for case, punctuation or spaces",
+            "keep it on one side",
+        ),
+        Drop(
+            "similar_shared",
+            "Similar text held out",
+            "drop_similar_shared",
+            f"the training text shares {_ITS} with a held-out text{of}",
+            "keep them on one side",
         ),
     )
 
 
+_EMPTY = Drop("empty_text", "Empty text", "drop_empty_texts", "the text is empty (data.text={text})", "fill it", True)
 _COMPLETIONS = (
     Drop(
         "empty_prompt",
@@ -97,7 +124,7 @@ _COMPLETIONS = (
         True,
         finds=finders.empty_pairs,
     ),
-    *_repeats("prompt and completion"),
+    *_repeats("prompt and completion repeat", "prompt and completion differ from an earlier row", "the row"),
 )
 _CONVERSATIONS = (
     Drop(
@@ -132,7 +159,7 @@ _CONVERSATIONS = (
         "the roles are not in the order that chat templates expect (system first, then user and assistant in turn)",
         "correct the order",
     ),
-    *_repeats("the messages"),
+    *_repeats("the messages repeat", "the messages differ from an earlier row", "the row"),
 )
 _UNANSWERED = {
     "completion": Drop(
@@ -151,18 +178,7 @@ _UNANSWERED = {
         finds=finders.without_assistant,
     ),
 }
-_TEXTS = (
-    Drop("empty_text", "Empty text", "drop_empty_texts", "the text is empty (data.text={text})", "fill it", True),
-    Drop("duplicate", "Duplicates", "drop_duplicates", "the text repeats an earlier row", "keep one of them"),
-    Drop(
-        "near_duplicate",
-        "Near-duplicates",
-        "drop_near_duplicates",
-        "the text differs from an earlier row only by case, punctuation or spaces",
-        "keep one of them",
-    ),
-    Drop("similar", "Similar texts", "drop_similar", f"the text shares {_ITS} with an earlier one", "keep one of them"),
-)
+_TEXTS = (_EMPTY, *_repeats("the text repeats", "the text differs from an earlier row"))
 
 LATE = (
     Drop(
@@ -173,20 +189,7 @@ LATE = (
         "optimistic",
         "keep it on one side",
     ),
-    Drop(
-        "near_shared",
-        "Nearly the same text held out",
-        "drop_near_shared",
-        "the training text is in the held-out part too but for case, punctuation or spaces",
-        "keep it on one side",
-    ),
-    Drop(
-        "similar_shared",
-        "Similar text held out",
-        "drop_similar_shared",
-        f"the training text shares {_ITS} with a held-out text",
-        "keep them on one side",
-    ),
+    *_nearly_shared(),
 )
 """Faults that are looked for after the split."""
 
@@ -218,7 +221,7 @@ EXAMPLES = 50
 
 
 _EARLY = (
-    Drop("empty_text", "Empty text", "drop_empty_texts", "the text is empty (data.text={text})", "fill it", True),
+    _EMPTY,
     Drop(
         "empty_label",
         "Empty label",
@@ -237,21 +240,7 @@ _EARLY = (
         True,
         finds=finders.infinite_labels,
     ),
-    Drop("duplicate", "Duplicates", "drop_duplicates", "text and label repeat an earlier row", "keep one of them"),
-    Drop(
-        "near_duplicate",
-        "Near-duplicates",
-        "drop_near_duplicates",
-        "the text differs from an earlier one of its class only by case, punctuation or spaces",
-        "keep one of them",
-    ),
-    Drop(
-        "similar",
-        "Similar texts",
-        "drop_similar",
-        f"the text shares {LIKE.replace('their', 'its')} with an earlier one of its class",
-        "keep one of them",
-    ),
+    *_repeats("text and label repeat", "the text differs from an earlier one of its class", of=" of its class"),
     Drop(
         "conflict",
         "Conflicting labels",
@@ -270,20 +259,7 @@ _EARLY = (
     ),
 )
 _LATE = (
-    Drop(
-        "near_shared",
-        "Nearly the same text held out",
-        "drop_near_shared",
-        "the training text is in the held-out part too but for case, punctuation or spaces",
-        "keep it on one side",
-    ),
-    Drop(
-        "similar_shared",
-        "Similar text held out",
-        "drop_similar_shared",
-        f"the training text shares {LIKE.replace('their', 'its')} with a held-out text of its class",
-        "keep them on one side",
-    ),
+    *_nearly_shared(" of its class"),
     Drop(
         "unseen",
         "Held-out class never trained",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from dynlora.data_files import finders, similarity
 from dynlora.data_files.examples import HELD_OUT, TRAIN, Examples, counted, places, quoted
@@ -82,6 +82,7 @@ class SplitBy(_Values):
 
 
 Repair = DropName | Merge | SplitBy
+_ONE = TypeAdapter[Repair](Repair)
 
 EXAMPLES = "merge: {Billing: billing}, split_by: thread"
 
@@ -98,21 +99,13 @@ def checked(value: Any) -> Any:
     if not isinstance(items, Sequence):
         raise ValueError(f"data.repair={value}: must be a list of repairs; write for example [drop_duplicates]")
     for item in items:
-        if isinstance(item, Merge | SplitBy) or (isinstance(item, str) and item in DROPS):
-            continue
-        if not (isinstance(item, Mapping) and _fits(item)):
+        try:
+            _ONE.validate_python(item)
+        except ValidationError:
             text = str(item)[:80]
-            raise ValueError(f"data.repair={text}: unknown repair; use one of {', '.join(DROPS)}, {EXAMPLES}")
+            unknown = f"data.repair={text}: unknown repair; use one of {', '.join(DROPS)}, {EXAMPLES}"
+            raise ValueError(unknown) from None
     return tuple(items)
-
-
-def _fits(item: Mapping[Any, Any]) -> bool:
-    """Say whether a mapping is a repair with its values."""
-    if set(item) == {"merge"}:
-        pairs = item["merge"]
-        plain = isinstance(pairs, Mapping) and bool(pairs)
-        return plain and all(isinstance(each, str | int | float) for pair in pairs.items() for each in pair)
-    return set(item) == {"split_by"} and isinstance(item["split_by"], str) and 0 < len(item["split_by"]) <= 200
 
 
 def plain(repair: Repair) -> Any:

@@ -42,7 +42,7 @@ def held_out_rows(name: str, n: int, seed: int, fraction: float) -> np.ndarray:
     """
     count = max(1, round(n * fraction))
     if n - count < 1:
-        raise _too_few(name, n)
+        raise refusal(name, f"has {n:,} row{'s' * (n != 1)}, {TOO_FEW}")
     order = np.random.default_rng(stream_seed(seed, "split")).permutation(n)
     flags = np.zeros(n, bool)
     flags[order[:count]] = True
@@ -71,11 +71,6 @@ def held_out_groups(name: str, group: Sequence[Any], seed: int, fraction: float)
             taken += sizes[known[place]]
     chosen = chosen or {min(known, key=sizes.__getitem__)}
     return np.array([each in chosen for each in names], bool)
-
-
-def _too_few(name: str, n: int) -> Exception:
-    rows = "1 row" if n == 1 else f"{n:,} rows"
-    return refusal(name, f"has {rows}, {TOO_FEW}")
 
 
 PIECE = 5
