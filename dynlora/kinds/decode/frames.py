@@ -433,13 +433,13 @@ def control_beside(result: Decode, key: str) -> str | None:
 def steps_frame(result: Decode, key: str) -> pd.DataFrame:
     """Return the judged steps of a point: problem, step (from 1), reward, accepted, text of the draft."""
     rows = [
-        {
-            "problem": one.problem + 1,
-            "step": place,
-            "reward": step.reward,
-            "accepted": bool(step.accepted),
-            "text": step.text if step.accepted else step.discarded or "",
-        }
+        (
+            one.problem + 1,
+            place,
+            step.reward,
+            bool(step.accepted),
+            step.text if step.accepted else step.discarded or "",
+        )
         for one in solutions_of(result, key)
         for place, step in enumerate(one.steps, 1)
         if step.reward is not None
@@ -450,14 +450,14 @@ def steps_frame(result: Decode, key: str) -> pd.DataFrame:
 def tokens_frame(result: Decode, key: str) -> pd.DataFrame:
     """Return the tokens of each problem, most of the target first: problem, draft kept, discarded, target, read."""
     rows = [
-        {
-            "problem": one.problem + 1,
-            "draft kept": one.draft_kept,
-            "draft discarded": one.draft_discarded,
-            "target": one.target,
-            "prefill": sum(one.prefilled.values()),
-            "right": one.right,
-        }
+        (
+            one.problem + 1,
+            one.draft_kept,
+            one.draft_discarded,
+            one.target,
+            sum(one.prefilled.values()),
+            one.right,
+        )
         for one in solutions_of(result, key)
     ]
     frame = pd.DataFrame(rows, columns=["problem", "draft kept", "draft discarded", "target", "prefill", "right"])
@@ -476,7 +476,7 @@ def reliability(result: Decode, key: str) -> pd.DataFrame:
         for step in one.steps
         if step.reward is not None and step.accepted and one.right is not None
     ]
-    rows: list[dict[str, float]] = []
+    rows: list[tuple[float, ...]] = []
     if pairs:
         rewards = np.array([pair[0] for pair in pairs])
         edges = np.linspace(min(0.0, float(rewards.min())), max(1.0, float(rewards.max())), BINS + 1)
@@ -486,20 +486,20 @@ def reliability(result: Decode, key: str) -> pd.DataFrame:
             right = {problem: bool(answer) for _, problem, answer in inside}
             low, high = share_interval(sum(right.values()), len(right))
             rows.append(
-                {
-                    "from": float(edges[place]),
-                    "to": float(edges[place + 1]),
-                    "steps": len(inside),
-                    "solutions": len(right),
-                    "right": sum(right.values()) / len(right),
-                    "low": low,
-                    "high": high,
-                }
+                (
+                    float(edges[place]),
+                    float(edges[place + 1]),
+                    len(inside),
+                    len(right),
+                    sum(right.values()) / len(right),
+                    low,
+                    high,
+                )
             )
     return pd.DataFrame(rows, columns=["from", "to", "steps", "solutions", "right", "low", "high"])
 
 
 def nested_frame(result: Decode) -> pd.DataFrame:
     """Return the agreement of smaller adapters with the whole one: rank, share, agreement."""
-    rows = [{"rank": one.rank, "share": one.share, "agreement": one.agreement} for one in result.nested]
+    rows = [(one.rank, one.share, one.agreement) for one in result.nested]
     return pd.DataFrame(rows, columns=["rank", "share", "agreement"]).sort_values("rank")

@@ -198,15 +198,15 @@ def frame_of(result: Distil, rows: Sequence[Interval]) -> pd.DataFrame:
         ),
     )
     table = [
-        {
-            "method": row.model,
-            "model": model_name(result, row),
-            "teacher": teacher_name(result, row.source),
-            "mean": row.mean,
-            "low": row.low,
-            "high": row.high,
-            "texts": row.n,
-        }
+        (
+            row.model,
+            model_name(result, row),
+            teacher_name(result, row.source),
+            row.mean,
+            row.low,
+            row.high,
+            row.n,
+        )
         for row in ordered
     ]
     return pd.DataFrame(table, columns=["method", "model", "teacher", "mean", "low", "high", "texts"])

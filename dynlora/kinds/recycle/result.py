@@ -252,11 +252,9 @@ def agreement_frame(result: Recycle, folder: Path) -> pd.DataFrame:
     try:
         last = queries.signal_at(folder, "class_agreement", [queries.run_summary(folder)["max_steps"]]).iloc[:, 0]
     except KeyError:
-        return pd.DataFrame(columns=["class", "teacher", "agreement"])
-    rows = [
-        {"class": name.partition(" / ")[2] or name, "teacher": name.partition(" / ")[0], "agreement": value}
-        for name, value in zip(result.classes, last.tolist(), strict=False)
-    ]
+        last = ()
+    parts = (name.partition(" / ") for name in result.classes)
+    rows = [(own or teacher, teacher, value) for (teacher, _, own), value in zip(parts, last, strict=False)]
     frame = pd.DataFrame(rows, columns=["class", "teacher", "agreement"])
     return frame.sort_values(["agreement", "teacher", "class"], kind="stable").reset_index(drop=True)
 
@@ -268,17 +266,7 @@ def accuracy_frame(rows: tuple[Accuracy, ...]) -> pd.DataFrame:
     """
     places = {method: place for place, method in enumerate(ORDER)}
     ordered = sorted(rows, key=lambda row: (row.shots, places.get(row.model, len(places)), row.model))
-    table = [
-        {
-            "method": row.model,
-            "name": method_name(row.model),
-            "shots": row.shots,
-            "mean": row.mean,
-            "low": row.low,
-            "high": row.high,
-        }
-        for row in ordered
-    ]
+    table = [(row.model, method_name(row.model), row.shots, row.mean, row.low, row.high) for row in ordered]
     return pd.DataFrame(table, columns=["method", "name", "shots", "mean", "low", "high"])
 
 
@@ -300,7 +288,7 @@ def episodes_frame(scalars: pd.DataFrame) -> pd.DataFrame:
 
 def places_frame(result: Recycle) -> pd.DataFrame:
     """Return the prototypes in the plane: columns teacher, class, x, y."""
-    rows = [{"teacher": one.teacher, "class": one.name, "x": one.x, "y": one.y} for one in result.places]
+    rows = [(one.teacher, one.name, one.x, one.y) for one in result.places]
     return pd.DataFrame(rows, columns=["teacher", "class", "x", "y"])
 
 
