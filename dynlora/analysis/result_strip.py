@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dynlora.analysis import ranks_to_use, verdict_text
 from dynlora.analysis.pairing import FEWEST_SEEDS
+from dynlora.analysis.planted_ranks import placement_sentence
 from dynlora.analysis.ranks_to_use import Evidence
 from dynlora.analysis.run_summary import (
     ACTIVE,
@@ -60,7 +61,9 @@ def result_strip(summary: Summary, verdict: Verdict | None, ranks: Evidence | No
         verdict: on the run among its like; None where there is none.
         ranks: with the evidence for them; None where the run has not ended, or recorded none.
     """
-    return ResultStrip(_metric(summary), _help(summary, verdict), _ranks(summary, ranks), _cost(summary))
+    answer = _ranks(summary, ranks)
+    of_ranks = replace(answer, basis=f"{placement_sentence(summary)} {answer.basis}".strip())
+    return ResultStrip(_metric(summary), _help(summary, verdict), of_ranks, _cost(summary))
 
 
 def _metric(summary: Summary) -> Answer:

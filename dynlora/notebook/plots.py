@@ -9,6 +9,7 @@ from typing import Any, overload
 
 from dynlora.analysis import capacity_frames, retention
 from dynlora.analysis.frames import RunQueries
+from dynlora.analysis.planted_ranks import needed_modules, outlined
 from dynlora.analysis.run_reading import RunReading, read_run
 from dynlora.errors import ConfigError, NotRecordedError
 from dynlora.kinds.run_kind import kind_of_run, registry
@@ -219,7 +220,9 @@ class Plots:
             raise self._missing("no adapted module inside a layer", "use capacity(), which shows every module")
         words = f"Rank of each module at step {view.step}, {min(ranks.values())} to {max(ranks.values())}."
         table = capacity_frames.state_table(state)
-        return self._shown(Picture(rank_picture.model_picture(pattern, self._colours), words, table))
+        needed = rank_picture.pattern(dict.fromkeys(needed_modules(view.summary), 1), view.modules)
+        figure = rank_picture.model_picture(pattern, self._colours, needed)
+        return self._shown(Picture(figure, f"{words} {outlined(view.summary)}".strip(), table))
 
     @overload
     def training(self, name: None = None) -> Figures: ...

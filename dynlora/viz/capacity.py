@@ -16,6 +16,7 @@ from streamlit.delta_generator import DeltaGenerator
 from dynlora.analysis import capacity_frames, ranks_to_use, seed_groups
 from dynlora.analysis.capacity_frames import Balance
 from dynlora.analysis.pairing import same_task
+from dynlora.analysis.planted_ranks import placement_sentence
 from dynlora.analysis.run_reading import RunReading, read_run
 from dynlora.analysis.run_summary import ACTIVE, last_planned_step
 from dynlora.errors import DynloraError
@@ -282,8 +283,11 @@ def capacity_conclusion(run: RunReading) -> None:
     """
     state, run_id = replace(run, step=run.last, kind=None, depth=None).state, str(run.summary["id"])
     steps = (run.first, run.last, len(run.events_shown))
-    words = capacity_text(state, run.ranks(run.first), *run.traced(), *steps)
-    with conclusion(words, outlook(run.summary, len(run.event_steps))):
+    ranks = dict(zip(state["name"], state["rank"].fillna(0).astype(int), strict=True))
+    moved = capacity_text(state, run.ranks(run.first), *run.traced(), *steps)
+    sentences = (placement_sentence(run.summary, ranks), moved, outlook(run.summary, len(run.event_steps)))
+    first, *others = filter(None, sentences)
+    with conclusion(first, " ".join(others)):
         if _may_have_helped(run.summary):
             link("pages/run.py", "Did it help? Verdict on Run", run=run_id)
         if run.summary.get("planned_events") == 0:

@@ -134,3 +134,12 @@ def test_whoever_asked_for_less_motion_reads_all_sentences_and_nothing_plays(pag
         "Colour is importance.",
         "query 0 gives 3 ranks, value 0 gets 3 ranks.",
     ]
+
+
+def test_a_module_that_needs_rank_has_an_outline_around_its_row_and_the_picture_says_what_it_means(page: Page) -> None:
+    colours = {**COLOURS, "needed": theme.LIGHT.needed}
+    needed = {**DATA, "modules": [{**DATA["modules"][0], "needed": True}], "outlined": "Needs rank", "colours": colours}
+    assert drawn(page, needed) == []
+    outlines = page.locator(f".replay rect[stroke='{theme.LIGHT.needed}']")
+    assert outlines.count() == 2, "the row, and the key to it"
+    assert "Needs rank" in (page.locator(".replay svg").text_content() or "")

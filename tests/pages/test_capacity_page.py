@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dynlora.analysis.run_reading import read_run
+from dynlora.kinds.train.panels.capacity import SignalMap
 from dynlora.server.serve import sample_runs_dir
+from dynlora.viz.kit import theme
+from dynlora.viz.kit.panel import RunView
 from dynlora.viz.ui import run_picker
 from tests.pages.app import charts, components, open_page, open_whole, words
-from tests.viz.runs import HOSTILE, make_run
+from tests.viz.drawn import layout_of
+from tests.viz.runs import HOSTILE, make_run, planted
 
 RUN = "20260101-000000-00000001"
 MANY = "20261125-141501-0a5e8658"
@@ -179,3 +186,35 @@ def test_what_a_method_calls_its_signals_is_text(text: str, signal: str, runs_di
     drawn = json.dumps(charts(app)[0])
     assert "<img" not in json.dumps(charts(app))
     assert "%{customdata" not in drawn.replace("%{customdata:,.0f}", "")
+
+
+def test_the_modules_that_need_rank_are_outlined_in_map_and_replay_and_counted(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN, about=planted(2, 5))
+    app = open_whole("capacity", run=RUN)
+    outlines = [shape for shape in charts(app)[0]["layout"]["shapes"] if shape["type"] == "rect"]
+    assert len(outlines) == sum(module["needed"] for module in replay(app)["modules"]) == 2
+    assert "Needs rank" in [trace.get("name") for trace in charts(app)[0]["data"]]
+    assert "Outlined: where rank is needed." in re.sub(r"[\\\u200b]", "", words(app))
+    sentence = "9 of 48 components are in the 2 modules that need them"
+    assert sentence in words(app).replace("\\", "")
+    assert sentence in words(open_whole("run", run=RUN)).replace("\\", "")
+
+
+def test_a_run_without_planted_ranks_has_no_outline(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN)
+    app = open_whole("capacity", run=RUN)
+    assert [shape for shape in charts(app)[0]["layout"]["shapes"] if shape["type"] == "rect"] == []
+    assert not any(module["needed"] for module in replay(app)["modules"])
+    assert "Outlined" not in words(app)
+    assert "that need them" not in words(app)
+
+
+def test_a_map_by_layers_outlines_the_layers_that_hold_a_module_that_needs_rank() -> None:
+    run = read_run(sample_runs_dir() / MANY)
+    facts = {"planted": {"sizes": {"model.layers.3.mlp.up_proj": 1.0, "model.layers.5.mlp.up_proj": 1.0}}}
+    run = replace(run, summary={**run.summary, "task_facts": facts}, order="layer", opened=5)
+    panel, view = SignalMap(), RunView(run.folder, run, run.store)
+    layout = layout_of(panel.figure(panel.data(view), theme.LIGHT))  # pyright: ignore[reportArgumentType]
+    rows = dict(zip(np.round(layout.yaxis.tickvals, 6), layout.yaxis.ticktext, strict=True))
+    outlined = [rows[round((one.y0 + one.y1) / 2, 6)] for one in layout.shapes if one.type == "rect"]
+    assert [row.split("<br>")[1] for row in outlined] == ["layer 3", "layer 5", "model.layers.5.mlp.up_proj"]

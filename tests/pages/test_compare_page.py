@@ -14,7 +14,7 @@ from dynlora.server.serve import sample_runs_dir
 from dynlora.store import queries
 from dynlora.viz.ui import run_actions, run_picker
 from tests.pages.app import charts, open_page, open_whole, verdict_chart, words
-from tests.viz.runs import HOSTILE, config, make_run
+from tests.viz.runs import HOSTILE, config, make_run, planted
 
 
 def ids(count: int) -> list[str]:
@@ -267,3 +267,16 @@ def test_a_pinned_example_is_shown_in_every_run(runs_dir: Path) -> None:
     text = words(app).replace("\\", "").replace("\u200b", "")
     assert "One example in every run" in text
     assert "of 6 runs predict its label" in text
+
+
+def test_runs_of_one_planted_teacher_are_beside_each_other_with_their_counts(runs_dir: Path) -> None:
+    first, second = ids(2)
+    make_run(runs_dir, run_id=first, about=planted(2, 5))
+    make_run(runs_dir, run_id=second, strategy="lora", moves=False, about=planted(2, 5))
+    app = open_page("compare", runs=f"{first},{second}", section="capacity")
+    assert "in the 2 modules that need them" in words(app)
+    assert "(9 of 48)" in words(app).replace("\\", "")
+    app = open_page("compare", runs=f"{first},{second}")
+    tables = [frame.value for frame in app.dataframe]
+    counts = [table["components where needed"].tolist() for table in tables if "components where needed" in table]
+    assert sorted(counts[0]) == ["8 of 48", "9 of 48"]

@@ -49,6 +49,12 @@ def config(strategy: str, seed: int) -> dict[str, object]:
     }
 
 
+def planted(*modules: int) -> dict[str, Any]:
+    """Return what a run says of itself that was trained on planted ranks: some of its modules need rank."""
+    sizes = {module_name(index): 1.0 for index in modules}
+    return {"task_facts": {"planted": {"seed": 0, "rank": 8, "sizes": sizes, "distance": 1.0}}}
+
+
 def make_run(  # noqa: PLR0913
     runs_dir: Path,
     *,

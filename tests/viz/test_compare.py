@@ -173,3 +173,17 @@ def test_only_the_details_of_a_run_say_the_fidelity(fidelity: str | None, words:
 def test_what_a_row_does_not_say_is_not_said() -> None:
     assert run_summary.format_strategy({"strategy": "lora", "fidelity": float("nan")}) == "lora"
     assert run_summary.format_strategy({"strategy": float("nan"), "fidelity": None}) == "no strategy"
+
+
+def test_groups_of_one_planted_teacher_have_their_components_where_needed_in_the_table() -> None:
+    facts = {"task_facts": {"planted": {"seed": 0, "rank": 8, "sizes": {"a": 1.0}}}}
+    runs = [{**summary("a"), **facts}, {**summary("c", 0, "lora"), **facts}]
+    for run, ranks in zip(runs, ({"a": 3, "b": 1}, {"a": 2, "b": 2}), strict=True):
+        run["ranks"] = ranks
+    summaries = {run["id"]: run for run in runs}
+    groups = seed_groups.grouped(runs)
+    table = compare_model.group_table(compare_model.by_group(summaries, groups, "accuracy"), "accuracy")
+    assert table["components where needed"].tolist() == ["3 of 4", "2 of 4"]
+    del summaries["c"]["task_facts"]
+    table = compare_model.group_table(compare_model.by_group(summaries, groups, "accuracy"), "accuracy")
+    assert "components where needed" not in table

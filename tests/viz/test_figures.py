@@ -18,7 +18,7 @@ from dynlora.kinds.train.panels.transfers import ImportanceStability
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.inputs import figures as inputs_figures
 from dynlora.viz.kit import charts as kit_lines
-from dynlora.viz.kit import module_map, theme
+from dynlora.viz.kit import module_map, rank_picture, theme
 from tests.viz.drawn import layout_of, traces_of
 
 HOSTILE = "<img src=x>$x$%{y}"
@@ -186,3 +186,34 @@ def test_the_ends_of_a_flow_stay_in_their_order() -> None:
     node = figure.data[0].node
     sides = [[y for x, y in zip(node.x, node.y, strict=True) if (x > 0.5) is right] for right in (False, True)]
     assert [sorted(set(side)) for side in sides] == [list(side) for side in sides]
+
+
+@pytest.mark.parametrize("colours", MODES, ids=["light", "dark"])
+def test_a_map_outlines_the_rows_that_need_rank_and_says_so_in_its_legend(colours: theme.Palette) -> None:
+    needed = ("layer.0.key", "layer.1.query")
+    drawn, plain = drawn_map(colours, needed=needed, step=1), drawn_map(colours, needed=("elsewhere",), step=1)
+    outlines = [shape for shape in layout_of(drawn).shapes if shape.type == "rect"]
+    assert [shape.line.color for shape in outlines] == [colours.needed] * 2
+    rows = dict(zip(layout_of(drawn).yaxis.tickvals, layout_of(drawn).yaxis.ticktext, strict=True))
+    assert [rows[(shape.y0 + shape.y1) / 2].split("<br>")[1] for shape in outlines] == ["layer.1.query", "layer.0.key"]
+    assert all(shape.y1 - shape.y0 == 1 for shape in outlines), "the colours inside stay as they are"
+    assert [trace.name for trace in traces_of(drawn) if trace.showlegend is not False] == [module_map.NEEDED]
+    assert layout_of(drawn).showlegend
+    assert not layout_of(plain).showlegend
+    assert [shape for shape in layout_of(plain).shapes if shape.type == "rect"] == []
+
+
+@pytest.mark.parametrize(("shares", "words"), [((7.0, 0.991), ["100 %"]), ((0.9, 0.95), ["90.0 %", "100 %"])])
+def test_the_words_at_the_budget_do_not_cover_each_other(shares: tuple[float, float], words: list[str]) -> None:
+    budget = pd.DataFrame({"step": [0, 2], "parameters": [10, 1], "share": shares})
+    steps, rows = pd.DataFrame(np.ones((4, 1)), columns=[2]), capacity_frames.ordered(modules(), "kind", np.ones(4))
+    drawn = capacity.capacity_map(steps, np.array([0]), rows, budget, module_map.MapView("rank"), theme.LIGHT)
+    assert list(layout_of(drawn).yaxis2.ticktext) == words
+
+
+def test_a_picture_of_the_model_outlines_the_cells_that_need_rank() -> None:
+    pattern = rank_picture.pattern(dict.fromkeys(modules()["name"], 4), modules())
+    needed = rank_picture.pattern({"layer.1.query": 1}, modules())
+    (shape,) = layout_of(rank_picture.model_picture(pattern, theme.LIGHT, needed)).shapes
+    assert (shape.x0, shape.x1, shape.y0, shape.y1) == (-0.5, 0.5, 0.5, 1.5)
+    assert layout_of(rank_picture.model_picture(pattern, theme.LIGHT)).shapes == ()

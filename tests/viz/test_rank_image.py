@@ -60,3 +60,11 @@ def test_any_model_can_be_drawn(layers: int, ranks: list[float]) -> None:
 def test_dark_is_dark() -> None:
     image = opened(rank_image(modules(1), [1.0, 2.0, 3.0], "x", theme.DARK))
     assert theme.DARK.panel in colours(image)
+
+
+def test_the_cells_that_need_rank_are_outlined() -> None:
+    rows = modules(2)
+    plain, drawn = (opened(rank_image(rows, [1.0] * 6, "x", needed=needed)) for needed in ((), {rows[4].name}))
+    assert theme.LIGHT.needed not in colours(plain)
+    assert theme.LIGHT.needed in colours(drawn)
+    assert drawn.size == plain.size

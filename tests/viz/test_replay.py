@@ -66,3 +66,12 @@ def test_importance_that_keeps_its_order_is_steady_and_noise_is_not() -> None:
     noise = table([[1, 4], [2, 3], [3, 2], [4, 1]], [5, 10])
     assert "mostly noise" in ImportanceStability().caption(capacity_frames.steadiness(noise, [5, 10]))
     assert capacity_frames.steadiness(noise, [5]).empty
+
+
+def test_frames_outline_the_modules_that_need_rank_and_name_the_outline() -> None:
+    ranks = table([[4, 3], [4, 5], [4, 4], [4, 0]], [0, 10])
+    look = Look(0, 4, None, "a model", "1", ("layer.1.key", "elsewhere"))
+    replay = frames(modules(), ranks, pd.DataFrame(), look, theme.LIGHT)
+    assert [module["needed"] for module in replay["modules"]] == [False, True, False, False]
+    assert (replay["outlined"], replay["colours"]["needed"]) == ("Needs rank", theme.LIGHT.needed)
+    assert frames_to()["outlined"] == ""

@@ -27,7 +27,7 @@ from dynlora.viz.report.pictures import (
 )
 from dynlora.viz.run.result_figures import Generated
 from tests.command_line import document, run
-from tests.viz.runs import HOSTILE, N_MODULES, make_run
+from tests.viz.runs import HOSTILE, N_MODULES, make_run, planted
 
 RUN = "20260101-000000-00000001"
 
@@ -332,3 +332,16 @@ def test_ranks_lie_where_their_module_is(judged: Path) -> None:
     before = {image.getpixel((left, y)) for y in range(top, bottom)}
     assert before == {tuple(int(of_rank(4, 5)[i : i + 2], 16) for i in (1, 3, 5)), (255, 255, 255)}
     assert N_MODULES == 12
+
+
+@pytest.mark.parametrize("colours", [theme.LIGHT, theme.DARK], ids=["light", "dark"])
+def test_pictures_outline_the_modules_that_need_rank_and_count_their_components(
+    tmp_path: Path, judged: Path, colours: theme.Palette
+) -> None:
+    subject = subject_of(make_run(tmp_path, run_id=RUN, about=planted(2, 5)))
+    words = "9 of 48 components are in the 2 modules that need them (uniform LoRA: 8 of 48)."
+    for draw in (map_picture, moving_picture):
+        one = draw(subject, colours)
+        assert colours.needed in colours_of(opened(one))
+        assert words in one.alt  # pyright: ignore[reportAttributeAccessIssue]
+        assert colours.needed not in colours_of(opened(draw(subject_of(judged), colours)))

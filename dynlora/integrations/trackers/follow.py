@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from dynlora.addresses import hidden
+from dynlora.analysis.planted_ranks import needed_modules, outlined
 from dynlora.analysis.seed_groups import by_name, set_values
 from dynlora.errors import DynloraError, RunBusyError, first_line
 from dynlora.integrations.trackers.base import (
@@ -302,13 +303,16 @@ class _Follower:
         last = tracker.start(facts, config)
         self._note(self._written.model_copy(update={"run": tracker.run, "step": last}))
         feed = Feed(self._folder, last)
+        with RunReader(self._folder) as reader:
+            about = reader.meta(["task_facts"])
         while True:
             batch = self._read(feed)
             for step in batch.steps:
                 tracker.scalars(step.step, step.values)
                 if step.ranks is not None:
-                    title = f"Rank of each module after step {step.step:,}"
-                    tracker.picture(step.step, CAPACITY, rank_image(batch.modules, step.ranks, title))
+                    title = f"Rank of each module after step {step.step:,}. {outlined(about)}".strip(". ")
+                    image = rank_image(batch.modules, step.ranks, title, needed=needed_modules(about))
+                    tracker.picture(step.step, CAPACITY, image)
             if batch.steps:
                 tracker.flush()
                 self._progress(batch.steps[-1].step)

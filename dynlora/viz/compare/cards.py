@@ -15,6 +15,7 @@ import streamlit as st
 
 from dynlora.analysis import pairing, results, run_summary, seed_groups
 from dynlora.analysis.frames import SMOOTHING
+from dynlora.analysis.planted_ranks import compared_sentence
 from dynlora.analysis.run_summary import ACTIVE, seconds_taken
 from dynlora.analysis.seed_groups import Group
 from dynlora.analysis.verdict import MARGIN, NATS_PER_POINT
@@ -385,8 +386,10 @@ def _differences(runs: Compared, pairs: Sequence[tuple[int, str, str]], names: t
 
 def capacity_conclusion(runs: Compared) -> None:
     """Draw what the section shows, in a sentence, and the link to what that means for the results."""
-    sentence = compare_text.capacity(runs.final_ranks(), len(runs.names))
-    then = f"{compare_text.settings_that_differ(runs.differing)} {compare_text.reproducible(runs.alike)}"
-    with conclusion(sentence, then):
+    members = {group.label: [runs.summaries[run] for run in group.runs] for group in runs.groups}
+    ranks = compare_text.capacity(runs.final_ranks(), len(runs.names))
+    then = (compare_text.settings_that_differ(runs.differing), compare_text.reproducible(runs.alike))
+    first, *others = filter(None, (compared_sentence(members), ranks, *then))
+    with conclusion(first, " ".join(others)):
         selection = {name: st.query_params[name] for name in ("runs", "q") if name in st.query_params}
         link("pages/compare.py", "Does it change the result? Results", **selection)

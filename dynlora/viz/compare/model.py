@@ -11,6 +11,7 @@ import pandas as pd
 
 from dynlora.analysis import run_summary
 from dynlora.analysis.frames import smoothed
+from dynlora.analysis.planted_ranks import placements
 from dynlora.analysis.retention import Retention
 from dynlora.analysis.run_summary import LOW_IS_GOOD, format_strategy, main_metric, parameters_in_use
 from dynlora.analysis.seed_groups import SOURCES, Group, flat
@@ -151,7 +152,8 @@ def by_group(summaries: Mapping[str, Mapping[str, Any]], groups: Sequence[Group]
     """Return one row per group: how many runs, the last metric of its runs, and what they use.
 
     Columns: group, n (runs with a metric), mean, low, high, active (mean adapter parameters in use, gates included),
-    pareto (no other group is as good with as few parameters, one of both better).
+    placed (components where they are needed, as 7 of 33; empty where that is not known), pareto (no other group is as
+    good with as few parameters, one of both better).
     """
     rows = []
     for group in groups:
@@ -168,6 +170,8 @@ def by_group(summaries: Mapping[str, Mapping[str, Any]], groups: Sequence[Group]
             )
         )
     table = pd.DataFrame(rows, columns=["group", "n", "mean", "low", "high", "active"])
+    counts = placements({group.title: [summaries[run] for run in group.runs] for group in groups})
+    table["placed"] = [counts.get(group.title, "") for group in groups]
     table["pareto"] = pareto(table["active"], table["mean"], low_is_good=metric in LOW_IS_GOOD)
     return table
 
@@ -218,8 +222,11 @@ def group_table(table: pd.DataFrame, metric: str) -> pd.DataFrame:
         "mean": f"mean {metric_words(metric)}",
         "low": "lowest",
         "high": "highest",
+        "placed": "components where needed",
         "active": "adapter parameters in use",
     }
+    if not table["placed"].any():
+        del columns["placed"]
     renamed = table[list(columns)].rename(columns=columns)
     results = [columns["mean"], "lowest", "highest"]
     renamed[results] = renamed[results].round(4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +84,7 @@ class MapView:
         choices: names of the values 0, 1, 2, ... where they are choices, a colour each; empty for amounts.
         grouping: whether equal values mean that modules belong together: a colour a group, and no scale.
         least: values that differ from the centre by less have hardly a colour.
+        needed: names of the rows that are known to need rank.
     """
 
     title: str
@@ -95,6 +96,7 @@ class MapView:
     choices: Sequence[str] = ()
     grouping: bool = False
     least: float = 1e-3
+    needed: Collection[str] = ()
 
 
 def row_edges(labels: pd.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -267,3 +269,39 @@ def frame_module(
             y1=centre + 0.5,
             line={"color": colours.second, "width": 1.6},
         )
+
+
+NEEDED = "Needs rank"
+"""What a legend calls the outline of modules that are known to need rank."""
+
+LEGEND = 24
+"""Pixels of a legend above a figure."""
+
+
+def outline(drawn: go.Figure, boxes: Sequence[tuple[float, float, float, float]], colours: Palette) -> None:
+    """Outline parts of a map that are known to need rank, and say so in a legend above; nothing without any.
+
+    Args:
+        drawn: has no other legend.
+        boxes: left, right, upper and lower end of each part, on the axes.
+        colours: of the mode.
+    """
+    if not boxes:
+        return
+    line = {"color": colours.needed, "width": 1.8}
+    shapes = [{"type": "rect", "x0": x0, "x1": x1, "y0": y0, "y1": y1, "line": line} for x0, x1, y0, y1 in boxes]
+    drawn.update_traces(showlegend=False)
+    drawn.add_scatter(
+        x=[None],
+        y=[None],
+        mode="markers",
+        name=NEEDED,
+        marker={"symbol": "square-open", "size": 10, "color": colours.needed, "line": {"width": 2}},
+    )
+    layout: Any = drawn.layout
+    drawn.update_layout(
+        shapes=[*layout.shapes, *shapes],
+        showlegend=True,
+        height=layout.height + LEGEND,
+        margin={"t": layout.margin.t + LEGEND},
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from dynlora.store.rows import ModuleRow
 from dynlora.text import kind_labels, one_line, plotly_text
 from dynlora.viz.kit import theme
+from dynlora.viz.kit.module_map import outline
 from dynlora.viz.kit.theme import Palette
 
 
@@ -32,12 +33,13 @@ def pattern(ranks: Mapping[str, int], modules: pd.DataFrame) -> pd.DataFrame:
     return table.reindex(columns=order).sort_index()
 
 
-def model_picture(pattern: pd.DataFrame, colours: Palette) -> go.Figure:
+def model_picture(pattern: pd.DataFrame, colours: Palette, needed: pd.DataFrame | None = None) -> go.Figure:
     """Draw the rank of each module, layers by kinds.
 
     Args:
         pattern: as `pattern` returns it.
         colours: of the mode.
+        needed: of the same form, more than 0 where rank is known to be needed: it is outlined.
     """
     values = pattern.to_numpy(float)
     high = max(1.0, float(np.nanmax(values))) if np.isfinite(values).any() else 1.0
@@ -64,6 +66,8 @@ def model_picture(pattern: pd.DataFrame, colours: Palette) -> go.Figure:
     )
     drawn.update_xaxes(tickmode="array", tickvals=list(range(len(names))), ticktext=names, showgrid=False)
     drawn.update_yaxes(title_text="Layer", type="category", autorange="reversed", showgrid=False)
+    cells = [] if needed is None else np.argwhere(needed.to_numpy(float) > 0).tolist()
+    outline(drawn, [(column - 0.5, column + 0.5, row - 0.5, row + 0.5) for row, column in cells], colours)
     return drawn
 
 
@@ -93,7 +97,11 @@ class _Grid:
 
 
 def rank_image(
-    modules: Sequence[ModuleRow], ranks: Sequence[float], title: str, colours: Palette = theme.LIGHT
+    modules: Sequence[ModuleRow],
+    ranks: Sequence[float],
+    title: str,
+    colours: Palette = theme.LIGHT,
+    needed: Collection[str] = (),
 ) -> bytes:
     """Return a picture of the rank of every module as PNG.
 
@@ -102,8 +110,10 @@ def rank_image(
         ranks: of each; NaN where it is not known.
         title: what is above the picture, such as the step.
         colours: of the mode.
+        needed: names of the modules to outline.
     """
     grid = _grid(modules, ranks)
+    outlined = _grid(modules, [float(module.name in needed) for module in modules]).values > 0
     fonts = [ImageFont.load_default(size) for size in (TITLE, LABEL, SMALL)]
     longest = max((int(fonts[1].getlength(name)) for name in grid.kinds), default=0)
     high, wide = _cell(len(grid.layers), HIGH), _cell(len(grid.kinds), max(WIDE, longest + 7))
@@ -121,6 +131,9 @@ def rank_image(
             place = (left - 8, head + (row + 0.5) * high - GAP / 2)
             draw.text(place, name, font=fonts[2], fill=colours.muted, anchor="rm")
     _cells(draw, grid, (left, head), (wide, high), colours)
+    for row, column in np.argwhere(outlined).tolist():
+        x, y = left + column * wide - GAP, head + row * high - GAP
+        draw.rectangle((x, y, x + wide + GAP - 1, y + high + GAP - 1), outline=colours.needed, width=GAP)
     out = io.BytesIO()
     image.save(out, "PNG", optimize=True)
     return out.getvalue()

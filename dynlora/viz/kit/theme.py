@@ -88,6 +88,7 @@ class Palette:
         accent: the one colour that speaks.
         second: the line drawn over the accent.
         warning: what needs a look.
+        needed: the outline of what is known to need rank.
         sequential: colours from nothing to most.
         diverging: colours from least over neutral to most.
     """
@@ -102,6 +103,7 @@ class Palette:
     accent: str
     second: str
     warning: str
+    needed: str
     sequential: tuple[str, ...]
     diverging: tuple[str, ...]
 
@@ -127,6 +129,7 @@ LIGHT = Palette(
     accent="#0F6E84",
     second="#C2570C",
     warning="#B42318",
+    needed="#C026D3",
     sequential=("#F6F8F8", "#BBD8DD", "#7DB5C0", "#3B91A2", "#0F6E84", "#073642"),
     diverging=("#9A3412", "#E08A4F", "#F8E3D3", "#FFFFFF", "#CFE5E9", "#4F9DAE", "#0B5567"),
 )
@@ -141,6 +144,7 @@ DARK = Palette(
     accent="#3FB6CF",
     second="#FFA94D",
     warning="#FF8A80",
+    needed="#FF6AD5",
     sequential=("#1C2129", "#1F4553", "#1B6C83", "#2493AC", "#5CC0D5", "#C3F1F9"),
     diverging=("#FFC89B", "#D9772F", "#5A3A26", "#1A1E25", "#1D4553", "#2C9DB7", "#B5ECF6"),
 )

@@ -244,7 +244,8 @@ def _palette(colours: Palette) -> tuple[list[int], np.ndarray]:
     They are those of the scale, and those between the panel and all that is written on it.
     """
     scale = [theme.shade(colours, level / LEVELS) for level in range(LEVELS + 1)]
-    inks = ((colours.text, 60), (colours.muted, 50), (colours.second, 24), (colours.accent, 32), (colours.hairline, 4))
+    steps_of = {"text": 60, "muted": 50, "second": 24, "accent": 32, "needed": 8, "hairline": 4}
+    inks = [(getattr(colours, name), steps) for name, steps in steps_of.items()]
     ramps = [theme.mixed(colours.panel, ink, step / steps) for ink, steps in inks for step in range(1, steps + 1)]
     every = np.array([_rgb(colour) for colour in [*ramps, *scale, colours.sunken, colours.panel]])
     size = 1 << BITS

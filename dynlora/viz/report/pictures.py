@@ -17,6 +17,7 @@ import pandas as pd
 from PIL import Image
 
 from dynlora.analysis import run_summary
+from dynlora.analysis.planted_ranks import needed_modules, placement_sentence
 from dynlora.analysis.result_strip import Answer, ResultStrip
 from dynlora.analysis.run_reading import RunReading
 from dynlora.kinds.train.panels.capacity import rank_caption
@@ -24,7 +25,7 @@ from dynlora.kinds.train.panels.replay import ModelReplay
 from dynlora.store import queries
 from dynlora.text import one_line, plural
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.module_map import row_edges
+from dynlora.viz.kit.module_map import NEEDED, row_edges
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.report.canvas import (
@@ -122,6 +123,19 @@ class Subject:
         """The metric and the verdict in sentences."""
         return " ".join(_sentence(answer) for answer in (self.strip.metric, self.strip.verdict))
 
+    @property
+    def needed(self) -> np.ndarray:
+        """Whether each module is known to need rank, in the order of the modules as described."""
+        return self.run.modules["name"].isin(needed_modules(self.run.summary)).to_numpy()
+
+    def caption(self, start: np.ndarray, now: np.ndarray | None, step: int) -> str:
+        """Return where components are needed and what has moved; ranks as recorded, first and at a step."""
+        run, words = self.run, ""
+        if now is not None:
+            ranks = dict(zip(run.modules["name"], np.nan_to_num(now)[run.modules["position"]].astype(int), strict=True))
+            words = placement_sentence(run.summary, ranks)
+        return f"{words} {rank_caption(run.modules, start, now, step, run.event_steps)}".strip()
+
     def shared(self, name: str, suffix: str, content: bytes, alt: str) -> Shared:
         """Return a picture as a file; `suffix` says of which type."""
         file = f"dynlora-{self.run.folder.name}-{name.replace(' ', '-').lower()}.{suffix}"
@@ -186,7 +200,7 @@ def map_picture(subject: Subject, colours: Palette) -> Shared | Missing:
         return Missing(name, "The run has not recorded any ranks yet.")
     canvas, values = _framed(subject, colours), heat.frame.to_numpy(float)
     highest = max(1.0, float(np.nanmax(values))) if np.isfinite(values).any() else 1.0
-    _heading(canvas, "Rank by module over steps", highest)
+    _heading(subject, canvas, "Rank by module over steps", highest)
     box = Box(MAIN.left + 92, MAIN.top + 44, MAIN.width - 92, 322)
     edges, centres = row_edges(run.rows["group"])
     ends = np.append(heat.first_step - 0.5, heat.frame.columns.to_numpy()[-1] + 0.5)
@@ -198,17 +212,27 @@ def map_picture(subject: Subject, colours: Palette) -> Shared | Missing:
     if box.height / len(run.rows) > 6:
         pixels[1:][np.diff(of_row) != 0] = np.nan
     canvas.cells(box, pixels)
+    for centre in centres[run.rows["name"].isin(needed_modules(run.summary))] / edges[-1]:
+        half = max(2.0, box.height / edges[-1] / 2)
+        y = box.top + box.height * centre
+        _outline(canvas, (box.left, round(y - half), box.right - 1, round(y + half) - 1))
     _groups(canvas, box, run.rows["group"], centres / edges[-1])
     _steps(canvas, box, ends, run.events_shown)
-    caption = rank_caption(run.modules, start, run.values("rank", run.last), run.last, run.event_steps)
+    caption = subject.caption(start, run.values("rank", run.last), run.last)
     canvas.paragraph(Box(MAIN.left, box.bottom + 48, MAIN.width, 0), caption, SMALL, colours.muted, most=3)
     modules = plural(len(run.modules), "module")
     alt = f"Map of the rank of {modules} over steps, {subject.title}. {caption} {subject.answers}"
     return subject.shared(name, "png", png(canvas.image, subject.title, alt), alt)
 
 
-def _heading(canvas: Canvas, words: str, highest: float) -> None:
-    """Draw the title of what is on the right, and the colours from 0 to the highest rank."""
+def _outline(canvas: Canvas, corners: tuple[int, int, int, int]) -> None:
+    """Draw the outline of what is known to need rank around left, top, right and bottom."""
+    left, top, right, bottom = corners
+    canvas.draw.rectangle((left - 2, top - 2, right + 2, bottom + 2), outline=canvas.colours.needed, width=2)
+
+
+def _heading(subject: Subject, canvas: Canvas, words: str, highest: float) -> None:
+    """Draw the title of what is on the right, the colours from 0 to the highest rank, and what an outline means."""
     colours, y = canvas.colours, MAIN.top + 20
     canvas.text((MAIN.left, y), words, font(ABOUT, BOLD), colours.text)
     bar = Box(MAIN.right - 150, y - 14, 110, 14)
@@ -216,6 +240,11 @@ def _heading(canvas: Canvas, words: str, highest: float) -> None:
     canvas.draw.rectangle((bar.left, bar.top, bar.right - 1, bar.bottom - 1), outline=colours.hairline)
     canvas.text((bar.left - 8, y - 1), "0", font(SMALL), colours.muted, "rs")
     canvas.text((bar.right + 8, y - 1), f"{highest:.0f}", font(SMALL), colours.muted)
+    if subject.needed.any():
+        end = bar.left - 48
+        canvas.text((end, y - 1), NEEDED, font(SMALL), colours.muted, "rs")
+        left = round(end - font(SMALL).getlength(NEEDED)) - 24
+        _outline(canvas, (left, bar.top + 2, left + 10, bar.top + 12))
 
 
 def _places(edges: np.ndarray, pixels: int) -> np.ndarray:
@@ -308,7 +337,7 @@ def moving_picture(subject: Subject, colours: Palette, progress: Progress = unto
     for done, draw in enumerate(drawn, 1):
         frames.append(in_palette(draw(), colours))
         progress(done, len(drawn))
-    caption = rank_caption(run.modules, values[:, 0], values[:, -1], steps[-1], run.event_steps)
+    caption = subject.caption(values[:, 0], values[:, -1], steps[-1])
     alt = (
         f"The rank of {plural(len(run.modules), 'module')} from step {steps[0]:,} to {steps[-1]:,}, {subject.title}. "
         f"{caption} {subject.answers}"
@@ -324,12 +353,12 @@ def _frames(
     run, grid, background = subject.run, grid_of(subject.run.modules), _framed(subject, colours)
     every = np.stack([grid.of(values[run.modules["position"], place]) for place in range(len(steps))])
     highest = max(1.0, float(np.nanmax(every)))
-    _heading(background, "Rank of each module", highest)
+    _heading(subject, background, "Rank of each module", highest)
+    needed = grid.of(subject.needed.astype(float)) > 0
     for place in _chosen(every):
-        start, now = values[:, 0], values[:, place]
-        caption = rank_caption(run.modules, start, now, steps[place], run.event_steps)
+        caption = subject.caption(values[:, 0], values[:, place], steps[place])
         moved = np.nan_to_num(every[place] - every[max(0, place - 1)]) != 0
-        state = ModelAtStep(every[place], moved, highest, steps[place], steps[-1], caption)
+        state = ModelAtStep(every[place], moved, needed, highest, steps[place], steps[-1], caption)
         yield partial(_frame, background, grid, state, run.events_shown)
 
 
@@ -348,6 +377,7 @@ class ModelAtStep(NamedTuple):
     Attributes:
         cells: rank of each cell.
         moved: which of them have another rank than in the frame before.
+        needed: which of them are known to need rank.
         highest: rank of the darkest colour.
         step: of the frame.
         last: step of the last frame.
@@ -356,6 +386,7 @@ class ModelAtStep(NamedTuple):
 
     cells: np.ndarray
     moved: np.ndarray
+    needed: np.ndarray
     highest: float
     step: int
     last: int
@@ -380,6 +411,8 @@ def _frame(background: Canvas, grid: Grid, state: ModelAtStep, events: Sequence[
         share = round(float(rank) / state.highest * LEVELS) / LEVELS
         cell = _cell(colours, (max(1, size[0]), max(1, size[1])), f"{rank:.0f}", share, bool(state.moved[row, column]))
         canvas.image.paste(cell, (left, top))
+        if state.needed[row, column]:
+            _outline(canvas, (left, top, left + size[0] - 1, top + size[1] - 1))
     _layer_names(canvas, grid.layers, (room.left, round(room.top + high * len(grid.kinds))), wide)
     _progress(canvas, state, events)
     return canvas.image

@@ -10,6 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.analysis import capacity_frames
+from dynlora.analysis.planted_ranks import needed_modules, outlined
 from dynlora.analysis.run_reading import About, RunReading
 from dynlora.kinds.train.kind import CapacityPanel
 from dynlora.store.queries import HeatMap
@@ -26,6 +27,7 @@ from dynlora.viz.kit.module_map import (
     label_rows,
     map_height,
     modules_of_cells,
+    outline,
     row_edges,
     row_look,
     with_gaps,
@@ -109,6 +111,7 @@ class SignalMap(CapacityPanel[SignalOverSteps]):
             about.centre,
             about.choices,
             about.grouping,
+            needed_modules(run.summary),
         )
         start, values = (run.values(run.signal, step) for step in (run.first, run.step))
         return SignalOverSteps(run, heat, start, values, run.rows, run.budget, look)
@@ -129,7 +132,8 @@ class SignalMap(CapacityPanel[SignalOverSteps]):
             words = rank_caption(run.selected, data.start, data.values, run.step, run.event_steps)
         else:
             words = sentence(run.about, run.selected, data.values, run.step)
-        return f"{words} {FOLDED if run.is_folded else ''} {binned(data.heat)}".replace("  ", " ").strip()
+        parts = (words, FOLDED if run.is_folded else "", outlined(run.summary), binned(data.heat))
+        return " ".join(filter(None, parts))
 
     def table(self, data: SignalOverSteps) -> pd.DataFrame:
         """Return every step that is drawn, a column for each module."""
@@ -153,10 +157,12 @@ class SignalMap(CapacityPanel[SignalOverSteps]):
 
     def figure(self, data: SignalOverSteps, colours: Palette) -> go.Figure:
         """Draw the map."""
-        rows, values = data.rows, data.heat.frame
+        rows, values, look = data.rows, data.heat.frame, data.look
         if data.run.is_folded:
+            layers = rows.loc[rows["name"].isin(look.needed), "layer"].dropna()
+            look = replace(look, needed={*look.needed, *(f"layer {int(layer)}" for layer in layers)})
             rows, values = capacity_frames.folded(rows, values, data.run.opened_layers)
-        return capacity_map(values, data.heat.first_step, rows, data.budget, data.look, colours)
+        return capacity_map(values, data.heat.first_step, rows, data.budget, look, colours)
 
 
 FOLDED = "A row is the mean of a layer's modules; a click on it opens the layer."
@@ -333,6 +339,8 @@ def capacity_map(
     )
     _draw_budget(drawn, budget, view, colours)
     _mark(drawn, modules, edges, centres, view, colours)
+    needed = centres[modules["name"].isin(view.needed)].tolist()
+    outline(drawn, [(x[0], x[-1], centre - 0.5, centre + 0.5) for centre in needed], colours)
     return drawn
 
 
@@ -400,7 +408,8 @@ def _draw_budget(drawn: go.Figure, budget: pd.DataFrame, view: MapView, colours:
         y1=100,
         line={"color": colours.muted, "width": 1, "dash": "dot"},
     )
-    ticks = {100.0: "100 %"} if bottom >= 99.9 else {round(bottom, 1): f"{bottom:.1f} %", 100.0: "100 %"}
+    is_close = 100 - bottom < 0.2 * reach  # two words would be one above the other
+    ticks = {100.0: "100 %"} if is_close else {round(bottom, 1): f"{bottom:.1f} %", 100.0: "100 %"}
     drawn.update_layout(
         yaxis2={
             **theme.axis(colours),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,12 @@ import plotly.graph_objects as go
 
 from dynlora.analysis import capacity_frames, run_reading
 from dynlora.analysis.frames import at_highest
+from dynlora.analysis.planted_ranks import needed_modules, outlined
 from dynlora.analysis.run_reading import RunReading
 from dynlora.kinds.train.kind import CapacityPanel
 from dynlora.text import listed, one_line, plotly_text, plural, sentence_case
 from dynlora.viz.kit import theme
+from dynlora.viz.kit.module_map import NEEDED
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.kit.theme import Palette
 
@@ -32,6 +34,7 @@ class Look:
         uniform: rank of uniform LoRA, a dashed line in every block; None for none.
         marked: name of the module to mark; None for none.
         about: what the picture says, for those who cannot see it.
+        needed: names of the modules to outline.
         version: differs when anything that is drawn differs; the element then redraws.
     """
 
@@ -40,6 +43,7 @@ class Look:
     marked: str | None
     about: str
     version: str
+    needed: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,8 @@ class ModelReplay(CapacityPanel[ModelOverSteps]):
 
     def caption(self, data: ModelOverSteps) -> str:
         """Explain the marks, and name the widest module."""
-        return picture(data.state, run_reading.uniform_rank(data.run.summary))
+        summary = data.run.summary
+        return f"{picture(data.state, run_reading.uniform_rank(summary))} {outlined(summary)}".rstrip()
 
     def table(self, data: ModelOverSteps) -> pd.DataFrame:
         """Return the modules at the chosen step."""
@@ -91,7 +96,8 @@ class ModelReplay(CapacityPanel[ModelOverSteps]):
         version = repr(
             (run.folder.name, store, run.first, run.last, run.step, run.module, run.kind, run.depth, colours.mode)
         )
-        look = Look(run.step, run_reading.uniform_rank(run.summary), run.module, self.caption(data), version)
+        needed, uniform = needed_modules(run.summary), run_reading.uniform_rank(run.summary)
+        look = Look(run.step, uniform, run.module, self.caption(data), version, needed)
         return frames(run.selected, data.ranks, data.importance, look, colours)
 
 
@@ -141,10 +147,17 @@ def frames(
         "rank": rank.astype(int).tolist(),
         "shade": _shades(importance, steps, rows["position"]),
         "modules": [
-            {"short": one_line(short, 60), "name": one_line(name), "marked": name == look.marked, "position": int(at)}
+            {
+                "short": one_line(short, 60),
+                "name": one_line(name),
+                "marked": name == look.marked,
+                "needed": name in look.needed,
+                "position": int(at),
+            }
             for short, name, at in zip(rows["short"], rows["name"], rows["position"], strict=True)
         ],
         "blocks": _blocks(rows["layer"]),
+        "outlined": NEEDED if rows["name"].isin(look.needed).any() else "",
         "uniform": look.uniform,
         "limit": widest * 1.04,
         "ticks": _ticks(widest),
@@ -157,6 +170,7 @@ def frames(
             "muted": colours.muted,
             "mode": colours.mode,
             "mark": colours.second,
+            "needed": colours.needed,
             "panel": colours.panel,
         },
     }

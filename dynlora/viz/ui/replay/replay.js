@@ -186,6 +186,10 @@ class Player {
       this.svg.append(text(String(tick), LEFT + tick * this.unit, bottom, { fill: colours.muted, "text-anchor": "middle" }));
     }
     this.svg.append(text("Rank (components)", LEFT + (width - LEFT - RIGHT) / 2, bottom + 17, { fill: colours.muted, "text-anchor": "middle" }));
+    if (this.data.outlined) {
+      this.svg.append(element("rect", { x: 1, y: bottom + 8, width: 10, height: 10, rx: 2, fill: "none", stroke: colours.needed, "stroke-width": 1.6 }));
+      this.svg.append(text(this.data.outlined, 16, bottom + 17, { fill: colours.muted }));
+    }
     const height = bottom + AXIS - 17;
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.svg.style.height = `${height}px`;
@@ -205,7 +209,15 @@ class Player {
     const zone = element("rect", { x: LEFT, y: y - (pitch - height) / 2, height: pitch, width: this.width - LEFT - RIGHT, fill: "transparent" });
     const title = element("title");
     zone.append(title);
-    this.svg.append(bar, zone);
+    this.svg.append(bar);
+    if (module.needed) {
+      const edge = Math.max(0, (pitch - height) / 2 - 0.2);
+      this.svg.append(element("rect", {
+        x: LEFT - 2, y: y - edge, width: this.width - LEFT - RIGHT + 4, height: height + 2 * edge, rx: 2,
+        fill: "none", stroke: this.data.colours.needed, "stroke-width": height < 5 ? 1 : 1.6, "pointer-events": "none",
+      }));
+    }
+    this.svg.append(zone);
     return { bar, title, name: `${module.short}\n${module.name}`, middle: y + height / 2 };
   }
 
