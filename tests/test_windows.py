@@ -62,7 +62,7 @@ def test_the_demo_says_what_is_missing_on_windows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(serve.sys, "platform", "win32")
-    monkeypatch.setattr(serve, "_start_demo", lambda _: None)
+    monkeypatch.setattr(serve, "_start_demo", lambda *_: None)
     monkeypatch.setattr(serve, "ui", lambda **_: 0)
     assert serve.demo(runs_dir=tmp_path, port=0) == 0
     assert "on Windows these are missing" in capsys.readouterr().err

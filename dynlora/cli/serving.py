@@ -226,11 +226,12 @@ def ui(runs_dir: Path | str, **options: Any) -> None:
 @click.command()
 @in_runs
 @click.option("--port", type=Whole(0, 65535), default=8501, show_default=True)
-def demo(runs_dir: Path, port: int) -> None:
+@click.option("--planted", is_flag=True, help="Train lora and dynamic on planted ranks, and compare them.")
+def demo(runs_dir: Path, port: int, planted: bool) -> None:
     """Start a dynamic fine-tuning run of the built-in model and serve the dashboard."""
     from dynlora.server.serve import demo as serve
 
-    sys.exit(serve(runs_dir=runs_dir, port=port))
+    sys.exit(serve(runs_dir=runs_dir, port=port, planted=planted))
 
 
 @click.command()

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 import click
 
+from dynlora.config_files import set_key
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import launch
 from dynlora.jobs.environment import MIRROR_VARIABLE, TIED_VARIABLE, TOKEN_VARIABLE, WARM_VARIABLE, python_command
@@ -93,13 +95,21 @@ def is_token(entered: str) -> bool:
 
 
 DEMO = {
-    "train.steps": 120,
-    "adapter.rank": 4,
-    "data.max_eval": 600,
-    "log.eval_every": 20,
-    "strategy.gates": "module",
+    "dynamic on sentiment4": {
+        "train.steps": 120,
+        "adapter.rank": 4,
+        "data.max_eval": 600,
+        "log.eval_every": 20,
+        "strategy.gates": "module",
+    }
 }
-"""The demo's settings: short enough to be watched to its end on two cores."""
+"""The demo's run, by its name: short enough to be watched to its end on two cores."""
+
+PLANTED_DEMO = {
+    "lora on planted": {"strategy.name": "lora"},
+    "dynamic on planted": {"strategy.name": "dynamic", "strategy.explore": 8, "strategy.gates": "off"},
+}
+"""What the runs of the demo of planted ranks differ in, by their names."""
 
 
 LOOKED_EVERY_S = 0.2
@@ -259,33 +269,50 @@ ON_WINDOWS = (
 )
 
 
-def demo(*, runs_dir: Path, port: int) -> int:
-    """Serve the dashboard at once, and start the demo run through the queue beside it; the first page shows it.
+def demo(*, runs_dir: Path, port: int, planted: bool = False) -> int:
+    """Serve the dashboard at once, and start the demo through the queue beside it; the first page shows its runs.
 
     What the system lacks is said first.
+
+    Args:
+        runs_dir: folder of the runs.
+        port: of the server.
+        planted: train uniform LoRA and `dynamic` on planted ranks, and say at their end where components are.
     """
     if sys.platform == "win32":
         click.echo(ON_WINDOWS, err=True)
-    threading.Thread(target=_start_demo, args=(runs_dir,), daemon=True).start()
+    threading.Thread(target=_start_demo, args=(runs_dir, planted), daemon=True).start()
     return ui(runs_dir=runs_dir, port=port, host="127.0.0.1")
 
 
-def _start_demo(runs_dir: Path) -> None:
-    """Put the demo run into the queue and say so, or why it cannot be started."""
-    click.echo("loading the demo's model and data; its run appears on the dashboard's first page", err=True)
-    config = _nested({"name": "demo: dynamic on sentiment4", **DEMO})
-    try:
-        handle = launch.enqueue(config, runs_dir, key=f"demo-{int(time.time())}")
-    except DynloraError as error:
-        click.echo(f"the demo run was not started: {error}", err=True)
-    else:
-        click.echo(f"training {handle.id}", err=True)
+def _start_demo(runs_dir: Path, planted: bool) -> None:
+    """Put the runs of the demo into the queue and say so, or why one cannot be started; of two say how they ended."""
+    from dynlora.analysis.planted_ranks import PLANTED_SETTINGS
+
+    click.echo("loading the demo's model and data; what it trains appears on the dashboard's first page", err=True)
+    common, runs = (PLANTED_SETTINGS, PLANTED_DEMO) if planted else ({}, DEMO)
+    handles: dict[str, launch.RunHandle] = {}
+    for name, settings in runs.items():
+        config: dict[str, Any] = {"name": f"demo: {name}"}
+        for key, value in {**common, **settings}.items():
+            set_key(config, key, value)
+        try:
+            handles[name] = launch.enqueue(config, runs_dir, key=f"demo-{len(handles)}-{int(time.time())}")
+        except DynloraError as error:
+            click.echo(f"the demo was not started: {error}", err=True)
+            return
+        click.echo(f"training {handles[name].id}", err=True)
+    if planted:
+        _say_conclusion(handles)
 
 
-def _nested(values: dict[str, Any]) -> dict[str, Any]:
-    """Return dotted keys as sections."""
-    tree: dict[str, Any] = {}
-    for key, value in values.items():
-        section, _, last = key.rpartition(".")
-        (tree.setdefault(section, {}) if section else tree)[last] = value
-    return tree
+def _say_conclusion(handles: Mapping[str, launch.RunHandle]) -> None:
+    """Wait until runs have ended, and say their results beside each other."""
+    from dynlora.analysis.planted_ranks import compared_sentence
+    from dynlora.analysis.run_summary import ACTIVE
+    from dynlora.store import queries
+
+    while any(handle.status().status in ACTIVE for handle in handles.values()):
+        time.sleep(LOOKED_EVERY_S)
+    summaries = {name: [queries.run_summary(handle.folder)] for name, handle in handles.items()}
+    click.echo(compared_sentence(summaries) or "the runs of the demo cannot be compared: see their pages", err=True)

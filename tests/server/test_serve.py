@@ -9,13 +9,18 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from dynlora.config import parse_config
 from dynlora.errors import ConfigError
+from dynlora.jobs import launch
 from dynlora.jobs.environment import python_command
+from dynlora.server import serve
 from dynlora.server.serve import address, server_command, ui
+from tests.viz.runs import make_run, planted
 from tests.waiting import PATIENCE_S, until
 
 UI = """
@@ -163,3 +168,26 @@ def test_a_command_that_is_killed_leaves_no_server_and_a_second_one_says_whose_t
         finally:
             process.kill()
         until(lambda: is_gone(server), "the end of the server")
+
+
+def test_the_demo_of_planted_ranks_trains_both_with_one_seed_and_says_their_conclusion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configs: list[dict[str, Any]] = []
+
+    def enqueue(config: dict[str, Any], runs_dir: Path, *, key: str) -> launch.RunHandle:
+        configs.append(config)
+        run_id = f"20260101-000000-0000000{len(configs)}"
+        name = config["strategy"]["name"]
+        return launch.RunHandle(
+            run_id, make_run(runs_dir, run_id=run_id, strategy=name, moves=name != "lora", about=planted(2, 5))
+        )
+
+    monkeypatch.setattr(launch, "enqueue", enqueue)
+    serve._start_demo(tmp_path, True)
+    first, second = [parse_config(config) for config in configs]
+    assert first.model_copy(update={"name": second.name, "strategy": second.strategy}) == second
+    assert first.data.task == "planted"
+    assert [one.strategy.name for one in (first, second)] == ["lora", "dynamic"]
+    conclusion = "(components in the 2 modules that need them): lora on planted 0.820 (8 of 48); dynamic on planted"
+    assert conclusion in capsys.readouterr().err

@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel
 
 from dynlora.analysis.frames import records
+from dynlora.analysis.planted_ranks import PLANTED_SETTINGS
 from dynlora.analysis.run_summary import seconds_taken
 from dynlora.analysis.seed_groups import LABELS, flat
 from dynlora.assets import MODELS
@@ -357,6 +358,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "log.generate_rows": 8,
         "log.generate_max": 32,
     },
+    "Planted ranks": PLANTED_SETTINGS,
     "Quality": {"train.steps": 1500, "adapter.rank": 8, "train.lr": 5e-4},
     "Defaults": {},
 }
@@ -368,6 +370,7 @@ PRESET_WORDS = {
     "Instruction tuning": "A language model learns to answer: prompts with completions, or conversations. "
     "Built-in word problems, or a file of your own.",
     "Language modelling": "A language model learns to continue plain text.",
+    "Planted ranks": "A model learns a teacher that differs from it in four modules: one sees whether rank goes there.",
     "Quality": "Long enough to compare methods.",
     "Defaults": "The default settings of `dynlora train`.",
 }
