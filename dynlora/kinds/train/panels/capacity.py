@@ -111,7 +111,7 @@ class SignalMap(CapacityPanel[SignalOverSteps]):
             about.centre,
             about.choices,
             about.grouping,
-            needed_modules(run.summary),
+            needed=needed_modules(run.summary),
         )
         start, values = (run.values(run.signal, step) for step in (run.first, run.step))
         return SignalOverSteps(run, heat, start, values, run.rows, run.budget, look)
