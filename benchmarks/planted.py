@@ -112,7 +112,7 @@ def placement(
 ) -> Mapping[str, int] | None:
     """Return the ranks of a fixed placement by module, None where the side is none."""
     if side == KNOWN:
-        return dict.fromkeys(truth["sizes"], truth["rank"])
+        return {name: int(truth["rank"]) for name in truth["sizes"]}
     if side == "random ranks":
         return drawn(infos, rank, seed).ranks
     part = {"MLP alone": MLP, "attention alone": ATTENTION}.get(side)
@@ -147,7 +147,8 @@ def outcome_of(
     """Return error, ranks and parameters of a finished run; the control is cut to the budget first."""
     names, costs = [info.name for info in infos], np.array([info.cost for info in infos])
     summary, budget = run_summary(folder), rank * int(costs.sum())
-    error, ranks = summary["metrics"][RELATIVE_ERROR], [summary["ranks"].get(name, 0) for name in names]
+    error: Any = summary["metrics"][RELATIVE_ERROR]
+    ranks = [summary["ranks"].get(name, 0) for name in names]
     with RunReader(folder) as reader:
         peak = max(int(held @ costs) for held in reader.signal("rank")[1])
     if side == WIDE:
