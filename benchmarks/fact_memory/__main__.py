@@ -1,11 +1,12 @@
 """Does it matter where rank is, when rank is short? Random facts, a small decoder, adapters of rank one.
 
-    python -m benchmarks.fact_memory rates|headroom|confirm|methods [--seeds 8] [--rank 1] [--clip 1] [--first-seed 1]
+    python -m benchmarks.fact_memory rates|headroom|confirm|methods|wide [--seeds 8] [--rank 1] [--clip 1] [--first-seed 1]
 
 `rates` tunes the peak rate of each group of arms and of each method on seeds that nothing else uses, and leaves the
 curve; `headroom` trains every fixed placement at its group's rate; `confirm` trains the one it chose, and uniform, on
 other seeds; `methods` compares `lora`, `dynamic` and its
-variants, each at its own rate. A seed draws the facts, A and the batches; all sides share it. Recall is the fraction of
+variants, each at its own rate; `wide` tunes `dynamic` as it is today, which starts wide and cuts, and sets it against
+uniform and the chosen placement. A seed draws the facts, A and the batches; all sides share it. Recall is the fraction of
 facts whose value has every symbol right. Bits are what the values' entropy exceeds the loss by, over all facts, per
 parameter of the budget. Runs are kept below `benchmarks/out`, so that what was ended early continues.
 """
@@ -215,6 +216,37 @@ def confirm(world: World, seeds: list[int]) -> dict[str, Any]:
     return found
 
 
+WIDE = "dynamic, wide"
+
+
+def wide(world: World, seeds: list[int]) -> dict[str, Any]:
+    """Tune `dynamic` that starts wide, train it, uniform and the chosen arm on the seeds; return the differences."""
+    placements, best = world.placements(), best_arm(world)
+    tuning = [TUNING_SEED, TUNING_SEED + 1]
+    curve = {lr: world.summed([world.run(WIDE, ALLOCATORS[WIDE], seed, lr) for seed in tuning]) for lr in RATES}
+    lr = min(curve, key=lambda rate: curve[rate].get("loss", np.inf))
+    runs: dict[str, Any] = {}
+    for seed in seeds:
+        for name in ("uniform", best):
+            runs[f"{name}, seed {seed}"] = world.arm(name, placements[name], seed, chosen(world, name))
+        runs[f"{WIDE}, seed {seed}"] = world.run(WIDE, ALLOCATORS[WIDE], seed, lr)
+    sides = ("uniform", best, WIDE)
+    tables = table_of(runs, list(sides), seeds)
+    found = {
+        "seeds": seeds,
+        "rates": {f"{rate:g}": one for rate, one in curve.items()},
+        "chosen": lr,
+        BEST: best,
+        "means": {name: world.summed([runs[f"{name}, seed {s}"] for s in seeds]) for name in sides},
+        "loss by seed": {name: table.mean(1).round(3).tolist() for name, table in tables.items()},
+        **{f"loss - {other}": mean_and_ends(tables[WIDE] - tables[other]) for other in ("uniform", best)},
+        "ranks": [runs[f"{WIDE}, seed {seed}"]["ranks"] for seed in seeds],
+    }
+    write(world, "wide", found)
+    print(json.dumps({name: one for name, one in found.items() if name != "ranks"}))
+    return found
+
+
 def methods(world: World, seeds: list[int]) -> dict[str, Any]:
     """Train every method on every seed; return means, and differences to `lora`, the random control and the best arm.
 
@@ -278,7 +310,7 @@ def quick() -> None:
 def main() -> None:
     """Do one part, or a small form of all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = {"rates": rates, "headroom": headroom, "confirm": confirm, "methods": methods}
+    parts = {"rates": rates, "headroom": headroom, "confirm": confirm, "methods": methods, "wide": wide}
     parser.add_argument("part", nargs="?", choices=[*parts], help="empty: all, one after the other")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
