@@ -1,13 +1,14 @@
 """Does it matter where rank is, when rank is short? Random facts, a small decoder, adapters of rank one.
 
-    python -m benchmarks.fact_memory rates|headroom|confirm|methods|wide [--seeds 8] [--rank 1] [--clip 1] [--first-seed 1]
+    python -m benchmarks.fact_memory rates|headroom|confirm|methods|wide [--seeds 8] [--rank 1] [--clip 1]
+        [--first-seed 1]
 
 `rates` tunes the peak rate of each group of arms and of each method on seeds that nothing else uses, and leaves the
 curve; `headroom` trains every fixed placement at its group's rate; `confirm` trains the one it chose, and uniform, on
 other seeds; `methods` compares `lora`, `dynamic` and its
 variants, each at its own rate; `wide` tunes `dynamic` as it is today, which starts wide and cuts, and sets it against
-uniform and the chosen placement. A seed draws the facts, A and the batches; all sides share it. Recall is the fraction of
-facts whose value has every symbol right. Bits are what the values' entropy exceeds the loss by, over all facts, per
+uniform and the chosen placement. A seed draws the facts, A and the batches; all sides share it. Recall is the fraction
+of facts whose value has every symbol right. Bits are what the values' entropy exceeds the loss by, over all facts, per
 parameter of the budget. Runs are kept below `benchmarks/out`, so that what was ended early continues.
 """
 

@@ -407,6 +407,37 @@ def trained_wider() -> Iterator[str]:
         yield row(f"{DATA[name]}, {one['seeds']} seeds", *(_bold(*one[way]["difference"]) for way in ways))
 
 
+PLANTED = {
+    "planted ranks": "the planted ranks",
+    "lora": "uniform LoRA",
+    "wide, one cut": "rank 8 to the end, then one cut",
+    "MLP alone": "MLP modules alone, even ranks",
+    "attention alone": "attention modules alone, even ranks",
+    "random ranks": "random ranks, drawn once",
+    "dynamic": "`dynamic`",
+    "dynamic, random cuts": "`dynamic`, cuts at random",
+    "dynamic, within the budget": "`dynamic`, `explore=1`",
+}
+"""Sides of `benchmarks.planted`, as the table names them; a method is its own name."""
+
+
+def planted() -> Iterator[str]:
+    """Yield what each side comes to on planted ranks, the least error first, a condition after the other."""
+    for condition, sides in figures("planted")["conditions"].items():
+        seeds = len(figures("planted")["seeds"])
+        yield from head(
+            f"{condition}, {seeds} seeds", "error", "components where they are needed", "headroom recovered", "peak"
+        )
+        whole = {side: one for side, one in sides.items() if "error" in one}
+        for side, one in sorted(whole.items(), key=lambda item: item[1]["error"]):
+            headroom = "{:.2f} [{:.2f}, {:.2f}]".format(*one["recovered"]).replace("-", "−")
+            place = f"{one['within']:.0f} of {one['components']:.0f}"
+            fixed = {"lora": "0", "planted ranks": "1"}.get(side, headroom)
+            yield row(PLANTED.get(side, f"`{side}`"), f"{one['error']:.3f}", place, fixed, f"{one['peak']:.1f}")
+        for side in sides.keys() - whole.keys():
+            yield row(PLANTED.get(side, f"`{side}`"), "diverged", "", "", "")
+
+
 def retention() -> Iterator[str]:
     """Yield what a run forgets at the suggested learning rate, and at a multiple of it, a run a row."""
     yield from head("run", "rate", "held-out loss before → after", "forgotten", "95 % CI")
@@ -485,7 +516,7 @@ def steps() -> Iterator[str]:
         f"`dynamic` (reconstruction) / PEFT LoRA (goal {peft:.2f})",
         f"`dynamic` / lower bound (goal {least:.2f})",
         "`dynamic` / our `lora`",
-        "a step that feeds sketches / `lora`",
+        "over a run, its wide start in it",
         "PEFT LoRA / lower bound",
     )
     for one in (*figures("step_time")["settings"], *figures("step_time-no-dropout")["settings"]):
@@ -495,7 +526,7 @@ def steps() -> Iterator[str]:
             f"{_ratio(ratios['dynamic/peft-lora'])} {_met(ratios['dynamic/peft-lora'], peft)}",
             f"{_ratio(ratios['dynamic/floor'])} {_met(ratios['dynamic/floor'], least)}",
             _ratio(ratios["dynamic/lora"]),
-            f"{one['listening_step_over_lora']:.2f}",
+            f"{ratios['dynamic/lora']['of_sums']:.3f}",
             f"{ratios['peft-lora/floor']['median']:.3f}",
         )
 

@@ -70,6 +70,7 @@ KINDS = {
     "gates": measured.gates,
     "head_rates": measured.head_rates,
     "rank_line": measured.rank_line,
+    "planted": measured.planted,
     "retention": measured.retention,
     "refined": measured.refined,
     "shrunk": measured.shrunk,
