@@ -18,6 +18,7 @@ Summary = Mapping[str, Any]
 PLANTED_SETTINGS: dict[str, Any] = {
     "data.name": "planted",
     "data.max_length": 32,
+    "data.max_eval": 256,
     "data.planted_modules": "4",
     "data.planted_rank": 8,
     "train.steps": 200,
@@ -26,6 +27,7 @@ PLANTED_SETTINGS: dict[str, Any] = {
     "train.weight_decay": 0.0,
     "adapter.rank": 1,
     "adapter.dropout": 0.0,
+    "log.eval_every": 50,
 }
 """A short training in which uniform LoRA is far from the planted ranks: the preset and the demo."""
 
