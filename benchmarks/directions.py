@@ -192,6 +192,13 @@ def tuned(figures: Mapping[str, Any]) -> Claims:
     yield "no method has more parameters", all(one["parameters"] <= rows["lora"]["parameters"] for one in rows.values())
 
 
+def planted(figures: Mapping[str, Any]) -> Claims:
+    """The planted ranks are where they are needed, and no side ends above the budget."""
+    for condition, sides in figures["conditions"].items():
+        yield f"the planted ranks are all needed ({condition})", sides["planted ranks"]["precision"] == 1
+        yield f"no side ends above the budget ({condition})", all(side["end"] <= 1.04 for side in sides.values())
+
+
 def recycle(figures: Mapping[str, Any]) -> Claims:
     """Teachers recognise what was inverted, and all ways are tested on the same episodes."""
     yield "teachers recognise the inverted inputs", min(figures["agreement"].values()) > 0.9
@@ -287,6 +294,7 @@ CHECKS: Mapping[str, Callable[[Any], Claims]] = {
         rsd,
         search,
         tuned,
+        planted,
         recycle,
         retention,
         rank_capacity,

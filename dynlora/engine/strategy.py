@@ -189,6 +189,10 @@ class Strategy:
         """Return the steps after which capacity may move in a run of `total` steps, `rank` that of uniform LoRA."""
         return []
 
+    def budget_holds_from(self, total: int, rank: int) -> int:
+        """Return the step from which on no more than the budget is held, in a run of `total` steps; 0: always."""
+        return 0
+
     def parameter_budget(self, uniform: int) -> int:
         """Return the adapter parameters allowed, of the `uniform` ones, Σ rank · (d_in + d_out)."""
         return uniform

@@ -285,7 +285,8 @@ def test_offset_survives_rank_zero_scaling_and_the_form_of_one_update() -> None:
 def test_a_component_that_goes_takes_its_offset_along(architecture: str) -> None:
     batch = tiny_tokens().batch(range(6))
     base = tiny_model(architecture).eval()
-    trainer = make_trainer(tiny_config("dynamic", strategy={"name": "dynamic", "init": "lora_ga"}), architecture)
+    strategy = {"name": "dynamic", "explore": 1.0, "init": "lora_ga"}
+    trainer = make_trainer(tiny_config("dynamic", strategy=strategy), architecture)
     with torch.no_grad():
         expected = base(**batch).logits
         apply(trainer.adapters, [Drop(1, 0), Grow(2)], trainer.optimizer, step=3)

@@ -69,7 +69,8 @@ def test_a_run_is_queued_once_before_anything_is_loaded(
     tiny_bert: Path, tiny_data: Path, runs_dir: Path, resting: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quick_launch, "enqueue", no_enqueue)
-    config = values(tiny_bert, tiny_data, name="ümlaut", strategy={"name": "dynamic", "gates": "off", "moves": 2})
+    strategy = {"name": "dynamic", "gates": "off", "explore": 1.0, "moves": 2}
+    config = values(tiny_bert, tiny_data, name="ümlaut", strategy=strategy)
     handle = quick_launch.start(config, runs_dir, key="one")
     assert quick_launch.start({"seed": 7}, runs_dir, key="one") == handle
     assert handle.status().status == "queued"

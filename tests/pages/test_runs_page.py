@@ -160,7 +160,7 @@ def test_a_sweep_is_counted_then_queued_once(runs: Path, monkeypatch: pytest.Mon
     app.button(key="sweep-start").click().run()
     assert not app.exception
     assert [(config["strategy"], config["name"], lists) for config, lists, _ in sweeps] == [
-        ({"name": "dynamic", "gates": "module"}, "try", {"seed": "0..1"})
+        ({"name": "dynamic", "gates": "module", "explore": 1.0}, "try", {"seed": "0..1"})
     ]
 
 

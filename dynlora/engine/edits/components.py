@@ -249,8 +249,8 @@ class Recompose(Change):
                 (moments.get("exp_avg"), back),
                 (moments.get("exp_avg_sq"), back.square()),
             ):
-                if tensor is not None:
-                    live, matrix = tensor.narrow(dim, 0, rank), matrix.to(tensor)
+                if tensor is not None:  # in double precision: products in single round by where a tensor begins
+                    live = tensor.narrow(dim, 0, rank).cpu().double()
                     tensor.narrow(dim, 0, left).copy_(matrix @ live if dim == 0 else live @ matrix.t())
         module.scaling = self.scaling
         drop(adapters, self.module, set(range(left, rank)), optimizer)

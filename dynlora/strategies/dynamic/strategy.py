@@ -200,6 +200,10 @@ class Dynamic(Strategy):
             return cut_steps(total)
         return self.phases(total).events() if self._moves_rank(rank) or self.allocation in WEIGHING else []
 
+    def budget_holds_from(self, total: int, rank: int) -> int:
+        """Return the step of the last cut, where training starts wider than the budget."""
+        return cut_steps(total)[-1] if self._explores(rank) else 0
+
     def _explores(self, uniform: int) -> bool:
         """Say whether training starts wider than the budget."""
         return self.start_rank(uniform) > uniform and self._moves_rank(uniform)
