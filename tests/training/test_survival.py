@@ -115,8 +115,11 @@ ROUNDED = {"glora": 2e-3}
 """Methods some of whose gradients are no more than rounding, which differs between one sum and two halves of it."""
 
 
-OF_NORMS = 2e-5
-"""How far norms of gradients and updates may be apart: sums are taken in different orders (7e-6 was seen)."""
+APART, OF_NORMS = 3e-5, 2e-4
+"""How far signals, and norms of gradients and updates, may be apart: sums are taken in different orders.
+
+Seen where training starts wide, with factors several times as large: 9e-6 and 5e-5.
+"""
 
 
 def start_two(runs_dir: Path, *arguments: str) -> subprocess.Popen[bytes]:
@@ -128,11 +131,11 @@ def start_two(runs_dir: Path, *arguments: str) -> subprocess.Popen[bytes]:
 
 
 def close(folder: Path, other: Path) -> None:
-    """Hold every signal of two runs against each other, to 1e-6; norms to `OF_NORMS`."""
+    """Hold every signal of two runs against each other, to `APART`; norms to `OF_NORMS`."""
     record, expected = everything(folder), everything(other)
     for name, (steps, values) in expected.items():
         assert record[name][0] == steps, name
-        apart = OF_NORMS if name.endswith("_norm") else 1e-6
+        apart = OF_NORMS if name.endswith("_norm") else APART
         assert np.allclose(record[name][1], values, atol=apart, equal_nan=True), name
 
 
