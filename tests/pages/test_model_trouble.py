@@ -113,7 +113,7 @@ def test_the_next_question_finds_a_new_child_whatever_became_of_the_one_before(
 
     ask(app, "dull plot")
     assert not app.error
-    assert any("plot</span>" in element.proto.body for element in app.get("html"))
+    assert any("plot </span>" in element.proto.body for element in app.get("html"))
     assert child.pid == answered
 
 
