@@ -516,7 +516,7 @@ def steps() -> Iterator[str]:
         f"`dynamic` (reconstruction) / PEFT LoRA (goal {peft:.2f})",
         f"`dynamic` / lower bound (goal {least:.2f})",
         "`dynamic` / our `lora`",
-        "over a run, its wide start in it",
+        "`dynamic` / our `lora`, over the run",
         "PEFT LoRA / lower bound",
     )
     for one in (*figures("step_time")["settings"], *figures("step_time-no-dropout")["settings"]):
