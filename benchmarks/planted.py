@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -26,12 +25,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers.utils import logging as transformers_logging
 
 from benchmarks import results
 from benchmarks.fixed_run import written_ranks
 from benchmarks.kept_runs import KeptRuns
 from benchmarks.placements import drawn, part_of, placed
+from benchmarks.tuned import chosen_rate, quiet_process
 from dynlora.config import parse_config
 from dynlora.config_files import set_key
 from dynlora.engine.model.modules import ATTENTION, MLP, ModuleInfo, find_modules
@@ -178,17 +177,10 @@ def file_name(job: Job) -> str:
     return f"{condition}-{side}-{lr:g}-{seed}.json".replace(" ", "_")
 
 
-def _quiet(threads: int) -> None:
-    """Leave out warnings and bars, and compute with so many threads."""
-    logging.disable(logging.WARNING)
-    transformers_logging.disable_progress_bar()
-    torch.set_num_threads(threads)
-
-
 def train_all(arguments: argparse.Namespace, jobs: Sequence[Job]) -> None:
     """Train what is not kept yet, in as many processes as asked for."""
     missing = [job for job in dict.fromkeys(jobs) if file_name(job) not in arguments.kept]
-    start = partial(_quiet, max(1, (os.cpu_count() or 1) // arguments.processes))
+    start = partial(quiet_process, max(1, (os.cpu_count() or 1) // arguments.processes))
     with ProcessPoolExecutor(arguments.processes, get_context("spawn"), initializer=start) as pool:
         waiting = [pool.submit(trained, arguments.kept, arguments.quick, job) for job in missing]
         for done in as_completed(waiting):
@@ -216,11 +208,6 @@ def rates_of(arguments: argparse.Namespace) -> dict[str, dict[str, float | None]
             errors = [run["metrics"]["error"] for run in runs if not run["diverged"]]
             curves[side][f"{lr:g}"] = float(np.mean(errors)) if len(errors) == len(runs) else None
     return curves
-
-
-def chosen_rate(curve: Mapping[str, float | None]) -> float:
-    """Return the rate with the least error."""
-    return float(min((error, float(rate)) for rate, error in curve.items() if error is not None)[1])
 
 
 def recovered(errors: np.ndarray, uniform: np.ndarray, known: np.ndarray) -> list[float]:

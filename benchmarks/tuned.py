@@ -19,7 +19,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from multiprocessing import get_context
@@ -131,7 +131,7 @@ def frozen_scales(arguments: argparse.Namespace, form: str, seed: int, lr: float
     return learned
 
 
-def _quiet(threads: int) -> None:
+def quiet_process(threads: int) -> None:
     """Leave out warnings and bars, and compute with so many threads."""
     logging.disable(logging.WARNING)
     transformers_logging.disable_progress_bar()
@@ -143,12 +143,12 @@ def train_all(arguments: argparse.Namespace, jobs: Iterable[Job]) -> None:
     missing = [job for job in dict.fromkeys(jobs) if file_name(arguments, job) not in arguments.kept]
     threads = max(1, (os.cpu_count() or 1) // arguments.processes)
     if arguments.processes == 1 or len(missing) < 2:
-        _quiet(threads)
+        quiet_process(threads)
         for job in missing:
             print(trained(arguments, job), flush=True)
         return
     spawn = get_context("spawn")
-    with ProcessPoolExecutor(arguments.processes, spawn, initializer=partial(_quiet, threads)) as pool:
+    with ProcessPoolExecutor(arguments.processes, spawn, initializer=partial(quiet_process, threads)) as pool:
         for done in as_completed([pool.submit(trained, arguments, job) for job in missing]):
             print(done.result(), flush=True)
 
@@ -188,7 +188,7 @@ def known_curves(names: str) -> dict[str, dict[str, float | None]]:
     return curves
 
 
-def chosen_rate(curve: dict[str, float | None]) -> float:
+def chosen_rate(curve: Mapping[str, float | None]) -> float:
     """Return the rate with the least loss, or the only one."""
     if len(curve) == 1:
         return float(next(iter(curve)))

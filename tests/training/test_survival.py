@@ -115,11 +115,11 @@ ROUNDED = {"glora": 2e-3}
 """Methods some of whose gradients are no more than rounding, which differs between one sum and two halves of it."""
 
 
-APART, OF_NORMS = 3e-5, 2e-4
-"""How far signals, and norms of gradients and updates, may be apart: sums are taken in different orders.
+OF_NORMS = 2e-5
+"""How far norms of gradients and updates may be apart: sums are taken in different orders (7e-6 was seen)."""
 
-Seen where training starts wide, with factors several times as large: 9e-6 and 5e-5.
-"""
+WIDE = 20
+"""The same, in multiples, where training starts wide, with factors several times as large (15 was seen)."""
 
 
 def start_two(runs_dir: Path, *arguments: str) -> subprocess.Popen[bytes]:
@@ -130,12 +130,12 @@ def start_two(runs_dir: Path, *arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def close(folder: Path, other: Path) -> None:
-    """Hold every signal of two runs against each other, to `APART`; norms to `OF_NORMS`."""
+def close(folder: Path, other: Path, times: float = 1) -> None:
+    """Hold every signal of two runs against each other, to 1e-6; norms to `OF_NORMS`; both so many times."""
     record, expected = everything(folder), everything(other)
     for name, (steps, values) in expected.items():
         assert record[name][0] == steps, name
-        apart = OF_NORMS if name.endswith("_norm") else APART
+        apart = times * (OF_NORMS if name.endswith("_norm") else 1e-6)
         assert np.allclose(record[name][1], values, atol=apart, equal_nan=True), name
 
 
@@ -145,7 +145,7 @@ def test_two_processes_equal_one(tmp_path: Path, tiny_bert: Path, tiny_data: Pat
     one, two = tmp_path / "one", tmp_path / "two"
     document(run(one, "train", *arguments, "--json"))
     finished(start_two(two, "train", *arguments))
-    close(only_run(two), only_run(one))
+    close(only_run(two), only_run(one), WIDE)
 
 
 @pytest.mark.torture  # one task of two; `test_two_processes_equal_one` is a journey
@@ -157,7 +157,7 @@ def test_two_processes_equal_one_that_writes(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     document(run(one, "train", "--config", str(path), "--json"))
     finished(start_two(two, "train", "--config", str(path)))
-    close(only_run(two), only_run(one))
+    close(only_run(two), only_run(one), WIDE)
     written = [events_frame(only_run(side), ("generations",))["payload"].tolist() for side in (two, one)]
     assert written[0] == written[1]
 
@@ -191,4 +191,4 @@ def test_two_processes_resume_what_one_began(tmp_path: Path, tiny_bert: Path, ti
     process.communicate()
     assert run_summary(folder)["status"] == "interrupted"
     finished(start_two(two, "resume", folder.name))
-    close(folder, only_run(one))
+    close(folder, only_run(one), WIDE)

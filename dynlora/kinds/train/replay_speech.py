@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dynlora.analysis.run_reading import RunReading
+from dynlora.analysis.run_reading import RunReading, uniform_rank
 from dynlora.analysis.run_summary import ACTIVE
 from dynlora.store.meta import section
 from dynlora.text import number, plural
@@ -48,7 +48,10 @@ def _introduction(values: Mapping[str, Any], names: Sequence[str], summary: Mapp
     cues = [_cue(0, (middle, bar))]
     if isinstance(budget, int):
         total = plural(int(sum(values["rank"][0])), "rank")
-        shared = f"All bars share one budget: {number(budget)} parameters, at the start {total}. It never grows."
+        shared = f"All bars share one budget: {number(budget)} parameters, at the start {total}."
+        is_wide = sum(values["rank"][0]) > (uniform_rank(summary) or np.inf) * len(names)
+        later = "That is more than it holds; cuts lead to it." if is_wide else "It never grows."
+        shared = f"{shared} {later}"
         cues.append(_cue(0, (0, shared)))
     known = [frame for frame, shades in enumerate(values["shade"]) if any(shade is not None for shade in shades)]
     if known:

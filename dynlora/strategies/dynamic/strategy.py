@@ -1,4 +1,4 @@
-"""Dynamic LoRA: importance is measured while training, and rank moves to where it matters, under a fixed budget."""
+"""Dynamic LoRA: importance is measured while training, and rank goes where it matters, at one budget of parameters."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ class Dynamic(Strategy):
     by what the components of the trained update do to the loss, per parameter (see `explore`). With `explore=1` ranks
     start uniform, and the least important components pay for new ones where rank helps most: I_j = |⟨b_j, ∂L/∂b_j⟩|,
     the first-order change of the loss when component j goes, averaged over steps after the absolute value. Growth
-    keeps the function (b = 0); s = alpha / r never changes. g is one learned factor per module; other modes of `gates`
-    react to the input.
+    keeps the function (b = 0). s is alpha / r, from the last cut on (see `own_scaling`). g is one learned factor per
+    module; other modes of `gates` react to the input.
 
     Paper: Liao et al. 2025, arXiv 2501.14859, its abstract: importance, reallocation, a strategy on input features.
     Differs: importance formula, schedule and gate are a reconstruction. The default factor does not see the input:
@@ -128,9 +128,10 @@ class Dynamic(Strategy):
     )
     explore: float | None = setting(
         None,
-        "Rank at the start, in multiples of the uniform rank; three cuts lead to the budget by half the run, and what "
-        "was learned says which components stay. 1: start uniform, and components move within the budget. Empty: 4, "
-        "and at least 8 components; 1 where another setting needs it.",
+        "Rank at the start, in multiples of the uniform rank: so many times the budget's parameters are held until "
+        "three cuts lead to it by half the run, and what was learned says which components stay. 1: start uniform, "
+        "and components move within the budget. Empty: 4, and at least 8 components; 1 where another setting needs "
+        "it.",
         ge=1,
         le=16,
     )
