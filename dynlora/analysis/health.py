@@ -151,9 +151,11 @@ def budget(evidence: Evidence) -> Finding | None:
     if last > evidence.budget:
         over_now = last - evidence.budget
         words = f"{number(int(over_now))} parameters ({percent(over_now / evidence.budget)}) above the budget"
-        return Finding(
-            PROBLEM, "The budget is exceeded", f"The adapters have {words} of {number(evidence.budget)}.", "run"
-        )
+        words = f"The adapters have {words} of {number(evidence.budget)}."
+        if (to_come := (evidence.planned_events or 0) - len(evidence.reallocations)) > 0 and len(over) == len(known):
+            words += f" The run started so; {plural(to_come, 'reallocation')} to come."
+            return Finding(NOTICE, "The budget is not reached yet", words, "run")
+        return Finding(PROBLEM, "The budget is exceeded", words, "run")
     if len(over):
         words = (
             f"Up to step {int(over.iloc[-1]):,}, the adapters exceeded the budget by up to "
