@@ -219,10 +219,13 @@ def capacity_text(
     if not moved and not sides.released:
         during = f" in {counted}" if events else ""
         return f"{steps}, no rank moved{during}: {ranks_of(state)}."
+    who = counted if events else "changes of rank"
+    if not moved:  # cuts alone
+        taken = f"{percent(_share(sides.released, sides.held_before))} of the adapter ({number(round(sides.released))}"
+        return f"{steps}, {who} removed {taken} parameters): {ranks_of(state)}.{_followed(state)}"
     amounts = [f"moved {percent(_share(moved, sides.held_after))} of the adapter ({number(round(moved))} parameters)"]
     if sides.released:
         amounts.append(f"released {number(round(sides.released))}")
-    who = counted if events else "changes of rank"
     return f"{steps}, {who} {listed(amounts)}.{_kinds(state, start)}{_followed(state)}"
 
 

@@ -87,6 +87,17 @@ def test_capacity_says_what_moved_where_and_how_importance_agrees() -> None:
     )
 
 
+def test_capacity_that_was_cut_alone_says_how_much_went_and_what_is_left() -> None:
+    sides = capacity_frames.Balance(400, 100, 0, 300, 0)
+    caption = capacity.capacity_text(
+        state([1, 2, 3, 4], [1, 2, 3, 4]), np.full(4, 10.0), traced((0, 0, 100.0), (1, -1, 300.0)), sides, 0, 40, 3
+    )
+    assert caption.startswith(
+        "In steps 0 to 40, 3 reallocations removed 75.0 % of the adapter (300 parameters): 4 modules with ranks from 1 "
+        "to 4. Importance and rank"
+    )
+
+
 def test_capacity_that_did_not_move_says_which_ranks_there_are() -> None:
     still = capacity_frames.Balance(100, 100, 0, 0, 0)
     caption = capacity.capacity_text(state([4] * 4, [1] * 4), np.full(4, 4.0), traced(), still, 0, 9, 0)
