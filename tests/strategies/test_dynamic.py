@@ -163,6 +163,19 @@ def test_at_rank_1_the_default_moves_rank_within_the_budget() -> None:
     assert len(set(trainer.adapters.ranks)) > 1
 
 
+def test_a_checkpoint_of_an_earlier_version_with_gradient_sketches_goes_on_unchanged() -> None:
+    config = tiny_config("dynamic", strategy=WITHIN, adapter__rank=4, train__lr=1e-2)
+    keeper, whole = MemoryKeeper(), make_trainer(config)
+    whole.train(keeper)
+    state = keeper.state(10)
+    for module in state["adapters"]["modules"].values():
+        module["sketch"] = {"forward_sum": torch.zeros(4, 8), "backward_sum": torch.zeros(4, 17), "seed": 0, "key": "m"}
+    state["strategy"]["listening"] = {"steps": 3}
+    resumed = make_trainer(config, state=state)
+    resumed.train(MemoryKeeper())
+    assert same(weights(whole), weights(resumed))
+
+
 def test_a_run_of_an_earlier_version_at_rank_1_goes_on_without_moving_rank() -> None:
     """It has no room for more than one component a module, and was never meant to move any."""
     config = tiny_config("dynamic", adapter__rank=1, strategy={**WITHIN, "min_rank": 1}, train__lr=1e-2)
