@@ -32,7 +32,7 @@ def test_what_is_kept_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.M
     arguments.kept.keep(tuned.file_name(arguments, ("lora", 1, 0.01)), made)
     jobs: list[tuned.Job] = []
     monkeypatch.setattr(tuned, "trained", lambda _, job: jobs.append(job))
-    monkeypatch.setattr(tuned, "_quiet", lambda threads: None)
+    monkeypatch.setattr(tuned, "quiet_process", lambda threads: None)
     tuned.train_all(arguments, [("lora", 1, 0.01), ("lora", 2, 0.01), ("lora", 2, 0.01)])
     assert jobs == [("lora", 2, 0.01)]
     assert tuned.kept_run(arguments, "lora", 1, 0.01) == {"diverged": True}
