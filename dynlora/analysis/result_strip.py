@@ -131,7 +131,7 @@ def _outcome(contest: Contest, baseline: str) -> tuple[str, str]:
     if contest.has_own_rate:
         basis.append("Each has its own learning rate.")
     elif contest.other:
-        basis.append(f"They also differ in {listed([one_line(key, 40) for key in contest.other])}.")
+        basis.append(f"They differ in {listed([one_line(key, 40) for key in contest.other])}.")
     return answers[contest.outcome], " ".join(filter(None, basis))
 
 

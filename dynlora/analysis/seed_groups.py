@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora.analysis.run_summary import format_strategy, method_of
+from dynlora.store.meta import section
 from dynlora.store.search import flat
 from dynlora.text import one_line, source_name
 
@@ -222,12 +223,24 @@ def _settings(summary: Mapping[str, Any], ignoring: Collection[str]) -> dict[str
 def other_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Return the settings beside the method, seed and log in which two runs differ, by dotted key, as words.
 
-    A setting that one of them lacks is older or newer than that run, and says nothing.
+    A setting that one of them lacks is what runs did before it was there (`BEFORE`); where that is not known, the run
+    is older or newer than the setting, and says nothing.
     """
-    ours, theirs = (flat(one.get("config") or {}) for one in (first, second))
+    ours, theirs = ({**BEFORE, **flat(one.get("config") or {})} for one in (first, second))
     shared = [key for key in ours if key in theirs and key not in NOT_COMPARED]
     differ = [key for key in shared if not key.startswith(("strategy.", "log.")) and ours[key] != theirs[key]]
     return {key: (_word(key, ours[key]), _word(key, theirs[key])) for key in differ}
+
+
+def confounders(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return the settings that hide what the method does: those in which runs of two methods differ beside their rate.
+
+    Runs of one method have none: there such a setting is what is compared.
+    """
+    ours, theirs = ((one.get("strategy"), section(one.get("config"), "strategy")) for one in (first, second))
+    if ours == theirs:
+        return {}
+    return {key: words for key, words in other_differences(first, second).items() if key != "train.lr"}
 
 
 def _word(key: str, value: Any) -> str:

@@ -19,6 +19,7 @@ from dynlora.analysis.stats import LEVEL, Difference, normal_reach, t_reach
 from dynlora.errors import DynloraError
 from dynlora.store import queries
 from dynlora.store.summary import RunSummary
+from dynlora.text import listed, one_line
 
 SIMPLER = ("unclear", "equal", "tie")
 """Outcomes after which the simpler configuration is used."""
@@ -57,6 +58,7 @@ class Contest:
             `MOST_SEEDS` would be.
         why: there are no or not all pairs; empty when there are.
         other: settings beside the method in which the group (first value) and the baseline (second) differ, by key.
+        is_confounded: the two methods differ in further settings than their rate, so that nothing is judged.
     """
 
     group: Group
@@ -69,6 +71,7 @@ class Contest:
     seeds_needed: int | None = None
     why: str = ""
     other: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    is_confounded: bool = False
 
     @property
     def gain(self) -> float:
@@ -100,9 +103,9 @@ class Contest:
 
     @property
     def outcome(self) -> str:
-        """The result: better, worse, tie, equal, unclear, few (too few seeds) or none (no common examples)."""
+        """The result: better, worse, tie, equal, unclear, few (seeds), none (no common examples) or confounded."""
         if self.difference is None:
-            return "none"
+            return "confounded" if self.is_confounded else "none"
         if self.is_tie:
             return "tie"
         if self.seeds < FEWEST_SEEDS:
@@ -197,12 +200,9 @@ def verdict(
     groups = seed_groups.grouped(list(members.values()))
     means = {group.label: _mean([_result(members[run]) or 0.0 for run in group.runs]) for group in groups}
     ranked = sorted(groups, key=lambda group: means[group.label], reverse=metric not in LOW_IS_GOOD)
-    plain = [group for group in groups if is_uniform(members[group.runs[0]])]
-    plain.sort(key=lambda group: len(group.runs), reverse=True)
     focused = next((group for group in groups if _holds(group, focus)), None)
-    budget = _budget(members[(focused or ranked[0]).runs[0]])
-    plain.sort(key=lambda group: _budget(members[group.runs[0]]) != budget)
-    baseline, others = _sides(ranked, plain, focused)
+    plain = _baselines(members, groups, focused, _budget(members[(focused or ranked[0]).runs[0]]))
+    baseline, others = _sides(members, ranked, plain, focused)
     compared = (1 if len(others) == 1 else len(groups) - 1) if plain else len(groups)
     contests = [_contest(members, baseline, group, differences, compared, margin) for group in others]
     return Verdict(
@@ -218,16 +218,39 @@ def verdict(
     )
 
 
-def _sides(ranked: Sequence[Group], plain: Sequence[Group], focus: Group | None) -> tuple[Group, Sequence[Group]]:
-    """Return the baseline, and what is set against it.
+def _baselines(
+    members: Mapping[str, Summary], groups: Sequence[Group], focus: Group | None, budget: Any
+) -> list[Group]:
+    """Return the groups of plain LoRA, the best baseline first.
+
+    That is the one that most configurations are set against fairly, then one of the same budget, then most seeds.
+    """
+    judged = groups if focus is None else [focus]
+
+    def worth(group: Group) -> tuple[int, bool, int]:
+        fair = sum(not _confounders(members, group, other) for other in judged)
+        return -fair, _budget(members[group.runs[0]]) != budget, -len(group.runs)
+
+    return sorted((group for group in groups if is_uniform(members[group.runs[0]])), key=worth)
+
+
+def _confounders(members: Mapping[str, Summary], group: Group, other: Group) -> dict[str, tuple[str, str]]:
+    return seed_groups.confounders(members[group.runs[0]], members[other.runs[0]])
+
+
+def _sides(
+    members: Mapping[str, Summary], ranked: Sequence[Group], plain: Sequence[Group], focus: Group | None
+) -> tuple[Group, Sequence[Group]]:
+    """Return the baseline, and what is set against it, what can be judged first.
 
     The baseline is the first plain LoRA. Without it the best two are set against each other, and a
     single configuration against nothing.
     """
     if plain:
         baseline = plain[0]
-        others = [group for group in ranked if group is not baseline][:MOST_CONTESTS]
-        return baseline, others if focus is None or focus is baseline else [focus]
+        others = [group for group in ranked if group is not baseline]
+        others.sort(key=lambda group: bool(_confounders(members, group, baseline)))
+        return baseline, others[:MOST_CONTESTS] if focus is None or focus is baseline else [focus]
     if focus is not None or len(ranked) < 2:
         return focus or ranked[0], []
     return ranked[1], ranked[:1]
@@ -268,6 +291,10 @@ def _mean(values: Sequence[float]) -> float:
 def _contest(
     members: Mapping[str, Summary], baseline: Group, group: Group, differences: Differences, of: int, margin: float
 ) -> Contest:
+    if other := _confounders(members, group, baseline):
+        settings = listed(differing(other))
+        why = f"The runs also differ in {settings}: the difference would not be the method's alone."
+        return Contest(group, why=why, other=other, is_confounded=True)
     pairs, why = pairing.pairs(members, baseline, group)
     sides = [side for side in differences(pairs) if side.differences] if pairs else []
     other = seed_groups.other_differences(members[group.runs[0]], members[baseline.runs[0]])
@@ -284,6 +311,11 @@ def _contest(
     is_equal = within is not None and pairing.is_equivalent(rows, difference, within, level)
     needed = _needed(rows, level, within or 0.0)
     return Contest(group, side, unit, difference, is_clear, within, is_equal, needed, why, other)
+
+
+def differing(other: Mapping[str, tuple[str, str]]) -> list[str]:
+    """Return settings in which two sides differ, each as its key with both values."""
+    return [f"{one_line(key, 40)} ({ours} against {theirs})" for key, (ours, theirs) in other.items()]
 
 
 def _needed(rows: Sequence[np.ndarray], level: float, margin: float) -> int | None:

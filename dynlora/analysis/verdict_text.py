@@ -11,7 +11,7 @@ import pandas as pd
 from dynlora.analysis import seed_groups
 from dynlora.analysis.pairing import FEWEST_SEEDS
 from dynlora.analysis.run_summary import ACTIVE, seconds_taken
-from dynlora.analysis.verdict import MOST_SEEDS, SIMPLER, Contest, Summary, Verdict
+from dynlora.analysis.verdict import MOST_SEEDS, SIMPLER, Contest, Summary, Verdict, differing
 from dynlora.text import listed, metric_words, one_line, plural, rough_duration, score, signed, source_name
 
 
@@ -93,6 +93,7 @@ WORDS = {
     "unclear": "undecided",
     "few": "too few seeds",
     "none": "no pairs",
+    "confounded": "settings differ",
 }
 """Results of a contest, as the table names them."""
 
@@ -128,10 +129,10 @@ def unlike(contest: Contest) -> str:
     """Say in which settings beside the method the two sides differ, after a space; empty where in none."""
     if not contest.other:
         return ""
-    parts = [f"{one_line(key, 40)} ({ours} against {theirs})" for key, (ours, theirs) in contest.other.items()]
+    parts = differing(contest.other)
     if contest.has_own_rate:
         return f" Each has its own learning rate, {parts[0]}: that is fair where both were tuned."
-    return f" They also differ in {listed(parts)}, so the difference may not be the method's."
+    return f" They differ in {listed(parts)}."
 
 
 def _use(result: Verdict) -> str:

@@ -182,9 +182,9 @@ def _next(
     """Draw the one next step, more seeds or a baseline, and say whether there is one or the seeds are under way."""
     if runs is not None and runs.under_way:
         note(verdict_text.under_way(runs))
-    newest = max(result.baseline.runs)
-    if not result.contests:
-        twin_button(find_run(newest))
+    if result.decisive is None and all(contest.is_confounded for contest in result.contests):
+        single = result.contests[0].group if result.contests else result.baseline
+        twin_button(find_run(max(single.runs)))
         return True
     if runs is not None and runs.n and not is_read_only():
         configs = {run: dict(summaries[run]["config"]) for run in runs.seeds}

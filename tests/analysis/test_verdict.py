@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dynlora.analysis import seed_groups, verdict_text
 from dynlora.analysis.pairing import FEWEST_SEEDS, Side
-from dynlora.analysis.verdict import MOST_SEEDS, Verdict, verdict
+from dynlora.analysis.verdict import MOST_SEEDS, Verdict, run_verdict, verdict
 from dynlora.analysis.verdict_text import next_runs
 from dynlora.config_files import read_run_config
 from dynlora.server.serve import sample_runs_dir
@@ -96,6 +96,53 @@ def test_the_verdict_names_the_configuration_to_use(points: float, spread: float
         assert "3 seeds" in words
     assert decision.use is not None
     assert decision.use.label in ending
+
+
+def set_head_rate(runs: Sequence[dict[str, Any]], rate: float | None) -> list[dict[str, Any]]:
+    return [one | {"config": {**one["config"], "train": {"lr": 0.001, "head_lr": rate}}} for one in runs]
+
+
+def test_methods_with_other_settings_than_each_other_get_no_verdict() -> None:
+    plain, dynamic = set_head_rate(seeds(3, "lora"), None), set_head_rate(seeds(3, "dynamic"), 0.04)
+    decision, words = verdict_and_text(of(*plain, *dynamic), gains(2.0))
+    (contest,) = decision.contests
+    assert (contest.outcome, contest.difference, decision.use) == ("confounded", None, None)
+    assert "no verdict yet. The runs also differ in train.head_lr (0.04 against automatic)" in words
+    assert next_runs(decision, of(*plain, *dynamic)) is None, "more seeds would not make it fair"
+    assert sorted(verdict_text.table(decision)["verdict"]) == ["", "settings differ"]
+
+
+def test_the_baseline_is_the_one_with_equal_settings() -> None:
+    more_seeds = set_head_rate(seeds(5, "lora"), None)
+    equal = [one | {"id": f"e{one['seed']}"} for one in set_head_rate(seeds(3, "lora"), 0.04)]
+    dynamic = set_head_rate(seeds(3, "dynamic"), 0.04)
+    for focus in (None, "d0"):
+        decision = verdict(of(*more_seeds, *equal, *dynamic), gains(2.0), focus=focus)
+        assert decision is not None
+        assert decision.decisive is not None
+        assert decision.baseline.runs == ("e0", "e1", "e2")
+        assert decision.decisive.group.method == "dynamic"
+
+
+def test_settings_of_one_method_are_what_is_compared() -> None:
+    slow, fast = set_head_rate(seeds(3, "lora"), None), set_head_rate(seeds(3, "lora"), 0.04)
+    fast = [one | {"id": f"f{one['seed']}"} for one in fast]
+    decision, words = verdict_and_text(of(*slow, *fast), gains(2.0))
+    assert decision.decisive is not None
+    assert decision.decisive.difference is not None
+    assert "They differ in train.head_lr (" in words
+
+
+def test_no_sample_is_judged_against_a_run_with_other_settings() -> None:
+    judged = 0
+    for folder in sorted(path.parent for path in sample_runs_dir().glob("*/run.db")):
+        summary = run_summary(folder)
+        decision = run_verdict(folder, summary)
+        for contest in () if decision is None else decision.contests:
+            if contest.difference is not None and contest.group.method != "lora":
+                judged += 1
+                assert set(contest.other) <= {"train.lr"}, (folder.name, contest.other)
+    assert judged > 20, "the samples are judged"
 
 
 def test_equal_is_a_result_within_a_margin_that_is_a_setting() -> None:
