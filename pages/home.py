@@ -41,9 +41,9 @@ def show_picture() -> None:
     with live.guarded():
         view = home_cards.run_view(home_cards.live_run(of_picture())) if LIVE else None
         if view is not None:
-            home_cards.picture(view, is_live=True)
+            home_cards.picture(view, FIRST, is_live=True)
         elif ENDED is not None:
-            home_cards.picture(ENDED, is_live=False)
+            home_cards.picture(ENDED, FIRST, is_live=False)
         else:
             home_cards.no_picture()
 
@@ -54,7 +54,7 @@ with right:
     place = st.container()
     show_recent()
 with live.guarded(), left, st.spinner("Loading a run"):
-    ENDED = home_cards.run_view(home_cards.newest_moved(FIRST)) or home_cards.sample_view()
+    ENDED = home_cards.run_view(home_cards.newest_moved(FIRST)) or home_cards.sample_view(FIRST)
 with place:
     home_cards.doors(LIVE or (ENDED.summary["id"] if ENDED else None))
 with left:

@@ -15,8 +15,11 @@ from dynlora.text import metric_words, one_line, plural, score, sentence_case
 
 Summary = Mapping[str, Any]
 
+PLANTED_DATA = "planted"
+"""Name of the data whose need is known."""
+
 PLANTED_SETTINGS: dict[str, Any] = {
-    "data.name": "planted",
+    "data.name": PLANTED_DATA,
     "data.max_length": 32,
     "data.max_eval": 256,
     "data.planted_modules": "4",

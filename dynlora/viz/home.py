@@ -13,6 +13,7 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.analysis.frames import records
+from dynlora.analysis.planted_ranks import PLANTED_DATA, compared_sentence, needed_modules, outlined
 from dynlora.analysis.run_reading import RunReading
 from dynlora.analysis.run_summary import (
     ACTIVE,
@@ -107,36 +108,66 @@ TOUR = "New here? The tour explains rank, importance and gates on a finished run
 
 
 def picture_title(summary: Mapping[str, Any], *, is_live: bool) -> str:
-    """Return the title of the picture: which run it is, and how far one that trains has come.
+    """Return the title of the picture: which run it is, how far one that trains has come, and what is synthetic.
 
     Args:
         summary: as `queries.run_summary` returns it.
         is_live: whether the run trains now.
     """
     name = one_line(summary["name"], 60)
-    return f"Training now: {name}, {format_progress(summary)}" if is_live else f"Rank over training: {name}"
+    if is_live:
+        return f"Training now: {name}, {format_progress(summary)}"
+    return f"Does rank find its place? {name} (synthetic)" if outlined(summary) else f"Rank over training: {name}"
 
 
-def picture_words(summary: Mapping[str, Any], caption: str) -> str:
+def picture_words(summary: Mapping[str, Any], caption: str, beside: str = "") -> str:
     """Return what is under the picture.
 
     Args:
         summary: as `queries.run_summary` returns it.
         caption: what the picture shows, computed.
+        beside: the results of this run and of uniform LoRA where the need is known.
     """
-    return f"{about(summary)}. {caption}"
+    return " ".join(filter(None, (beside, f"{about(summary)}. {caption}")))
 
 
 HIDDEN = "tour-hidden"
 """Key of the session in which the hint at the tour was hidden: the runs folder may be read-only."""
 
 
-def sample_view() -> RunReading | None:
-    """Return the capacity of the run of the tour; None where no run can show it."""
+def sample_view(runs: pd.DataFrame) -> RunReading | None:
+    """Return the capacity of the sample that moved rank where the need is known, else of the run of the tour.
+
+    Args:
+        runs: as `run_picker.list_all` returns them.
+
+    Returns:
+        None where no run can show it.
+    """
+    for row in _samples(runs):
+        view = run_view(row["id"]) if has_moved(Path(row["folder"])) else None
+        if view is not None and needed_modules(view.summary):
+            return view
     with suppress(DynloraError):
         sample = tour.toured()
         return None if sample is None else sample.view
     return None
+
+
+def _samples(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the finished samples of tasks whose need is known, as rows of the list."""
+    return records(runs[~runs["is_own"] & (runs["status"] == "finished") & (runs["data"] == PLANTED_DATA)])
+
+
+def beside(view: RunReading, runs: pd.DataFrame) -> str:
+    """Say the result of a run beside that of samples of the same teacher; empty where its need is not known."""
+    if not needed_modules(view.summary):
+        return ""
+    groups = {one_line(format_strategy(view.summary), 40): [view.summary]}
+    for row in _samples(runs):
+        with suppress(DynloraError):
+            groups.setdefault(one_line(format_strategy(row), 40), [queries.run_summary(Path(row["folder"]))])
+    return compared_sentence(groups)
 
 
 def run_view(run_id: str | None) -> RunReading | None:
@@ -162,8 +193,14 @@ def tour_hint() -> None:
             st.rerun()
 
 
-def picture(view: RunReading, *, is_live: bool) -> None:
-    """Draw the model as a picture: a finished run plays by itself, one that trains shows its newest step."""
+def picture(view: RunReading, runs: pd.DataFrame, *, is_live: bool) -> None:
+    """Draw the model as a picture: a finished run plays by itself, one that trains shows its newest step.
+
+    Args:
+        view: of the run.
+        runs: as `run_picker.list_all` returns them: samples that its result is set beside.
+        is_live: whether it trains now.
+    """
     view = replace(view, step=view.last)
     title = picture_title(view.summary, is_live=is_live)
     with card(title, "picture"):
@@ -171,7 +208,7 @@ def picture(view: RunReading, *, is_live: bool) -> None:
         data = panel.data(RunView(view.folder, view, view.store))
         values = panel.element_values(data, colours())
         replay({**values, **speech(values, view)}, plays=not is_live, is_linked=False)
-        note(picture_words(view.summary, panel.caption(data)))
+        note(picture_words(view.summary, panel.caption(data), beside(view, runs)))
 
 
 def race(runs: pd.DataFrame) -> None:

@@ -21,7 +21,7 @@ def speech(values: Mapping[str, Any], run: RunReading) -> dict[str, Any]:
 
     They are `cues`, in the order of their frames: each has a frame, the rows that it points at, and a sentence for each
     row. A cue of a move points first at the module that lost most rank since the frame before, then at the one that won
-    most. `due` says for each frame when rank moves next.
+    most, or after a cut has most. `due` says for each frame when rank moves next.
 
     Args:
         values: as `ModelReplay.element_values` returns them.
@@ -65,21 +65,29 @@ def _introduction(values: Mapping[str, Any], names: Sequence[str], summary: Mapp
 
 
 def _moves(ranks: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the frames in which most rank moved: the module that lost most, and the one that won most.
+    """Return the frames in which most rank moved or was cut: the module that lost most, and the one that won most.
 
     A move that was made before, of as much rank between the same two, is not told again.
     """
     changes = np.diff(ranks, axis=0)
-    size = np.minimum(np.clip(changes, 0, None).sum(axis=1), np.clip(-changes, 0, None).sum(axis=1))
+    won, lost = (np.clip(sign * changes, 0, None).sum(axis=1) for sign in (1, -1))
+    size = np.where(won > 0, np.minimum(won, lost), lost)
     largest = [int(frame) for frame in np.argsort(-size, kind="stable") if size[frame]]
     distinct: dict[tuple[str, ...], dict[str, Any]] = {}
     for frame in largest:
-        move = _move(frame + 1, changes[frame], names)
+        move = (_move if won[frame] else _cut)(frame + 1, changes[frame], names, ranks[frame + 1])
         distinct.setdefault(tuple(move["words"]), move)
     return sorted(list(distinct.values())[:MOST_MOVES], key=lambda move: move["frame"])
 
 
-def _move(frame: int, change: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+def _cut(frame: int, change: np.ndarray, names: Sequence[str], ranks: np.ndarray) -> dict[str, Any]:
+    """Return a cut, in which no module wins: the module that loses most, and the one that has most after it."""
+    loser, keeper = int(change.argmin()), int(ranks.argmax())
+    cut = f"A cut removes {plural(-int(change.sum()), 'rank')}, {-int(change[loser])} of them in {names[loser]}"
+    return _cue(frame, (loser, cut), (keeper, f"{names[keeper]} has {plural(int(ranks[keeper]), 'rank')} now"))
+
+
+def _move(frame: int, change: np.ndarray, names: Sequence[str], _ranks: np.ndarray) -> dict[str, Any]:
     giver, taker = int(change.argmin()), int(change.argmax())
     given, taken = plural(-int(change[giver]), "rank"), plural(int(change[taker]), "rank")
     return _cue(frame, (giver, f"{names[giver]} gives {given}"), (taker, f"{names[taker]} gets {taken}"))
