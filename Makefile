@@ -17,7 +17,7 @@ SCHEMA := $(BIN)/check-jsonschema --builtin-schema
 INSTALL := CONSTRAINTS=$(CONSTRAINTS) $(BIN)/python tools/install.py
 
 .DEFAULT_GOAL := test
-.PHONY: help demo test test-fast journeys check lint format types supply docs wheel reproducible bench bench-quick bench-trackers gpu torture browser clean
+.PHONY: help demo test test-fast journeys check lint format types supply docs wheel reproducible bench bench-quick gpu torture browser clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/' | expand -t 16
@@ -56,14 +56,11 @@ types: $(VENV)/.installed-dev  ## pyright
 supply: $(VENV)/.installed-dev  ## licences and known vulnerabilities of what gets installed
 	$(BIN)/python -m tools.supply check
 
-bench: $(VENV)/.installed-bench .venv-trackers/.installed  ## every benchmark; takes hours: ARGS="--glue FOLDER" for those on GLUE
+bench: $(VENV)/.installed-bench  ## every benchmark; takes hours: ARGS="--glue FOLDER" for those on GLUE
 	$(BIN)/python -m benchmarks $(ARGS)
 
 bench-quick: $(VENV)/.installed-bench  ## the benchmarks that take minutes
 	$(BIN)/python -m benchmarks --quick $(ARGS)
-
-bench-trackers: $(VENV)/.installed-bench .venv-trackers/.installed  ## our store against four trackers, in .venv-trackers
-	$(BIN)/python -m benchmarks.store $(ARGS)
 
 gpu: $(VENV)/.installed-test  ## tests and benchmarks on a GPU: step time, memory, waits; says "not measured" without one
 	$(BIN)/python -m benchmarks.gpu $(ARGS)
@@ -92,7 +89,7 @@ reproducible: wheel  ## build both again, of a clone in another folder, and comp
 	cd build/again/dist && for file in *; do cmp "$$file" "$(CURDIR)/dist/$$file" || exit 1; echo "same bytes: $$file"; done
 
 clean:  ## remove the environment and every cache; runs are kept
-	rm -rf $(VENV) .venv-trackers build dist site .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -119,9 +116,3 @@ $(VENV)/.installed-docs: pyproject.toml | $(BIN)/python
 $(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
 	$(INSTALL) bench
 	@touch $@ $(VENV)/.installed
-
-# Trackers bring some 120 packages, none of which the project needs: an environment of their own.
-.venv-trackers/.installed: benchmarks/trackers.txt
-	$(PYTHON) -m venv .venv-trackers
-	.venv-trackers/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
-	@touch $@

@@ -1,32 +1,19 @@
-"""Has allocation headroom? Fixed placements of rank against uniform LoRA, at exactly equal parameters.
+"""What fixed placements of rank show beside uniform LoRA at exactly equal parameters, and what runs of data share.
 
-    python -m benchmarks.headroom --data sentiment4 [--model minilm] [--rank 1] [--seeds 3] [--steps 300] [--lr 0.002]
-    python -m benchmarks.headroom --methods ...     # `lora` and variants of `dynamic` in the place of placements
-
-Arms: uniform, attention or MLP modules only, the first or the last half of the layers, each family of modules alone,
-and random placements (see `benchmarks.placements`). All arms share batches, dropout and, by module, the draws of A.
-Where no placement beats uniform, allocators have little to gain, and the task says little about them. The best of
-twenty arms looks good by luck, so it is chosen on the first half of the seeds and reported on the others; with fewer
-than four seeds it is chosen on half of the rows, which does not remove the luck of a seed. Results are written as runs
-end.
+The best of many arms looks good by chance, so it is chosen on the first half of the seeds and reported on the others;
+with fewer than four seeds it is chosen on half of the rows, which does not remove the luck of a seed.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers.utils import logging as transformers_logging
 
-from benchmarks import results
-from benchmarks.allocators import ALLOCATORS
-from benchmarks.fixed_run import measured, written_ranks
-from benchmarks.placements import RANDOM_ARMS, Placement, arms
+from benchmarks.placements import Placement
 from benchmarks.quality.paired import ENOUGH_SEEDS, half_width
 from dynlora import assets
 from dynlora.analysis.stats import normal_reach
@@ -158,107 +145,3 @@ def task_of(arguments: argparse.Namespace) -> Task:
 def about(placements: Mapping[str, Placement]) -> dict[str, Any]:
     """Return the ranks of every arm, and the parameters outside of it."""
     return {name: {"ranks": dict(one.ranks), "outside": one.outside} for name, one in placements.items()}
-
-
-def main() -> None:
-    """Train all arms on each seed, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="sentiment4", help="name or folder")
-    parser.add_argument("--model", default="minilm")
-    parser.add_argument("--rank", type=int, default=1)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first-seed", type=int, default=0, help="others than 0 get a file of results of their own")
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--rows", type=int, default=1500, help="held-out examples, at most")
-    parser.add_argument("--arms", default="", help="names separated by commas; empty: all")
-    parser.add_argument(
-        "--methods",
-        nargs="?",
-        const=";".join(ALLOCATORS),
-        help="train variants of `dynamic`, not placements: names of `benchmarks.allocators`, separated by ;",
-    )
-    parser.add_argument("--quick", action="store_true", help="few steps, arms and rows: does it work, nothing more")
-    arguments, _ = parser.parse_known_args()
-    logging.disable(logging.WARNING)
-    transformers_logging.disable_progress_bar()
-    file = f"headroom-{Path(arguments.data).name}-r{arguments.rank}"
-    file += f"-from-{arguments.first_seed}" if arguments.first_seed else ""
-    if arguments.quick:
-        arguments.steps, arguments.rows, arguments.seeds, file = 12, 100, 1, "headroom-quick"
-        arguments.arms = "uniform,attention,mlp,random 1"
-    if arguments.methods is not None:
-        methods(arguments, f"{file}-methods")
-        return
-    placements = arms(modules_of(arguments.model, task_of(arguments)), arguments.rank, RANDOM_ARMS)
-    wanted = [name for name in placements if not arguments.arms or name in arguments.arms.split(",")]
-    runs: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as place:
-        seeds = list(range(arguments.first_seed, arguments.first_seed + arguments.seeds))
-        for seed in seeds:
-            for name in wanted:
-                ranks = written_ranks(placements[name].ranks, Path(place) / "ranks.json")
-                strategy = {"name": "lora", "ranks_from": ranks}
-                runs[f"{name}, seed {seed}"] = printed(name, seed, measured(values_of(arguments, seed, strategy)))
-            write(file, runs, wanted, seeds[: seeds.index(seed) + 1], placements)
-    report(write(file, runs, wanted, seeds, placements))
-
-
-def printed(name: str, seed: int, run: dict[str, Any]) -> dict[str, Any]:
-    """Print what a run came to, and return it."""
-    print(f"{name}, seed {seed}: {np.mean(run.get('loss', np.nan)):.4f} in {run.get('seconds')} s", flush=True)
-    return run
-
-
-def methods(arguments: argparse.Namespace, file: str) -> None:
-    """Train `lora` and variants of `dynamic` on each seed, and write their differences to `lora` and a control."""
-    runs, rows = {}, {}
-    wanted = [name for name in ALLOCATORS if name in arguments.methods.split(";")]
-    seeds = list(range(arguments.first_seed, arguments.first_seed + arguments.seeds))
-    for seed in seeds:
-        for name in wanted:
-            values = values_of(arguments, seed, ALLOCATORS[name])
-            runs[f"{name}, seed {seed}"] = printed(name, seed, measured(values))
-        losses = table_of(runs, wanted, seeds[: seeds.index(seed) + 1])
-        rows = {
-            name: {
-                "loss": round(float(table.mean()), 5),
-                "loss by seed": table.mean(1).round(5).tolist(),
-                "parameters": runs[f"{name}, seed {seed}"]["parameters"],
-            }
-            | {
-                f"loss - {other}": mean_and_ends(table - losses[other])
-                for other in ("lora", "dynamic, random, first only")
-                if other != name and other in losses
-            }
-            for name, table in losses.items()
-        }
-        results.write(
-            file, {"seeds": seeds[: seeds.index(seed) + 1], "lr": arguments.lr, "methods": rows}, "benchmarks.headroom"
-        )
-    for name, row in rows.items():
-        print(f"{name:30} {row}")
-
-
-def write(
-    file: str, runs: Mapping[str, Any], names: list[str], seeds: list[int], placements: Mapping[str, Placement]
-) -> dict[str, Any]:
-    """Write what was found so far and return the verdict."""
-    decision = verdict(table_of(runs, names, seeds))
-    kept = {
-        name: {
-            "loss": round(float(np.mean(run["loss"])), 5),
-            "accuracy": round(float(np.mean(run["right"])), 5),
-            "parameters": run["parameters"],
-        }
-        if "loss" in run
-        else run
-        for name, run in runs.items()
-    }
-    figures = {"verdict": decision, "conclusion": conclusion(decision), "runs": kept, "arms": about(placements)}
-    results.write(file, figures, "benchmarks.headroom")
-    return decision
-
-
-if __name__ == "__main__":
-    main()

@@ -25,7 +25,7 @@ import numpy as np
 from transformers import AutoTokenizer, BertConfig, BertModel
 from transformers.utils import logging as transformers_logging
 
-from benchmarks import costs, pictures, results
+from benchmarks import costs, results
 from benchmarks.attribution import Racer, build_trainer_of
 from dynlora import assets
 from dynlora.analysis.stats import percentile_interval
@@ -51,14 +51,6 @@ VARIANTS = (
     Variant("lora, room to grow", {"name": "lora"}, "dynamic"),
     Variant("lora", {"name": "lora"}),
 )
-GROWS = {
-    "layers": [{"layers": n} for n in (2, 6, 12, 24)],
-    "rank": [{"rank": n} for n in (1, 4, 16, 64)],
-    "hidden size": [{"hidden": n} for n in (64, 128, 256, 384)],
-}
-"""What is varied, one thing at a time, around `MIDDLE`."""
-
-MIDDLE = {"layers": 6, "rank": 8, "hidden": 192}
 
 
 class Size(NamedTuple):
@@ -68,10 +60,9 @@ class Size(NamedTuple):
     block: int
     batch: int
     rows: int
-    grown_steps: int
 
 
-FULL, QUICK = Size(100, 2, 32, 15_000, 40), Size(4, 2, 8, 400, 3)
+FULL, QUICK = Size(100, 2, 32, 15_000), Size(4, 2, 8, 400)
 
 
 def settings(variant: Variant, model: str, rank: int, steps: int, size: Size) -> dict[str, Any]:
@@ -159,8 +150,8 @@ def compare(model: str, rank: int, size: Size, folder: Path) -> dict[str, Any]:
             racers[variant.name] = racer
         race(racers, size)
         for name, racer in racers.items():
-            blocks = {"step_s": racer.block_s, "parts_s": racer.parts, "shares": racer.shares()}
-            found[name] |= {**blocks, "parameters_most": racer.used}
+            step_s = statistics.mean(racer.block_s)
+            found[name] |= {"step_s": step_s, "shares": racer.shares(), "parameters_most": racer.used}
             found[name]["time"] = ratio(racer.block_s, racers["lora"].block_s)
     show_costs(found)
     show_time(found)
@@ -202,7 +193,7 @@ def show_time(found: Mapping[str, Any]) -> None:
         listed = "  ".join(f"{part} {100 * share:.3f} %" for part, share in shares.items())
         total = dynamics(shares)
         low, high = row["time"]["interval"]
-        print(f"  {name:20} {1000 * statistics.mean(row['step_s']):8.1f} ms  {listed}")
+        print(f"  {name:20} {1000 * row['step_s']:8.1f} ms  {listed}")
         if name == "lora":
             continue
         print(
@@ -217,49 +208,13 @@ def dynamics(shares: Mapping[str, float]) -> float:
     return sum(share for part, share in shares.items() if part != "recording")
 
 
-def growth(size: Size, folder: Path, quick: bool) -> list[dict[str, Any]]:
-    """Return the shares of `dynamic` on random BERTs of growing layers, ranks and width; prints a line each."""
-    print(
-        "\nhow it grows: random BERTs, shares of a step of `dynamic`, one thing varied at a time around "
-        + ", ".join(f"{name} {value}" for name, value in MIDDLE.items())
-    )
-    rows = []
-    for what, points in GROWS.items():
-        for point in points[:1] if quick else points:
-            at = MIDDLE | point
-            model = tiny_bert(folder / f"bert-{at['layers']}-{at['hidden']}", at["layers"], at["hidden"])
-            racer = Racer(settings(VARIANTS[0], model, at["rank"], size.grown_steps + 8, size), folder)
-            racer.block(2)
-            racer.block_s.clear()
-            racer.parts.clear()
-            racer.block(size.grown_steps)
-            racer.close()
-            rows.append(
-                {
-                    "varied": what,
-                    **at,
-                    "modules": len(racer.trainer.adapters),
-                    "step_ms": 1000 * racer.block_s[0],
-                    "shares": racer.shares(),
-                }
-            )
-            listed = "  ".join(f"{part} {100 * share:.3f} %" for part, share in rows[-1]["shares"].items())
-            print(
-                f"  {what:12} {at['layers']:3} layers, rank {at['rank']:3}, hidden {at['hidden']:4}: "
-                f"{rows[-1]['step_ms']:7.1f} ms  {listed}",
-                flush=True,
-            )
-    return rows
-
-
 def main() -> None:
-    """Measure, print, draw, write."""
+    """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="minilm")
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--blocks", type=int, default=FULL.blocks, help="of each variant")
     parser.add_argument("--block", type=int, default=FULL.block, help="steps of a block")
-    parser.add_argument("--no-growth", action="store_true", help="leave out how it grows")
     parser.add_argument("--quick", action="store_true", help="a tiny model, few steps: does it work, nothing more")
     arguments, _ = parser.parse_known_args()
     logging.disable(logging.WARNING)
@@ -270,10 +225,7 @@ def main() -> None:
         folder = Path(place)
         model = tiny_bert(folder / "quick", 2, 64) if arguments.quick else arguments.model
         figures["variants"] = compare(model, arguments.rank, size, folder / "runs")
-        figures["grows"] = [] if arguments.no_growth else growth(size, folder, arguments.quick)
     figures["load_after"] = os.getloadavg()
-    if figures["grows"] and not arguments.quick:
-        print("drawn:", pictures.overhead(figures["grows"], GOAL - 1))
     name = "overhead-quick" if arguments.quick else "overhead"
     print("written:", results.write(name, figures, "benchmarks.overhead"))
 

@@ -1,6 +1,6 @@
-"""What a person waits for, in a real browser: start, check, answers, pages, first paint; a step beside another.
+"""What a person waits for, in a real browser: start, check, answers, pages.
 
-python -m benchmarks.waits [--quick] [--only steps,launch,answers,pages,paint]
+python -m benchmarks.waits [--quick] [--only launch,answers,pages]
 
 The dashboard is served as `dynlora ui` serves it. Model and data are in the cache before the clock starts. Every time
 is from the click, or the request, until what it brings is on screen. Runs are real: minilm on sentiment4 at defaults,
@@ -26,7 +26,7 @@ from unittest import mock
 
 import psutil
 
-from benchmarks import beside, results
+from benchmarks import results
 from benchmarks.generated_runs import finish_run, start_run
 from benchmarks.screen import on_screen, seen, server
 from dynlora import assets
@@ -34,7 +34,6 @@ from dynlora.analysis import run_summary
 from dynlora.jobs.environment import WARM_VARIABLE
 from dynlora.jobs.launch import catalog
 from dynlora.store import queries
-from dynlora.viz.ui import frame
 from tests.browser.chromium import find_chromium
 
 STEPS = 60
@@ -65,12 +64,9 @@ GOALS: Mapping[str, float] = {
     **{f"page {name}, while a run trains": 4.0 for name in VIEWS},
     LARGE_MAP: 1.2,
     "changed control": 0.4,
-    "frames with unstyled text": 0,
     "evaluation's share": 0.2,
-    "a step beside another": 1.0,
-    "a step alone, over today's": 1.03,
 }
-"""Goals on a quiet machine: seconds, but for the frames, the share and the ratio."""
+"""Goals on a quiet machine: seconds, but for the share."""
 
 Page = Any
 """A page of playwright."""
@@ -266,75 +262,6 @@ def _has_stepped(runs_dir: Path, run_ids: set[str]) -> bool:
     return not run_summary.series(queries.scalars_frame(runs_dir / next(iter(run_ids))), "step_ms", "train").empty
 
 
-PAINTS = """(() => {
-  const found = window.dynloraPaints = { frames: 0, plain: [] };
-  const size = (element) => parseFloat(getComputedStyle(element).fontSize);
-  const plain = () => {
-    const heading = [...document.querySelectorAll("[data-testid=stMain] h1")].find((one) => size(one) > 32);
-    if (heading) return "size " + heading.textContent;
-    const cards = [...document.querySelectorAll("[class*=st-key-card-]")];
-    const card = cards.find((one) => getComputedStyle(one).backgroundColor === "rgba(0, 0, 0, 0)");
-    if (card) return "card " + card.textContent;
-    const text = document.querySelector("#root [data-testid] p, #root h1, #root a");
-    if (text && /^(serif|"?Times)/.test(getComputedStyle(text).fontFamily)) return "font " + text.textContent;
-    return "";
-  };
-  const look = () => {
-    if (document.querySelector("#root h1, #root p")) {
-      found.frames += 1;
-      const words = plain();
-      if (words) found.plain.push(words.slice(0, 80));
-    }
-    requestAnimationFrame(look);
-  };
-  requestAnimationFrame(look);
-})()"""
-"""Counts the frames that have text, and those in which a heading, a card or the font is not ours."""
-
-
-def first_paint(runs_dir: Path, repeats: int) -> tuple[dict[str, float], dict[str, Any]]:
-    """Return how many frames of cold loads of every page had unstyled text, beside two processes that never wait."""
-    from playwright.sync_api import sync_playwright
-
-    pages = {}
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
-    try:
-        with served(runs_dir, warm=True) as (address, _), sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=find_chromium(),
-                args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-            )
-            for name in frame.PAGES.values():
-                loads = [_frames(browser, f"{address}/{'' if name == 'home' else name}") for _ in range(repeats)]
-                pages[name] = {
-                    "frames": sum(n for n, _ in loads),
-                    "plain": [words for _, plain in loads for words in plain],
-                }
-                print(
-                    f"  {name:12} {pages[name]['frames']:5} frames, {len(pages[name]['plain'])} with unstyled text",
-                    flush=True,
-                )
-            browser.close()
-    finally:
-        for process in busy:
-            process.kill()
-    return {"frames with unstyled text": sum(len(one["plain"]) for one in pages.values())}, pages
-
-
-def _frames(browser: Any, address: str) -> tuple[int, list[str]]:
-    """Load a page as a browser does that has nothing kept of it; return its frames with text, and the unstyled ones."""
-    context = browser.new_context(viewport={"width": 1400, "height": 1000})
-    page = context.new_page()
-    page.set_default_timeout(WAIT_MS)
-    page.add_init_script(PAINTS)
-    page.goto(address)
-    seen(page.locator("[data-testid=stMain] h1").first)
-    settled(page)
-    paints = page.evaluate("window.dynloraPaints")
-    context.close()
-    return paints["frames"], paints["plain"]
-
-
 def large_map(runs_dir: Path, size: tuple[int, int], repeats: int) -> dict[str, float]:
     """Return the seconds of a large heat map and of another signal in it."""
     folder = finish_run(start_run(runs_dir, *size, "a large run"))
@@ -344,21 +271,6 @@ def large_map(runs_dir: Path, size: tuple[int, int], repeats: int) -> dict[str, 
         "changed control": times["control_s"],
         "a page with a title alone": times["title_s"],
     }
-
-
-def step_waits(*, quick: bool) -> tuple[dict[str, float], dict[str, Any]]:
-    """Return the seconds of a step with the setting that dynlora makes, and those of every setting."""
-    from dynlora import SPIN_COUNT
-
-    names = [next(iter(beside.SETTINGS)), SPIN_COUNT] if quick else list(beside.SETTINGS)
-    spin_counts = beside.measure(5 if quick else 40, 1 if quick else 3, names)
-    beside.show(spin_counts)
-    today, ours = spin_counts[names[0]], spin_counts[SPIN_COUNT]
-    return {
-        "a step alone": ours["alone_s"],
-        "a step alone, over today's": ours["alone_s"] / today["alone_s"],
-        "a step beside another": ours["beside_s"],
-    }, spin_counts
 
 
 def show(times: Mapping[str, float]) -> None:
@@ -374,37 +286,25 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few steps and repeats: does it work, nothing more")
-    parser.add_argument(
-        "--only", default="steps,launch,answers,pages,paint", help="parts to measure, separated by commas"
-    )
+    parser.add_argument("--only", default="launch,answers,pages", help="parts to measure, separated by commas")
     arguments = parser.parse_args()
     parts, quick = set(arguments.only.split(",")), arguments.quick
     steps, repeats = (8, 2) if quick else (STEPS, 5)
-    times: dict[str, float] = {}
     figures: dict[str, Any] = {"load_before": os.getloadavg(), "goals": GOALS, "steps": steps}
-    if parts != {"paint"}:
-        assets.resolve_model("minilm")
-        assets.resolve_data("sentiment4")
-        catalog()
-    if "steps" in parts:
-        found_steps, figures["spin_counts"] = step_waits(quick=quick)
-        times |= found_steps
+    assets.resolve_model("minilm")
+    assets.resolve_data("sentiment4")
+    catalog()
     with tempfile.TemporaryDirectory() as place:
         runs_dir = Path(place) / "runs"
         runs_dir.mkdir()
-        if parts & {"launch", "answers", "pages"}:
-            times |= launch_waits(runs_dir, steps, warm=True)
-            times |= launch_waits(runs_dir, steps, warm=False)
-            run_ids = queries.list_runs(runs_dir)["id"].tolist()
-            times["evaluation's share"] = evaluation_share(runs_dir / run_ids[-1])
-            if "answers" in parts:
-                times |= answer_waits(runs_dir, run_ids[-1])
-            if "pages" in parts:
-                times |= page_waits(runs_dir, run_ids, repeats)
-                times |= large_map(runs_dir, (500, 36) if quick else LARGE, repeats)
-        if "paint" in parts:
-            painted, figures["paint"] = first_paint(runs_dir, 1 if quick else 10)
-            times |= painted
+        times = launch_waits(runs_dir, steps, warm=True) | launch_waits(runs_dir, steps, warm=False)
+        run_ids = queries.list_runs(runs_dir)["id"].tolist()
+        times["evaluation's share"] = evaluation_share(runs_dir / run_ids[-1])
+        if "answers" in parts:
+            times |= answer_waits(runs_dir, run_ids[-1])
+        if "pages" in parts:
+            times |= page_waits(runs_dir, run_ids, repeats)
+            times |= large_map(runs_dir, (500, 36) if quick else LARGE, repeats)
     figures |= {"waits": times, "load_after": os.getloadavg()}
     show(times)
     print("\nload of the machine before and after:", json.dumps([figures["load_before"], figures["load_after"]]))

@@ -81,8 +81,6 @@ NAMES_LEFT = (
     "dynlora/contracts/harness.py",  # `tied` is a parameter of the contract
     "benchmarks/fact_memory/",
     "benchmarks/overhead.py",
-    "benchmarks/record.py",
-    "benchmarks/retention.py",
 )
 """Files where such a name is public, or still to be mended."""
 

@@ -1,12 +1,11 @@
 """Does it matter where rank is, when rank is short? Random facts, a small decoder, adapters of rank one.
 
-    python -m benchmarks.fact_memory rates|headroom|confirm|methods|wide [--seeds 8] [--rank 1] [--clip 1]
+    python -m benchmarks.fact_memory rates|headroom|confirm|wide [--seeds 8] [--rank 1] [--clip 1]
         [--first-seed 1]
 
 `rates` tunes the peak rate of each group of arms and of each method on seeds that nothing else uses, and leaves the
 curve; `headroom` trains every fixed placement at its group's rate; `confirm` trains the one it chose, and uniform, on
-other seeds; `methods` compares `lora`, `dynamic` and its
-variants, each at its own rate; `wide` tunes `dynamic` as it is today, which starts wide and cuts, and sets it against
+other seeds; `wide` tunes `dynamic` as it is today, which starts wide and cuts, and sets it against
 uniform and the chosen placement. A seed draws the facts, A and the batches; all sides share it. Recall is the fraction
 of facts whose value has every symbol right. Bits are what the values' entropy exceeds the loss by, over all facts, per
 parameter of the budget. Runs are kept below `benchmarks/out`, so that what was ended early continues.
@@ -248,46 +247,10 @@ def wide(world: World, seeds: list[int]) -> dict[str, Any]:
     return found
 
 
-def methods(world: World, seeds: list[int]) -> dict[str, Any]:
-    """Train every method on every seed; return means, and differences to `lora`, the random control and the best arm.
-
-    The best arm was chosen on the first seeds of the headroom, so that differences to it are over the others.
-    """
-    placements, best = world.placements(), best_arm(world)
-    runs, done, found = {}, [], {}
-    for seed in seeds:
-        for name, strategy in ALLOCATORS.items():
-            lr = chosen(world, name)
-            is_uniform = name == "lora"  # the arm of the headroom, so that it is trained once
-            one = world.arm("uniform", placements["uniform"], seed, lr) if is_uniform else None
-            runs[f"{name}, seed {seed}"] = one or world.run(name, strategy, seed, lr)
-        runs[f"{BEST}, seed {seed}"] = world.arm(best, placements[best], seed, chosen(world, best))
-        done.append(seed)
-        found = {name: compared(world, runs, name, done) for name in (*ALLOCATORS, BEST)}
-        write(world, "methods", {"seeds": done, BEST: best, "methods": found})
-    for name, row in found.items():
-        print(f"{name:20} {json.dumps({key: value for key, value in row.items() if key != 'ranks'})}")
-    return found
-
-
 def best_arm(world: World) -> str:
     """Return the arm that the headroom chose, without clipping."""
     file = results.RESULTS / f"{file_of('headroom', replace(world, clip=None))}.json"
     return json.loads(file.read_text("utf-8"))["figures"]["verdict"]["best"]
-
-
-def compared(world: World, runs: Mapping[str, Mapping[str, Any]], name: str, seeds: list[int]) -> dict[str, Any]:
-    """Return means of one side, its ranks, and its differences to the sides it is compared with."""
-    mine = [dict(runs[f"{name}, seed {seed}"]) for seed in seeds]
-    found = {**world.summed(mine), "ranks": [run.get("ranks") for run in mine]}
-    for other in ("lora", "dynamic, random", "dynamic, random, first only", "dynamic", BEST):
-        both = seeds[len(seeds) // 2 :] if BEST in (name, other) else seeds
-        for what in ("loss", "right"):
-            tables = [[runs[f"{side}, seed {seed}"].get(what) for seed in both] for side in (name, other)]
-            if name != other and all(row is not None for table in tables for row in table):
-                ours, theirs = (np.array(table, float) for table in tables)
-                found[f"{'recall' if what == 'right' else what} - {other}"] = mean_and_ends(ours - theirs)
-    return found
 
 
 def write(world: World, part: str, figures: Mapping[str, Any]) -> None:
@@ -311,7 +274,7 @@ def quick() -> None:
 def main() -> None:
     """Do one part, or a small form of all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = {"rates": rates, "headroom": headroom, "confirm": confirm, "methods": methods, "wide": wide}
+    parts = {"rates": rates, "headroom": headroom, "confirm": confirm, "wide": wide}
     parser.add_argument("part", nargs="?", choices=[*parts], help="empty: all, one after the other")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
@@ -328,7 +291,7 @@ def main() -> None:
         quick()
         return
     world = World(results.QUICK / "fact_memory", arguments.facts, arguments.steps, arguments.rank, clip=arguments.clip)
-    for name in [arguments.part] if arguments.part else ("rates", "headroom", "methods"):
+    for name in [arguments.part] if arguments.part else ("rates", "headroom", "wide"):
         first, n = (arguments.first_seed, arguments.seeds)
         if name == "rates":
             first, n = TUNING_SEED, arguments.tuning_seeds

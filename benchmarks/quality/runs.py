@@ -53,7 +53,7 @@ class Job:
         seed: of every random draw.
         lr: peak learning rate.
         model: name of the base model.
-        steps: optimizer steps at full length, 0 for the task's own; a method may take a share of them.
+        steps: optimizer steps, 0 for the task's own.
     """
 
     purpose: str
@@ -103,7 +103,7 @@ class Job:
 def finished_run(job: Job, method: Method, data: TextData) -> dict[str, Any]:
     """Train a method on rows and return its metrics, size and every held-out row's loss as plain values."""
     base = load_base(assets.resolve_model(job.model), task=data.task, seed=job.seed)
-    config = _config(job, TASKS[job.task], method, base)
+    config = _config(job, TASKS[job.task])
     start = time.perf_counter()
     side = _train_peft if method.engine == "peft" else _train_ours
     about = {
@@ -130,25 +130,16 @@ def finished_run(job: Job, method: Method, data: TextData) -> dict[str, Any]:
     }
 
 
-def _targets(method: Method, base: BaseModel) -> tuple[str, ...] | None:
-    """Return the method's targets that the model has."""
-    if method.targets is None:
-        return None
-    kinds = {info.name.rpartition(".")[2] for info in find_modules(base.model, None, base.head)}
-    return tuple(target for target in method.targets if target in kinds)
-
-
-def _config(job: Job, task: Task, method: Method, base: BaseModel) -> RunConfig:
+def _config(job: Job, task: Task) -> RunConfig:
     """Return the settings of a run; all else is the default."""
-    steps = max(10, round(job.full_steps * method.steps))
-    rank = max(1, round(job.rank * method.budget))
+    rank = job.rank
     return parse_config(
         {
             "seed": job.seed,
             "model": {"name": job.model},
             "data": {"max_length": task.max_length},
-            "adapter": {"rank": rank, "alpha": 2 * rank, "targets": _targets(method, base)},
-            "train": {"steps": steps, "lr": job.lr, "head_lr": None, "batch_size": task.batch_size},
+            "adapter": {"rank": rank, "alpha": 2 * rank},
+            "train": {"steps": job.full_steps, "lr": job.lr, "head_lr": None, "batch_size": task.batch_size},
             "log": {"every": 10**6, "eval_every": 10**6, "checkpoint_every": 10**6},
         }
     )

@@ -23,7 +23,6 @@ AGAINST = (
     "peft-adalora",
     "random",
     "random-no-floor",
-    "random-commit-only",
     "dynamic",
     "dynamic-no-floor",
 )

@@ -46,11 +46,3 @@ def test_what_no_column_keeps_is_refused_and_nothing_is_lost(tmp_path: Path) -> 
     with pytest.raises(ValueError, match="nothing keeps mood"):
         kept.pack()
     assert kept["report-a.json"]["mood"] == "good"
-
-
-@pytest.mark.parametrize(("name", "least"), [("quality", 947), ("domains", 60)])
-def test_the_committed_runs_are_there(name: str, least: int) -> None:
-    kept = KeptRuns.of(name)
-    made = kept.finished("report") + kept.finished("tune") if name == "quality" else kept.finished("without")
-    assert len(made) >= least
-    assert all(len(run["loss"]) == len(run["right"]) for run in made)

@@ -68,12 +68,12 @@ def test_students_interval_covers_the_truth_as_often_as_it_says() -> None:
 
 
 def test_endings_of_a_name_add_up_and_keep_the_rates_of_what_they_end() -> None:
-    method = method_of("dynamic-no-gates-no-floor-by-layer")
-    assert method.fields == {"gates": "off", "min_rank": 0, "rank_by": "layer"}
-    assert method.label == "dynamic without gates, minimum rank 0, gains compared within layers"
-    for name in ("dynamic-no-gates-by-layer", "random-no-floor", "dynamic-by-layer", f"{TUNED}-by-layer", TUNED):
+    method = method_of("dynamic-no-gates-no-floor")
+    assert method.fields == {"gates": "off", "min_rank": 0}
+    assert method.label == "dynamic without gates, minimum rank 0"
+    for name in ("dynamic-no-gates-no-floor", "random-no-floor", TUNED):
         assert rates_source(name) == TUNED
-    assert rates_source("dynamic-ratio-by-layer") == "dynamic-ratio-by-layer", "what has a grid of its own"
+    assert rates_source("lora-ratio-no-floor") == "lora-ratio-no-floor", "what has a grid of its own"
 
 
 def keep(

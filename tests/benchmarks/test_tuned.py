@@ -1,16 +1,14 @@
-"""Runs at a rate of their own: what is kept is read again, and data in conflict is what it says."""
+"""Runs at a rate of their own: what is kept is read again."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from benchmarks import headline, tuned
 from benchmarks.allocators import FROZEN_SCALES, parts_of
-from benchmarks.conflict import MADE, turned, two_tasks
 from benchmarks.fixed_run import measured
 from benchmarks.kept_runs import KeptRuns
 from tests.tiny import save_data, tiny_values
@@ -59,30 +57,6 @@ def test_a_frozen_scale_stays_and_the_factors_learn(tiny_bert: Path, tmp_path: P
     run = measured(tiny_values(tiny_bert, save_data(tmp_path), strategy=strategy), scales=scales)
     assert run["scales"] == pytest.approx(scales, abs=1e-6)
     assert all(norm > 0 for norm in run["update_norms"])
-
-
-@pytest.fixture
-def table() -> pd.DataFrame:
-    """Return examples of four domains, half of them positive."""
-    domains = ["tweets", "nyt", "movies", "amazon"] * 50
-    labels = [0, 0, 0, 0, 1, 1, 1, 1] * 25
-    return pd.DataFrame({"text": [f"text {i}" for i in range(200)], "label": labels, "domain": domains})
-
-
-def test_labels_are_turned_round_in_the_named_domains_alone(table: pd.DataFrame) -> None:
-    changed = turned(table, "tweets")["label"] != table["label"]
-    assert changed.equals(table["domain"] == "tweets")
-    changed = MADE["turned-two"](table)["label"] != table["label"]
-    assert changed.equals(table["domain"].isin(["tweets", "nyt"]))
-
-
-def test_an_example_of_two_tasks_is_labelled_by_the_question_before_it(table: pd.DataFrame) -> None:
-    both = two_tasks(table)
-    asks_domain = both["text"].str.startswith("source: ")
-    assert 0 < asks_domain.sum() < len(both)
-    assert (both["label"][asks_domain] == table["domain"][asks_domain]).all()
-    assert set(both["label"][~asks_domain]) == {"negative", "positive"}
-    assert two_tasks(table).equals(both), "drawn once"
 
 
 def test_the_headline_is_said_beside_what_is_committed() -> None:

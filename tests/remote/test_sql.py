@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ import duckdb
 import numpy as np
 import pytest
 
-from benchmarks.remote import documented_queries
 from dynlora.remote.place import Place
 from dynlora.remote.sync import push
 from dynlora.store.notes import annotate_notes
@@ -19,8 +19,15 @@ from dynlora.store.writer import RunWriter
 from tests.conftest import Once
 
 pytestmark = pytest.mark.slow
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "guides" / "remote.md"
 RUNS = 54
 METHODS, RANKS, KINDS = ("dynamic", "lora", "adalora"), (2, 4, 8), ("query", "value", "dense")
+
+
+def documented_queries(place: str) -> list[str]:
+    """Return the SQL of the guide, in order, for a folder of runs."""
+    blocks = re.findall(r"```sql\n(.*?)```", GUIDE.read_text("utf-8"), flags=re.DOTALL)
+    return [block.replace("s3://bucket/runs", place) for block in blocks]
 
 
 def facts(number: int) -> dict[str, Any]:

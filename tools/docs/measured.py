@@ -9,7 +9,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from benchmarks import rate
 from benchmarks.allocators import HEAD_RATE, RATE, parts_of, tuned_as
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,17 +21,6 @@ CELLS = (
     ("SST-2, rank 1, `min_rank=0`", "sst2", 1, "dynamic-no-floor", "random-no-floor"),
 )
 """Label, task, rank, method and random control of each row of Results."""
-
-DOMAINS = {"amazon": "Amazon reviews", "movies": "movie reviews", "nyt": "editorials", "tweets": "tweets"}
-GATES = {"module": "one gate per module", "rank": "one gate per component", "token": "one gate per token"}
-SCORES = (
-    "importance at the end",
-    "importance at the first decision",
-    "importance at the last decision",
-    "final rank",
-    "norm of the update",
-    "gradient at the end",
-)
 
 
 @cache
@@ -68,10 +56,6 @@ def results() -> Iterator[str]:
     for label, task, rank, method, control in CELLS:
         differences = {(one["method"], one["against"]): one for one in cell(task, rank)["differences"]}
         yield row(label, *(_difference(differences[method, other]) for other in (control, "peft-lora")))
-
-
-TUNED = "CLINC150, rank 1, tuned"
-"""Label of the task on which each side has its own learning rate."""
 
 
 FAST_HEADS = {
@@ -142,21 +126,6 @@ def parts() -> Iterator[str]:
 
 PARTS = (("dynamic, scale", "lora"), ("lora, scale", "lora"), ("dynamic, scale", "lora, scale"))
 """Sides whose differences are the whole gain on CLINC150, that of the scale, and that of moving rank."""
-
-
-def compared(other: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield what `dynamic` loses against another method, by task: mean, `wide_low`, `wide_high` and seeds.
-
-    Args:
-        other: the other method; empty for the random control of each task.
-    """
-    tuned = figures("tuned-clinc150-r1-gates")
-    control = "lora" if other else "dynamic, random, first only"
-    mean, low, high = tuned["methods"]["dynamic, gates"][f"loss - {control}"]
-    yield TUNED, {"mean": mean, "wide_low": low, "wide_high": high, "seeds": len(tuned["seeds"])}
-    for label, task, rank, method, random in CELLS:
-        differences = {(one["method"], one["against"]): one for one in cell(task, rank)["differences"]}
-        yield label.replace("`", ""), differences[method, other or random]["loss"]
 
 
 SIDES = {
@@ -244,16 +213,6 @@ def _rate_of(chosen: Mapping[str, float], side: str) -> float | None:
     return chosen.get(tuned_as(side))
 
 
-RATES = (
-    "rate-head-r1-intents",
-    "rate-head-r1-pairs",
-    "rate-head-r8",
-    "rate-head-dynamic",
-    "rate-arithmetic",
-    "rate-sentiment4-text",
-)
-"""Files of `benchmarks.rate` whose heads have a rate of their own."""
-
 DATA = {
     "clinc150": "CLINC150",
     "hwu64": "HWU64",
@@ -265,53 +224,6 @@ DATA = {
     "arithmetic": "`arithmetic`",
 }
 """Data sets, and what they are called."""
-
-
-def rates() -> Iterator[str]:
-    """Yield what range tests suggested beside the best of a grid; first the data sets that chose nothing."""
-    yield from head(
-        "data, method, rank",
-        "suggested",
-        "best of five",
-        "suggested minus best",
-        "default 0.001 minus best",
-        "0.0025 minus best",
-    )
-    rows: dict[bool, list[str]] = {False: [], True: []}
-    for file in map(figures, RATES):
-        head_rate = file["setting"].get("head_lr", 0.01)
-        what = "`{method}`, {rank}".format(**file["setting"]) + (f", the head at {head_rate:g}" * (head_rate != 0.01))
-        what += ", `smollm2-135m`" * (file["setting"]["model"] != "minilm")
-        for name, one in file["summary"].items():
-            chooses = name in file["chosen_on"]
-            loss = one["suggested"]
-            if chooses and one["suggested_rate"] is not None:
-                loss = rate.read_off(file["runs"][name]["grid"], one["suggested_rate"]) - one["best_loss"]
-            rows[chooses].append(
-                row(
-                    f"{DATA[name.split(',')[0]]}, {what}{', chose the rule' if chooses else ''}",
-                    "none" if one["suggested_rate"] is None else f"{one['suggested_rate']:.2g}",
-                    f"{one['best_rate']:.2g}",
-                    "" if loss is None else f"{loss:+.3f}".replace("-", "−"),
-                    "diverged" if one["default"] is None else f"{one['default']:+.3f}".replace("-", "−"),
-                    f"{file['runs'][name]['grid']['0.0025'] - one['best_loss']:+.3f}".replace("-", "−"),
-                )
-            )
-    yield from rows[False] + rows[True]
-
-
-def rate_rules() -> Iterator[str]:
-    """Yield how far each rule is from the best of a grid, on the data sets that choose, by the factor below it."""
-    chosen = [file["runs"][name] for file in map(figures, RATES) for name in file["chosen_on"]]
-    yield from head("rule", *(f"/ {factor:g}" for factor in rate.FACTORS))
-    losses = rate.of_rules(chosen)
-    for rule, label in RULES.items():
-        cells = [losses[f"{rule} / {factor:g}"] for factor in rate.FACTORS]
-        yield row(label, *("diverged" if mean is None else f"{mean:.3f}" for mean in cells))
-
-
-RULES = {"steepest": "the steepest fall", "lowest": "the first rise", "breaks": "the break"}
-"""Rules of a range test, and what they are called."""
 
 
 HEAD_RATES = ("clinc150", "hwu64", "sentiment4", "sst2", "mrpc")
@@ -374,14 +286,6 @@ def against_lora(method: str) -> list[str]:
     return sentences
 
 
-def refined() -> Iterator[str]:
-    """Yield how the loss changes where singular values are reweighted, and with the controls; a data set a row."""
-    yield from head("loss minus that of the run", "`absolute`", "`signed`", "random deal", "eight further steps")
-    for name, one in figures("refine")["summary"].items():
-        cells = [_bold(*one[way]) for way in ("absolute", "signed", "random", "trained")]
-        yield row(f"{DATA[name]}, {one['seeds']} seeds", *cells)
-
-
 SHRUNK = ("compress-head-a", "compress-head-b")
 """Results of `benchmarks.compress` whose heads have a rate of their own."""
 
@@ -438,75 +342,6 @@ def planted() -> Iterator[str]:
             yield row(PLANTED.get(side, f"`{side}`"), "diverged", "", "", "")
 
 
-def retention() -> Iterator[str]:
-    """Yield what a run forgets at the suggested learning rate, and at a multiple of it, a run a row."""
-    yield from head("run", "rate", "held-out loss before → after", "forgotten", "95 % CI")
-    for of in map(figures, ("retention-minilm", "retention-smollm2")):
-        setting = of["setting"]
-        task = f"`{setting['model']}`, `{setting['data']}`, {setting['method']}, rank {setting['rank']}"
-        for name, run in of["runs"].items():
-            for side, times in (("suggested", 1), ("too_high", setting["times"])):
-                is_first = times == 1
-                label = (
-                    f"{task}, {setting['steps']} steps, {name}" if is_first else f"the same, {times:g} times the rate"
-                )
-                yield row(label, f"{times * run['rate']:.2g}", *_forgotten(run[side]))
-
-
-def _forgotten(side: Mapping[str, Any] | None) -> tuple[str, str, str]:
-    """Return the losses of a run, what it forgot at its end, and the interval of that."""
-    if side is None:
-        return "diverged", "", ""
-    losses, last = side["held_out_loss"], side["retention"][-1]
-    if last["cosine"] is None:
-        rise, ends = last["loss"] - last["base_loss"], (last["low"], last["high"])
-        forgotten = f"{rise:.3f} nats per token"
-    else:
-        ends = (1 - last["high"], 1 - last["low"])
-        forgotten = f"{1 - last['cosine']:.3f} (1 − cosine)"
-    return f"{losses[0]:.3f} → {losses[-1]:.3f}", forgotten, "{:.3f} to {:.3f}".format(*ends)
-
-
-def rank_line() -> Iterator[str]:
-    """Yield what the capacity line says of a rank, and what the next larger one gained, a setting a row."""
-    yield from head("setting", "rank", "bits to learn a parameter", "the line says", "more rank gains, nats an example")
-    for name in ("facts", "tasks"):
-        for one in figures(f"rank_capacity-{name}")["rows"]:
-            if "gain" not in one:
-                continue
-            gain, low, high = one["gain"]
-            yield row(
-                f"{DATA.get(one['name'], one['name'])}, {one['seeds']} seeds",
-                f"{one['rank']} → {one['larger']}",
-                f"{one['bits'] / one['parameters']:.2f}",
-                one["verdict"],
-                f"{gain:+.3f}".replace("-", "−") if low is None else _bold(gain, low, high),
-            )
-
-
-def gates() -> Iterator[str]:
-    """Yield the table of input gates: held-out loss by domain, and what gates change in it."""
-    by_domain = {(one["trained_without"], one["domain"], one["gates"]): one for one in figures("domains")["by_domain"]}
-    overall = {one["gates"]: one for one in figures("domains")["overall"]}
-    yield from head("evaluated on", "trained on", "without gates", *GATES.values())
-    for left_out, domain in chain((("all", name) for name in DOMAINS), ((name, name) for name in DOMAINS)):
-        differences = [by_domain[left_out, domain, gate]["loss_difference"] for gate in GATES]
-        trained_on = "all four" if left_out == "all" else "the other three"
-        loss = f"{by_domain[left_out, domain, 'off']['loss']:.4f}"
-        yield row(DOMAINS[domain], trained_on, loss, *map(_bracketed, differences))
-    for key, label, trained_on in (
-        ("seen", "all examples", "all four"),
-        ("unseen", "all examples", "the other three"),
-        ("between", "how much more on the unseen", ""),
-    ):
-        yield row(label, trained_on, "", *(_bracketed(overall[gate][key]) for gate in GATES))
-
-
-def _bracketed(minus: Mapping[str, float]) -> str:
-    """Return a mean with Student's interval in brackets."""
-    return f"{minus['mean']:+.4f} [{minus['wide_low']:+.4f}, {minus['wide_high']:+.4f}]".replace("-", "−")
-
-
 def steps() -> Iterator[str]:
     """Yield the table of the time of a training step."""
     goals = figures("step_time")["goals"]
@@ -531,51 +366,9 @@ def steps() -> Iterator[str]:
         )
 
 
-def precision() -> Iterator[str]:
-    """Yield the table of bf16 against fp32: a step and an evaluation, times and their ratio."""
-    yield from head(
-        "model, tokens",
-        "a step in fp32, ms",
-        "in bf16 / fp32",
-        "an evaluation of 32 rows in fp32, ms",
-        "in bf16 / fp32",
-    )
-    for name, setting in figures("precision")["settings"].items():
-        model, tokens = name.split(", ")
-        cells = [
-            cell
-            for part in (setting["step"], setting["evaluation"])
-            for cell in (f"{part['median_ms']['fp32']:,.0f}", _ratio(part["bf16/fp32"]))
-        ]
-        yield row(f"`{model}`, {tokens}", *cells)
-
-
 def _ratio(ratio: Mapping[str, float]) -> str:
     return f"{ratio['median']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})"
 
 
 def _met(ratio: Mapping[str, float], goal: float) -> str:
     return "met" if ratio["median"] <= goal else "**not met**"
-
-
-def ablation() -> Iterator[str]:
-    """Yield the table of module ablation: how each score agrees with the effects."""
-    runs = figures("knockouts")["runs"]
-    by_score = {name: {one["score"]: one for one in run["scores"]} for name, run in runs.items()}
-    against = "the same against `lora`'s effects"
-    yield from head("score", "`lora`", "`dynamic` (reconstruction)", against, "`adalora`", against)
-    for score in SCORES:
-        lora, dynamic, adalora = (by_score[name].get(score, {}) for name in ("lora", "dynamic", "adalora"))
-        cells = [_correlation(one.get(key)) for one in (dynamic, adalora) for key in ("own", "uniform")]
-        yield row(score, "all equal" if score == "final rank" else _correlation(lora.get("own")), *cells)
-    helps = {name: f"{run['helps']} of {run['modules']}" for name, run in runs.items()}
-    label = "modules that help, interval excludes 0"
-    yield row(label, helps["lora"], helps["dynamic"], "", helps["adalora"], "")
-
-
-def _correlation(correlation: Mapping[str, float] | None) -> str:
-    """Return a correlation with its interval, bold where that excludes 0."""
-    if not correlation:
-        return ""
-    text = f"{correlation['rho']:.2f} [{correlation['low']:.2f}, {correlation['high']:.2f}]".replace("-", "−")
-    return f"**{text}**" if correlation["low"] > 0 or correlation["high"] < 0 else text

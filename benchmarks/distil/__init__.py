@@ -1,1 +1,0 @@
-"""Data-free distillation on two tasks: what one student has of two teachers, without their data."""

@@ -1,1 +1,0 @@
-"""LoRA Recycle on intents: what finished adapters give to intents that nobody trained, without their data."""
