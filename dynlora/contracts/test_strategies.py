@@ -173,6 +173,43 @@ def test_what_was_forgotten_is_measured_at_each_evaluation(name: str) -> None:
     assert run.recorder.scalars["cosine", RETENTION] == {step: one["cosine"] for step, one in measured.items()}
 
 
+@pytest.mark.parametrize(("name", "architecture"), sampled(KINDS))
+def test_the_effect_of_each_module_on_each_probe_example_is_recorded(name: str, architecture: str) -> None:
+    """Every evaluation records it; at the last it is what the modules themselves say of one example after the other."""
+    run = whole(name, architecture)
+    trainer, recorded = run.trainer, run.recorder.vectors["probe_effect"]
+    assert list(recorded) == [0, 10, 20]
+    if trainer.strategy.starts_as_base:
+        assert not recorded[0].any()
+    last = recorded[20].reshape(len(trainer.evaluation.probe), len(trainer.adapters))
+    by_hand = np.array([effects_on(trainer, int(row)) for row in trainer.evaluation.probe])
+    assert by_hand.max() > 1e-3
+    np.testing.assert_allclose(last, by_hand, rtol=2e-3, atol=1e-5)
+
+
+@torch.no_grad()
+def effects_on(trainer: Trainer, row: int) -> list[float]:
+    """Return the mean over the tokens of a row of ‖h - h₀‖ / ‖h₀‖, h₀ of the module with its adapter off, by module."""
+    tokens, calls = trainer.evaluation.tokens, dict[torch.nn.Module, tuple[torch.Tensor, torch.Tensor]]()
+    batch = {key: value[:, : tokens.length[row]] for key, value in tokens.batch([row]).items() if key != "labels"}
+
+    def keep(module: torch.nn.Module, args: Any, output: torch.Tensor) -> None:
+        calls[module] = args[0], output
+
+    handles = [module.register_forward_hook(keep) for module in trainer.adapters]
+    trainer.strategy.forward(trainer.model.eval(), batch)
+    for handle in handles:
+        handle.remove()
+    effects = []
+    for module in trainer.adapters:
+        x, with_adapter = calls[module]
+        module.enabled = False
+        without = module.forward(x)
+        module.enabled = True
+        effects.append(float(((with_adapter - without).norm(dim=-1) / without.norm(dim=-1)).mean()))
+    return effects
+
+
 @pytest.mark.parametrize(("name", "step"), sampled(RESUMED_AT))
 def test_resume_is_bit_equal(name: str, step: int) -> None:
     """A run that continues from a checkpoint ends as one that nothing interrupted, to the bit."""

@@ -161,11 +161,16 @@ def divisors(tokens: Tokens, parts: Sequence[np.ndarray], process: int, processe
     return [whole / (share * processes) if share else math.inf for share in shares]
 
 
-def sorted_batches(length: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Yield all rows, longest first, for evaluation: the first batch needs the most memory."""
+def sorted_batches(length: np.ndarray, batch_size: int, apart: Sequence[int] = ()) -> Iterator[np.ndarray]:
+    """Yield all rows, longest first, for evaluation: the first batch needs the most memory.
+
+    Rows that are `apart` have batches of their own, after those of the others.
+    """
     order = np.argsort(-length, kind="stable")
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
+    is_apart = np.isin(order, apart)
+    for rows in (order[~is_apart], order[is_apart]):
+        for start in range(0, len(rows), batch_size):
+            yield rows[start : start + batch_size]
 
 
 LOOK = 32

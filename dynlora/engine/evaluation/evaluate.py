@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from dynlora.engine.data.batches import Tokens, sorted_batches
 from dynlora.engine.data.held_back import Batch
+from dynlora.engine.evaluation.module_effects import measured_effects
 from dynlora.engine.evaluation.retention import GeneralText
 from dynlora.engine.evaluation.token_trace import TokenTrace
 from dynlora.engine.evaluation.written import Prompts
 from dynlora.engine.model.gates import Gates
+from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.randomness import stream_seed
 from dynlora.engine.recorder import Recorder
 from dynlora.tasks import Task, WritingTask
@@ -102,6 +104,8 @@ class Predictions:
         disagreement: how far members disagree, (n,), or None for a method without members.
         token_loss: the loss of each token of a row in nats, NaN where one does not count, or None for a row that was
             not asked for, (n,); None where none was.
+        effect: how strongly each adapted module acts on a row, (n_modules,), or None for a row that was not asked for,
+            (n,); None where none was.
     """
 
     loss: np.ndarray
@@ -110,6 +114,7 @@ class Predictions:
     gate: np.ndarray | None
     disagreement: np.ndarray | None = None
     token_loss: np.ndarray | None = None
+    effect: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> Predictions:
         """Return those of some rows."""
@@ -130,6 +135,8 @@ def predict(  # noqa: PLR0913 - what a prediction depends on, named
     autocast: Callable[[], Any],
     shard: tuple[int, int] = (0, 1),
     by_token: Collection[int] = (),
+    acted_on: Sequence[int] = (),
+    adapters: Sequence[LoraLinear] = (),
     on_batch: Callable[[int], None] = lambda rows: None,
 ) -> Predictions:
     """Run the model over rows, longest first, and return the predictions in the rows' order.
@@ -145,6 +152,8 @@ def predict(  # noqa: PLR0913 - what a prediction depends on, named
         autocast: makes the precision's context.
         shard: this process and the number of processes; every one runs its part and all get the whole.
         by_token: rows whose losses are kept token by token, of a task that writes texts.
+        acted_on: rows on which the effect of each of `adapters` is measured; they have batches of their own.
+        adapters: of the model.
         on_batch: called after each batch with the number of rows that this process has run.
     """
     training = model.training
@@ -154,17 +163,21 @@ def predict(  # noqa: PLR0913 - what a prediction depends on, named
     parts: list[tuple[Any, ...]] = []
     rows = 0
     try:
-        for number, indices in enumerate(sorted_batches(tokens.length, batch_size)):
+        for number, indices in enumerate(sorted_batches(tokens.length, batch_size, acted_on)):
             if number % world != rank:
                 continue
             batch = tokens.batch(indices, device)
             labels = batch.pop("labels")
-            with autocast():
+            is_measured = len(acted_on) > 0 and bool(np.isin(indices[0], acted_on))
+            with autocast(), measured_effects(adapters if is_measured else (), batch["attention_mask"]) as effects:
                 logits = forward(model, batch)
             beside = (gates.values if gates is not None else None, disagreement())
             loss, output, each = _outputs(logits, labels, task, by_token=bool(by_token))
             token_losses = None if each is None else _token_losses(each, indices, tokens.length, by_token)
-            parts.append((indices, loss, output, *(_array(values) for values in beside), token_losses))
+            by_row = np.empty(len(indices), dtype=object)
+            by_row[:] = list(effects.values()) if is_measured else None
+            effect = by_row if len(acted_on) else None
+            parts.append((indices, loss, output, *(_array(values) for values in beside), token_losses, effect))
             rows += len(indices)
             on_batch(rows)
     finally:
@@ -206,8 +219,7 @@ def _ordered(parts: Sequence[tuple[Any, ...]], n: int, task: Task) -> Prediction
         for column in list(zip(*parts, strict=True))[1:]
     ]
     loss, output = np.asarray(columns[0]), np.asarray(columns[1])
-    gate, disagreement, token_loss = columns[2:]
-    return Predictions(loss, output, task.prediction(output), gate, disagreement, token_loss)
+    return Predictions(loss, output, task.prediction(output), *columns[2:])
 
 
 def summarise(predictions: Predictions, label: np.ndarray, task: Task) -> dict[str, float]:
@@ -281,6 +293,7 @@ class Evaluation:
             recorder.define_signal(name, "example", unit, n_probe)
         for name, unit in (("base_loss", loss), ("base_prediction", answer)):
             recorder.define_signal(name, "example", unit, n_probe)
+        recorder.define_signal("probe_effect", "example", "ratio", n_probe * n_modules)
         if gated:
             recorder.define_signal("probe_gate", "example", "factor", n_probe * n_modules)
             if n_groups:
@@ -305,6 +318,8 @@ class Evaluation:
         recorder.vector("probe_probability", step, self.task.confidence(probed.output))
         if probed.gate is not None:
             recorder.vector("probe_gate", step, probed.gate.ravel())
+        if probed.effect is not None:
+            recorder.vector("probe_effect", step, np.concatenate(list(probed.effect)))
         if self.trace is not None and probed.token_loss is not None:
             self.trace.record(recorder, step, probed.token_loss)
         if predictions.disagreement is not None:

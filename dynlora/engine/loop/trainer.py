@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -337,7 +337,8 @@ class Trainer:
         self._tell("evaluating")
         self.recorder.commit()  # what was recorded before is there to be seen meanwhile
         tokens = self.evaluation.tokens if part.is_whole else self.evaluation.tokens.take(part.rows)
-        predictions = self.predictions(tokens, self.evaluation.traced(part), report=True)
+        probe = part.places(self.evaluation.probe).tolist()
+        predictions = self.predictions(tokens, self.evaluation.traced(part), probe, report=True)
         if self.step == 0:
             check_start(self.config, predictions)
         self.outlook.token_s = (time.perf_counter() - start) / max(1.0, float(tokens.length.sum()))
@@ -403,8 +404,15 @@ class Trainer:
         self._clear_gradients()
         return time.perf_counter() - start
 
-    def predictions(self, tokens: Tokens, by_token: Collection[int] = (), *, report: bool = False) -> Predictions:
-        """Return what the adapted model says of rows, of those in `by_token` with the loss of each token.
+    def predictions(
+        self,
+        tokens: Tokens,
+        by_token: Collection[int] = (),
+        acted_on: Sequence[int] = (),
+        *,
+        report: bool = False,
+    ) -> Predictions:
+        """Return what the adapted model says of rows: see `predict` for `by_token` and `acted_on`.
 
         With `report`, the recorder is told how far the evaluation is.
         """
@@ -425,5 +433,7 @@ class Trainer:
             autocast=self.autocast,
             shard=(self.accelerator.process_index, self.accelerator.num_processes),
             by_token=by_token,
+            acted_on=acted_on,
+            adapters=self.adapters,
             on_batch=on_batch,
         )

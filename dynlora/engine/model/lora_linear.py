@@ -212,6 +212,10 @@ class LoraLinear(nn.Module):
         factor = scaling if scale is None else scaling * scale
         return F.linear(inner * factor, self.lora_B[:, :live])
 
+    def added(self, x: Tensor, output: Tensor) -> Tensor:
+        """Return what the adapter adds to the frozen map of x, where `output` is what a forward in eval mode gave."""
+        return self._update(x, self.rank, self.scaling, self.factors(self.rank), self.gate(self.rank), None)
+
     def _frozen(self, x: Tensor) -> Frozen | None:
         """Return the frozen map in the precision of this forward, or None where only the module itself knows it.
 

@@ -177,6 +177,10 @@ class GloraLinear(LoraLinear):
             output = output + bias.to(output.dtype)
         return output if self.is_fixed or not self.training else output + self._nothing().to(output.dtype)
 
+    def added(self, x: Tensor, output: Tensor) -> Tensor:
+        """Return what the path adds to the frozen map of x; of any but LoRA's, by computing that map too."""
+        return super().added(x, output) if self._path == LORA else output - self.base_layer(x)
+
     def _scaled(self, x: Tensor, output: Tensor, form: str) -> Tensor | None:
         """Return (W0 ⊙ A) x; as a vector or a constant, times the output, which holds the bias too."""
         if form == "n":

@@ -79,9 +79,18 @@ class BoostedLinear(LoraLinear):
         """Map (batch, ..., d_in) to (batch, ..., d_out); disabled, the boosters are taken out again."""
         if self.enabled:
             return super().forward(x)
-        n, output = self.count, self.base_layer(x)
+        output = self.base_layer(x)
+        return output - self._boosted(x, output)
+
+    def added(self, x: Tensor, output: Tensor) -> Tensor:
+        """Return what the boosters and the trained component add to the frozen map of x."""
+        return super().added(x, output) + self._boosted(x, output)
+
+    def _boosted(self, x: Tensor, output: Tensor) -> Tensor:
+        """Return what the boosters in the frozen weight add, in the type of an output."""
+        n = self.count
         A, B = (tensor.to(output.dtype) for tensor in (self.boosters_A[:n], self.boosters_B[:, :n]))
-        return output - self.scaling * F.linear(F.linear(x, A), B)
+        return self.scaling * F.linear(F.linear(x, A), B)
 
     def low_rank(self) -> tuple[Tensor, Tensor]:
         """Return all boosters and the trained component as one A, (n, d_in), and B, (d_out, n)."""
