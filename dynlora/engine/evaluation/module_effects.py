@@ -24,7 +24,7 @@ class ModuleEffects:
     """The effects in the forwards of one batch; of a module that is called several times, their mean."""
 
     def __init__(self, n_modules: int, mask: Tensor) -> None:
-        """Begin with nothing measured; `mask` tells tokens from padding, (batch, length)."""
+        """Begin with nothing measured; `mask` is 1 for a token and 0 for padding, (batch, length)."""
         self._mask = mask
         self._calls: list[list[Tensor]] = [[] for _ in range(n_modules)]
 
