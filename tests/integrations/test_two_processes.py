@@ -47,4 +47,4 @@ def test_two_processes_make_one_run_with_the_gradients_of_one(tiny_bert: Path, t
     doubled = both["as it is"].signal("grad_norm")
     first = values(doubled)[0] / np.maximum(values(alone.signal("grad_norm"))[0], 1e-12)
     seen = values(alone.signal("grad_norm"))[0] > 1e-6
-    np.testing.assert_allclose(first[seen], 2.0, rtol=1e-2)  # see docs/guides/record.md, "Several processes"
+    np.testing.assert_allclose(first[seen], 2.0, rtol=1e-2)  # see docs/guides/own-loop.md

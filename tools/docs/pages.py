@@ -36,7 +36,7 @@ MEASURED = (
 )
 WHAT_NEXT = (
     "To compare it on your own data, follow [Compare](../guides/compare.md). All methods are in "
-    "[one table](../research/methods.md)."
+    "[one table](../METHODS.md#results)."
 )
 
 _LIMITS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}"}
@@ -75,7 +75,7 @@ def method(described: Mapping[str, Any]) -> str:
         parts += ["## Recorded signals", table(("name", "unit", "meaning"), _signals(described["signals"]))]
     if notes.is_file():
         parts.append(notes.read_text("utf-8").strip())
-    parts.append("[All methods](../METHODS.md) · [Results of every method](../research/methods.md)")
+    parts.append("[All methods](../METHODS.md) · [Results of every method](../METHODS.md#results)")
     return "\n\n".join(parts) + "\n"
 
 

@@ -141,7 +141,7 @@ EXPLAINED_BY = {
     "launch": "guides/own-data",
     "methods": "METHODS",
     "playground": "guides/own-data",
-    "run": "guides/read-the-store",
+    "run": "guides/notebooks",
     "shrink": "guides/shrink",
 }
 """The page of the documentation that the menu leads to, by the page it is opened on; the start for all others."""
