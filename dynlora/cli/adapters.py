@@ -99,7 +99,7 @@ def check_file(path: Path, columns: dict[str, str], overrides: tuple[str, ...]) 
     values["data"] = {**values["data"], **columns, "path": str(path)}
     config = parse_config(values)
     open_columns = [key for key in ("text", "label") if key not in values["data"]]
-    guess = scan.guess(path, open_columns, config.data.encoding)
+    guess = scan.guess(path, open_columns, config.data.encoding, config.data.repair or ())
     section = config.data.model_copy(update=guess)
     return scan.look(path, scan.wanted_of(section, config.seed))
 

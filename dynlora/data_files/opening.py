@@ -81,6 +81,14 @@ class FileError(DataError):
     """Something is wrong with a file; the message begins with the file's name."""
 
 
+class LongRowError(FileError):
+    """A row has more cells than the header, which `DROP_LONG_ROWS` leaves out."""
+
+
+DROP_LONG_ROWS = "drop_long_rows"
+"""The repair that reading carries out: rows with more cells than the header are left out."""
+
+
 def refusal(name: str, problem: str, line: int | None = None, unit: str = "line") -> FileError:
     """Return the error for something wrong with a file: its name, the line where there is one, rule and remedy."""
     place = "" if line is None else f", {unit} {line:,}"
@@ -118,6 +126,7 @@ class Source:
         encoding: of its text as it is on the disk, as people call it.
         wanted: one of `encodings.ENCODINGS` that was given for its text; None: found from the bytes.
         guess: the encoding where the bytes do not say which it is, else empty.
+        drops_long_rows: rows of a CSV file with more cells than the header are left out.
     """
 
     path: Path
@@ -125,6 +134,7 @@ class Source:
     encoding: str = "UTF-8"
     wanted: str | None = None
     guess: str = ""
+    drops_long_rows: bool = False
 
     @property
     def name(self) -> str:

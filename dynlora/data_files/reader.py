@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pyarrow.parquet as parquet
 
 from dynlora.data_files import json_file
 from dynlora.data_files.opening import (
+    DROP_LONG_ROWS,
     MAX_COLUMNS,
     MAX_UNPACKED,
     NO_TEXT,
@@ -252,19 +253,23 @@ class Sides:
     held_out: Table | None = None
 
 
-def read_table(path: Path, limit: int | None = None, encoding: str | None = None) -> Table:
+def read_table(
+    path: Path, limit: int | None = None, encoding: str | None = None, repairs: Collection[Any] = ()
+) -> Table:
     """Return the table of one file.
 
     Args:
         path: of the file; its ending says the format.
         limit: most rows that are read, for a look at the first; None for all.
         encoding: of a text file, one of `encodings.ENCODINGS`; None: found from its bytes.
+        repairs: of which reading carries out `DROP_LONG_ROWS`.
 
     Raises:
         DataError: one sentence with the file, the line where there is one, the rule and the remedy.
     """
     check_table(path)
-    return _checked(path.name, READERS[ending_of(path)](opened(path, encoding), limit))
+    source = replace(opened(path, encoding), drops_long_rows=DROP_LONG_ROWS in repairs)
+    return _checked(path.name, READERS[ending_of(path)](source, limit))
 
 
 def check_table(path: Path) -> None:
@@ -324,20 +329,23 @@ def _checked(name: str, table: Table) -> Table:
     return table
 
 
-def read_sides(path: Path, limit: int | None = None, encoding: str | None = None) -> Sides:
+def read_sides(
+    path: Path, limit: int | None = None, encoding: str | None = None, repairs: Collection[Any] = ()
+) -> Sides:
     """Return the tables of a file, of a folder with a training file, or of a folder of `datasets.save_to_disk`.
 
     Args:
         path: of the file or folder.
         limit: most rows that are read of each file; None for all.
         encoding: of text files, one of `encodings.ENCODINGS`; None: found from their bytes.
+        repairs: of which reading carries out `DROP_LONG_ROWS`.
 
     Raises:
         DataError: when nothing readable is there.
     """
     check_sides(path)
     if not path.is_dir():
-        return Sides(read_table(path, limit, encoding))
+        return Sides(read_table(path, limit, encoding, repairs))
     if is_saved(path):
         return _saved_sides(path)
     files = files_of(path)
@@ -347,8 +355,8 @@ def read_sides(path: Path, limit: int | None = None, encoding: str | None = None
             "has no train.csv, train.jsonl or train.parquet; name the files train.* and validation.*, or give one file",
         )
     held_out = next((files[name] for name in HELD_OUT_NAMES if name in files), None)
-    train = _together(files["train"], limit, encoding)
-    return Sides(train, None if held_out is None else _together(held_out, limit, encoding))
+    train = _together(files["train"], limit, encoding, repairs)
+    return Sides(train, None if held_out is None else _together(held_out, limit, encoding, repairs))
 
 
 def check_sides(path: Path) -> None:
@@ -392,10 +400,10 @@ def files_of(folder: Path) -> dict[str, list[Path]]:
     return files
 
 
-def _together(paths: list[Path], limit: int | None, encoding: str | None) -> Table:
+def _together(paths: list[Path], limit: int | None, encoding: str | None, repairs: Collection[Any]) -> Table:
     """Return the rows of one file, or of several shards in order."""
     try:
-        return joined([read_table(path, limit, encoding) for path in paths])
+        return joined([read_table(path, limit, encoding, repairs) for path in paths])
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         problem = f"has other columns or types than the other shards ({first_line(error)}); check the shards"
         raise refusal(paths[0].name, problem) from None

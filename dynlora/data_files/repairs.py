@@ -11,10 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from dynlora.data_files import finders, similarity
 from dynlora.data_files.examples import HELD_OUT, TRAIN, Examples, counted, places, quoted
-from dynlora.data_files.opening import refusal
+from dynlora.data_files.opening import DROP_LONG_ROWS, refusal
 from dynlora.data_files.similarity import PIECE, SHARE
+from dynlora.text import listed
 
 DropName = Literal[
+    "drop_long_rows",
     "drop_empty_texts",
     "drop_empty_labels",
     "drop_duplicates",
@@ -35,6 +37,7 @@ LIKE = f"{SHARE:.0%} or more of their pieces of {PIECE} characters".replace("%",
 """When two texts are alike, in words."""
 
 DROPS: Mapping[str, str] = {
+    "drop_long_rows": "rows of a CSV file with more cells than the header",
     "drop_empty_texts": "rows without a text",
     "drop_empty_labels": "rows without a label, or with one that is not a finite number, or beyond 1e18",
     "drop_duplicates": "rows that repeat text and label of an earlier row",
@@ -176,6 +179,10 @@ def _carried_out(rows: Examples, repair: Repair) -> tuple[Examples, Done]:
             plain(repair), int(changed.sum()), f"Merged {words}: {counted(int(changed.sum()), 'row')}."
         )
     name = str(repair)
+    if name == DROP_LONG_ROWS:
+        lines = [line for table in rows.tables for line in table.left_out]
+        where = f" (line{'s' * (len(lines) > 1)} {listed([f'{line:,}' for line in lines], 5)})" if lines else ""
+        return rows, Done(name, len(lines), f"Left out {counted(len(lines), 'row')}: {DROPS[name]}{where}.")
     flags = finders.DROPPED_BY[name](rows)
     count = int(flags.sum())
     words = WRITTEN_DROPS.get(name, DROPS[name]) if rows.columns.is_generative else DROPS[name]

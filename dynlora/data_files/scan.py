@@ -88,6 +88,7 @@ class CheckResult:
         faults: each kind: kind, title, sentence, count, places, examples, repair, action, refuses.
         repairs: all that can be repaired, behind the repairs of the configuration, as `data.repair` holds it.
         needed: of these, the ones of the configuration and of faults that training refuses; the others are of warnings.
+        safe: those of `needed`, and repairs of warnings that are right in any data.
     """
 
     conclusion: str
@@ -101,6 +102,11 @@ class CheckResult:
     faults: list[dict[str, Any]]
     repairs: list[Any]
     needed: list[Any]
+    safe: list[Any]
+
+
+SAFE = ("drop_duplicates", "drop_shared")
+"""Repairs of warnings that are right in any data: what they leave out is there a second time."""
 
 
 COVERED_BY = {
@@ -118,7 +124,7 @@ def look(path: Path, wanted: CheckConfig) -> CheckResult:
     Raises:
         DataError: when it cannot be read, or lacks a column that is named.
     """
-    sides, is_part = _first_rows(read_sides(path, MAX_CHECKED + 1, wanted.encoding))
+    sides, is_part = _first_rows(read_sides(path, MAX_CHECKED + 1, wanted.encoding, wanted.repair))
     chosen = data_files_columns.resolved(sides.train.columns, wanted.columns)
     rows = Examples.of(sides, chosen, wanted.class_names or None)
     draw = repairs.Draw(wanted.seed, wanted.eval_fraction)
@@ -128,6 +134,7 @@ def look(path: Path, wanted: CheckConfig) -> CheckResult:
     held_out = faults.held_out_count(known) if split is not None else 0
     given = [plain(repair) for repair in wanted.repair]
     refused = [fault for fault in problems if fault.refuses]
+    safe = [fault for fault in problems if fault.refuses or fault.repair in SAFE]
     return CheckResult(
         conclusion=_conclusion(path.name, len(known), problems, done, is_part=is_part),
         file=path.name,
@@ -142,6 +149,7 @@ def look(path: Path, wanted: CheckConfig) -> CheckResult:
         ],
         repairs=_all_repairs(given, problems, sides.held_out is None),
         needed=_all_repairs(given, refused, sides.held_out is None),
+        safe=_all_repairs(given, safe, sides.held_out is None),
     )
 
 
@@ -157,7 +165,7 @@ def split_rows(path: Path, wanted: CheckConfig) -> Examples:
     Raises:
         DataError: when it cannot be read or split, or lacks a column that is named.
     """
-    sides = read_sides(path, encoding=wanted.encoding)
+    sides = read_sides(path, encoding=wanted.encoding, repairs=wanted.repair)
     chosen = data_files_columns.resolved(sides.train.columns, wanted.columns)
     rows = Examples.of(sides, chosen, wanted.class_names or None)
     return repairs.repaired(rows, wanted.repair, repairs.Draw(wanted.seed, wanted.eval_fraction))[0]
@@ -174,7 +182,9 @@ def _all_repairs(done: list[Any], problems: Sequence[Fault], is_split_here: bool
     return [*done, *(repair for place, repair in enumerate(needed) if repair not in [*done, *needed[:place]])]
 
 
-def guess(path: Path, keys: Sequence[str], encoding: str | None = None) -> dict[str, str]:
+def guess(
+    path: Path, keys: Sequence[str], encoding: str | None = None, repairs: Sequence[Repair] = ()
+) -> dict[str, str]:
     """Return likely columns of a file for keys of section `data` that were left open.
 
     Where the file holds conversations, completions or plain text, and neither text nor label is named, these are found.
@@ -184,7 +194,7 @@ def guess(path: Path, keys: Sequence[str], encoding: str | None = None) -> dict[
     """
     if not keys:
         return {}
-    rows = read_sides(path, GUESS_ROWS, encoding).train.rows.to_pandas()
+    rows = read_sides(path, GUESS_ROWS, encoding, repairs).train.rows.to_pandas()
     kind = data_files_columns.guessed_kind(rows)
     if kind != "labelled" and {"text", "label"} <= {*keys}:
         written = data_files_columns.guessed_written(rows)

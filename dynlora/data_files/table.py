@@ -16,7 +16,16 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from dynlora.data_files.opening import MAX_LINE_BYTES, FileError, Source, as_utf8, checked_columns, first_line, refusal
+from dynlora.data_files.opening import (
+    DROP_LONG_ROWS,
+    MAX_LINE_BYTES,
+    LongRowError,
+    Source,
+    as_utf8,
+    checked_columns,
+    first_line,
+    refusal,
+)
 from dynlora.text import clean_text, printable
 
 ARROW_REFUSALS = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError)
@@ -38,6 +47,7 @@ class Table:
         unit: `LINE` or `ROW`.
         notes: how the file was understood, in words: encoding, separator.
         guess: encoding that was guessed, because the bytes do not say theirs; empty where it is known.
+        left_out: lines of rows that were left out, because they have more cells than the header.
     """
 
     names: tuple[str, ...]
@@ -47,6 +57,7 @@ class Table:
     unit: str = ROW
     notes: tuple[str, ...] = field(default=())
     guess: str = ""
+    left_out: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -150,6 +161,7 @@ def joined(tables: Sequence[Table]) -> Table:
         tables[0].unit,
         notes,
         next((table.guess for table in tables if table.guess), ""),
+        tuple(line for table in tables for line in table.left_out),
     )
 
 
@@ -234,6 +246,7 @@ GAPS: dict[str, Any] = {"keep_default_na": False, "na_values": ["", "nan", "NaN"
 
 PIECE = 10_000
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
+REPAIR = f"data.repair=[{DROP_LONG_ROWS}]"
 _LOOKED_AT = 50
 """Records that are looked at to find the separator."""
 
@@ -250,6 +263,13 @@ def read_csv(source: Source, limit: int | None = None) -> Table:
     """
     source = as_utf8(source)
     separator, width = _layout(source)
+    if source.drops_long_rows:
+        return _without_long_rows(source, separator, width, limit)
+    return _read(source, separator, width, limit)
+
+
+def _read(source: Source, separator: str, width: int, limit: int | None) -> Table:
+    """Return the table of a file in UTF-8, of which separator and number of columns are known."""
     options: dict[str, Any] = {**GAPS, "sep": separator, "nrows": limit}
     try:
         options |= _beyond_the_header(source, separator, width, limit)
@@ -260,6 +280,23 @@ def read_csv(source: Source, limit: int | None = None) -> Table:
         raise _explained(source, separator, error) from None
     notes = (f"{source.encoding}, {SEPARATORS[separator]} between the cells", *as_text_note(mixed))
     return Table.of(source.name, rows, _lines(source, separator, rows.num_rows, limit), notes, source.guess)
+
+
+def _without_long_rows(source: Source, separator: str, width: int, limit: int | None) -> Table:
+    """Return the table without the rows in which a cell without a column holds text."""
+    lines, left_out, text = list[int](), list[int](), io.StringIO()
+    writer = csv.writer(text, delimiter=separator)
+    try:
+        for line, cells in records(source, separator):
+            if any(cell.strip() for cell in cells[width:]):
+                left_out.append(line)
+            else:
+                writer.writerow(cells[:width])
+                lines.append(line)
+    except csv.Error as error:
+        raise _explained(source, separator, error) from None
+    table = _read(replace(source, data=text.getvalue().encode()), separator, width, limit)
+    return replace(table, place=np.array(lines[1 : len(table) + 1], np.int64), left_out=tuple(left_out))
 
 
 def records(source: Source, separator: str) -> Iterator[tuple[int, list[str]]]:
@@ -318,13 +355,13 @@ def _beyond_the_header(source: Source, separator: str, width: int, limit: int | 
     return {}
 
 
-def _too_long(source: Source, separator: str, line: int, cells: int, width: int) -> FileError:
+def _too_long(source: Source, separator: str, line: int, cells: int, width: int) -> LongRowError:
     """Return the sentence for a row with more cells than the header."""
     problem = (
         f"has {cells} cells where the header has {width}; put texts that hold a {SEPARATORS[separator]} between double "
         "quotes, or name every column in the header"
     )
-    return refusal(source.name, problem, line)
+    return LongRowError(*refusal(source.name, f"{problem}; or leave such rows out with {REPAIR}", line).args)
 
 
 def _head(source: Source, separator: str) -> list[list[str]]:

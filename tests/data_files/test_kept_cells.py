@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from dynlora.data_files import json_file, reader
 from dynlora.data_files import table as data_files_table
+from dynlora.data_files.opening import DROP_LONG_ROWS
 from dynlora.errors import DataError
 from tests.data_files.files import csv_text, json_lines, write_excel
 
@@ -39,6 +40,36 @@ def test_a_cell_without_a_column_is_refused_by_line(rows: str, line: int, tmp_pa
         DataError, match=rf"^rows\.csv, line {line}: has 3 cells where the header has 2; put texts that"
     ):
         reader.read_table(path)
+
+
+@FILES
+@given(
+    rows=st.lists(
+        st.lists(st.sampled_from(["", "x", "ü, z", 'say "no"', "two\nlines"]), min_size=2, max_size=4), min_size=1
+    ),
+    encoding=st.sampled_from(["utf-8", "utf-16"]),
+)
+def test_rows_with_too_many_cells_are_left_out_and_the_others_keep_cells_and_lines(
+    rows: list[list[str]], encoding: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("rows") / "rows.csv"
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["text", "label"])
+    begins = list[int]()
+    for row in rows:
+        begins.append(text.getvalue().count("\n") + 1)
+        writer.writerow(row)
+    path.write_bytes(text.getvalue().encode(encoding))
+    kept = [place for place, row in enumerate(rows) if not any(row[2:])]
+    try:
+        table = reader.read_table(path, repairs=[DROP_LONG_ROWS])
+    except DataError:
+        assert not kept
+        return
+    assert table.left_out == tuple(line for place, line in enumerate(begins) if place not in kept)
+    assert table.place.tolist() == [begins[place] for place in kept]
+    assert [cell or "" for cell in table.values("text")] == [rows[place][0] for place in kept]
 
 
 @FILES

@@ -72,12 +72,26 @@ def test_what_blocks_the_start_is_marked_and_start_waits_for_it(odd: str) -> Non
     assert "Start waits for the data: " in text
     assert "data.repair=" not in text
     assert "rows the label is empty 1 time" in text
-    press(app, "repair-blockers")
+    press(app, "repair-safe")
     assert "rows, before the repairs, the label is empty 1 time" in page_text(app)
     assert not app.button(key="start").disabled
     assert "Start waits for the data" not in page_text(app)
-    assert [one.label for one in app.expander if one.label.startswith("Review ")] == ["Review 7 warnings"]
-    assert "drop_duplicates" not in shown_config(app)["data"]["repair"], "a warning is repaired by its own button"
+    assert [one.label for one in app.expander if one.label.startswith("Review ")] == ["Review 6 warnings"]
+    assert "drop_near_duplicates" not in shown_config(app)["data"]["repair"], "it may be about rows that are right"
+
+
+def test_a_row_with_too_many_cells_is_left_out_by_a_button(runs_dir: Path) -> None:
+    lines = csv_text(CLEAN).splitlines()
+    lines[5] += ",more,cells"
+    digest = uploads.keep(runs_dir, "rows.csv", "\n".join(lines).encode()).parent.name
+    app = open_page("launch", data="upload", upload=digest)
+    assert "rows.csv, line 6: has 4 cells where the header has 2" in app.error[0].value.replace("\\", "")
+    assert "data.repair" not in app.error[0].value
+    press(app, "repair-long-rows")
+    assert not app.error
+    assert "Left out 1 row: rows of a CSV file with more cells than the header (line 6)" in page_text(app)
+    assert shown_config(app)["data"]["repair"] == ["drop_long_rows"]
+    assert not app.button(key="start").disabled
 
 
 def test_the_odd_rows_are_repaired_one_by_one_and_the_run_trains(odd: str, tiny_bert: Path, runs_dir: Path) -> None:
@@ -119,12 +133,12 @@ def test_rows_that_merely_look_alike_are_never_dropped_with_the_blockers(runs_di
     ]
     rows = [*CLEAN, *tickets, {"text": "", "label": "good"}, {"text": "fine", "label": ""}]
     digest = uploads.keep(runs_dir, "rows.csv", csv_text(rows).encode()).parent.name
-    app = press(open_page("launch", data="upload", upload=digest), "repair-blockers")
+    app = press(open_page("launch", data="upload", upload=digest), "repair-safe")
     assert shown_config(app)["data"]["repair"] == ["drop_empty_texts", "drop_empty_labels"]
 
 
 def test_blockers_at_once_and_undone_one_by_one(odd: str) -> None:
-    app = press(open_page("launch", data="upload", upload=odd), "repair-blockers")
+    app = press(open_page("launch", data="upload", upload=odd), "repair-safe")
     press(app, "undo-0")
     assert "drop_empty_texts" not in shown_config(app)["data"]["repair"]
     assert "Empty text" in page_text(app)

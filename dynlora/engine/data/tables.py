@@ -49,7 +49,7 @@ def read_splits(config: DataConfig, folder: Path, seed: int, label_names: Sequen
         DataError: when nothing readable is there, or a repair cannot be carried out.
     """
     with _as_path(folder):
-        sides = reader.read_sides(folder, encoding=config.encoding)
+        sides = reader.read_sides(folder, encoding=config.encoding, repairs=config.repair or ())
         if config.repair:
             return _repaired(config, sides, seed, label_names)
         if sides.held_out is not None:

@@ -17,7 +17,7 @@ from dynlora.config import GENERATIVE, parse_config
 from dynlora.data_files import reader, scan
 from dynlora.data_files import repairs as data_files_repairs
 from dynlora.data_files.columns import conversation, guessed, guessed_kind, guessed_written, is_conversation, plain
-from dynlora.data_files.opening import ending_of, is_table
+from dynlora.data_files.opening import DROP_LONG_ROWS, LongRowError, ending_of, is_table
 from dynlora.errors import DataError, DynloraError
 from dynlora.text import listed, markdown_text, one_line, plural
 from dynlora.viz.ui.cards import card, note, table
@@ -189,17 +189,18 @@ def has_encoding(path: Path) -> bool:
     return path.is_file() and ending_of(path) in (".csv", ".tsv", ".json", ".jsonl")
 
 
-def first_rows(path: Path, encoding: str | None = None) -> pd.DataFrame:
+def first_rows(path: Path, encoding: str | None = None, repairs: Sequence[Any] = ()) -> pd.DataFrame:
     """Return at most `READ_ROWS` rows of a table.
 
     Args:
         path: of the table.
         encoding: of a text file; None: found from its bytes.
+        repairs: those that reading carries out.
 
     Raises:
         DataError: when it cannot be read, or holds no rows.
     """
-    rows = reader.read_sides(path, READ_ROWS, encoding).train.rows.slice(0, READ_ROWS)
+    rows = reader.read_sides(path, READ_ROWS, encoding, repairs).train.rows.slice(0, READ_ROWS)
     return rows.to_pandas()
 
 
@@ -409,13 +410,13 @@ def draw(config: Mapping[str, Any], path: Path, key: str, repairs: Sequence[Any]
             return "The data cannot be used: see the data check."
         blockers = [fault for fault in result["faults"] if fault["refuses"]]
         warnings = [fault for fault in result["faults"] if not fault["refuses"]]
-        _conclusion(result, blockers, key, repairs)
+        _conclusion(result, key, repairs)
         for number, done in enumerate(result["repaired"]):
             _done(done, number, key, repairs)
         for fault in blockers:
             _fault(fault, key, repairs)
         if warnings:
-            with st.expander(f"Review {plural(len(warnings), 'warning')}", expanded=True, key="warnings"):
+            with st.expander(f"Review {plural(len(warnings), 'warning')}", key="warnings"):
                 for fault in warnings:
                     _fault(fault, key, repairs)
         note(" ".join([*(f"Read {text}." for text in result["notes"]), sizes(result, config.get("seed", 0))]))
@@ -428,23 +429,25 @@ def _found(key: str, path: str, version: Any, _config: dict[str, Any]) -> dict[s
     return asdict(checked(_config, Path(path)))
 
 
-def _conclusion(
-    result: Mapping[str, Any], blockers: Sequence[Mapping[str, Any]], key: str, repairs: Sequence[Any]
-) -> None:
-    """Say the result first, and offer what training needs at once; a warning may be about rows that are right."""
+SAFE = "All that blocks the start, rows that are there twice, and training texts that are held out too."
+
+
+def _conclusion(result: Mapping[str, Any], key: str, repairs: Sequence[Any]) -> None:
+    """Say the result first, and offer what is right in any data; another warning may be about rows that are right."""
     sentence = markdown_text(result["conclusion"], 400)
     if not result["faults"]:
         st.success(sentence, icon=":material/check:")
         return
     st.warning(sentence, icon=":material/rule:")
-    repairable = sum(fault["repair"] is not None for fault in blockers)
-    if repairable > 1:
+    more = [repair for repair in result["safe"] if repair not in repairs]
+    if more:
         st.button(
-            f"Repair {repairable} blockers",
-            key="repair-blockers",
+            f"Repair all safe ({len(more)})",
+            key="repair-safe",
             icon=":material/done_all:",
             on_click=_choose,
-            args=(key, result["needed"]),
+            args=(key, result["safe"]),
+            help=SAFE,
         )
 
 
@@ -486,6 +489,18 @@ def _fault(fault: Mapping[str, Any], key: str, repairs: Sequence[Any]) -> None:
             )
         if fault["examples"]:
             table(examples_frame(fault), f"fault-{fault['kind']}")
+
+
+def leave_out_long_rows(error: LongRowError, key: str, repairs: Sequence[Any]) -> None:
+    """Say which row of a file has more cells than the header, and offer to leave such rows out."""
+    st.error(markdown_text(on_page(f"{error}."), 2000))
+    st.button(
+        "Leave out rows with too many cells",
+        key="repair-long-rows",
+        icon=":material/build:",
+        on_click=_choose,
+        args=(key, added(repairs, [DROP_LONG_ROWS])),
+    )
 
 
 def _undo_all(key: str, repairs: Sequence[Any]) -> None:

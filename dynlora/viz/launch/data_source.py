@@ -14,7 +14,7 @@ import streamlit as st
 from dynlora import assets
 from dynlora.assets.hub import is_off
 from dynlora.config import GENERATIVE, OWN_DATA
-from dynlora.data_files.opening import ENCODINGS
+from dynlora.data_files.opening import DROP_LONG_ROWS, ENCODINGS, LongRowError
 from dynlora.errors import DynloraError, system_message
 from dynlora.jobs import uploads
 from dynlora.text import markdown_text
@@ -350,13 +350,13 @@ def _table(path: Path, table: Path, start: Mapping[str, Any]) -> Source:
     is_same = start.get("data.path") == str(path)
     key = hashlib.sha256(str(table).encode()).hexdigest()[:12]
     repairs = data_check.chosen_repairs(key, start.get("data.repair") or [] if is_same else [])
-    values = _picked(table, key, start, table.name, is_same=is_same, is_repaired=bool(repairs))
+    values = _picked(table, key, start, table.name, is_same=is_same, repairs=repairs)
     chosen = {"data.repair": repairs} if repairs else {}
     return Source({"data.path": str(path)} | values | chosen, path=path, key=key)
 
 
 def _picked(
-    table: Path, key: str, start: Mapping[str, Any], title: str, *, is_same: bool, is_repaired: bool = False
+    table: Path, key: str, start: Mapping[str, Any], title: str, *, is_same: bool, repairs: Sequence[Any] = ()
 ) -> dict[str, Any]:
     """Draw kind, encoding and columns of a table and its first rows; return what was chosen by dotted key.
 
@@ -366,7 +366,7 @@ def _picked(
         start: starting values by dotted key.
         title: of the table, for a person.
         is_same: the starting values are of this table.
-        is_repaired: repairs were chosen, so training reads other rows than the file's first ones.
+        repairs: those that were chosen, so that training reads other rows than the file's first ones.
     """
     has_encoding = data_check.has_encoding(table)
     left, right = st.columns([4, 1], vertical_alignment="bottom") if has_encoding else (st.container(), None)
@@ -374,10 +374,14 @@ def _picked(
     if right is not None:
         encoding = pick_encoding(right, start.get("data.encoding") if is_same else None, key)
     with guarded():
-        rows = _first_rows(str(table), data_check.version_of(table), encoding)
+        try:
+            rows = _first_rows(str(table), data_check.version_of(table), encoding, DROP_LONG_ROWS in repairs)
+        except LongRowError as error:
+            data_check.leave_out_long_rows(error, key, repairs)
+            st.stop()
     kind, values = of_table(rows, start, key, left, is_same=is_same)
     values |= {"data.encoding": encoding} if encoding else {}
-    note(f"{title}, {rows.shape[1]} columns. {_caption(kind, rows, values, is_repaired=is_repaired)} First rows:")
+    note(f"{title}, {rows.shape[1]} columns. {_caption(kind, rows, values, is_repaired=bool(repairs))} First rows:")
     st.dataframe(data_check.preview_rows(rows), hide_index=True, width="stretch")
     return values
 
@@ -390,6 +394,6 @@ def _caption(kind: str, rows: pd.DataFrame, values: Mapping[str, Any], *, is_rep
 
 
 @st.cache_data(max_entries=20, ttl=3600, show_spinner=False)
-def _first_rows(path: str, version: Any, encoding: str | None) -> pd.DataFrame:
+def _first_rows(path: str, version: Any, encoding: str | None, drops_long_rows: bool) -> pd.DataFrame:
     """Return the first rows of a file as it is now; `version` says when it is another one."""
-    return data_check.first_rows(Path(path), encoding)
+    return data_check.first_rows(Path(path), encoding, [DROP_LONG_ROWS] * drops_long_rows)
