@@ -438,19 +438,41 @@ def combinations(base: Mapping[str, Any], choices: Mapping[str, list[Any]], name
         values = copy.deepcopy(dict(base))
         for key, value in chosen.items():
             set_key(values, key, copy.deepcopy(value))
-        varying = [_spelled(key, value) for key, value in chosen.items() if len(choices[key]) > 1]
-        title = " ".join(filter(None, [name or values.get("name"), *varying]))[:500]
-        configs.append(parse_config({**values, "name": title or None}))
+        config = parse_config(values)
+        varying = {key: value for key, value in chosen.items() if len(choices[key]) > 1}
+        title = _title(config, name or values.get("name"), varying)
+        configs.append(config if title is None else parse_config({**values, "name": title[:500]}))
     return configs
 
 
-def _spelled(key: str, value: Any) -> str:
-    """Return a key and its value as a part of a run's name; of a section its `name`, then what else it sets."""
-    if not isinstance(value, Mapping):
-        return f"{key}={value}"
-    inner = dict(value)
-    first = [f"{key}={inner.pop('name')}"] if "name" in inner else []
-    return " ".join([*first, *(f"{part}={inner[part]}" for part in inner)])
+def _title(config: RunConfig, name: str | None, varying: Mapping[str, Any]) -> str | None:
+    """Return the name of a run of a sweep, as single runs are named: dynamic on tickets, rank 4, seed 0.
+
+    Args:
+        config: of the run.
+        name: of the sweep, which comes first; None for none.
+        varying: the values that vary, by dotted key.
+
+    Returns:
+        None where nothing varies and no name was given.
+    """
+    if not varying:
+        return name
+    section = varying.get("strategy")
+    own = dict(section) if isinstance(section, Mapping) else {}
+    method = " ".join([config.strategy.name, *(f"{key} {value}" for key, value in own.items() if key != "name")])
+    is_method = own or "strategy.name" in varying
+    first = [name, method if is_method else ""] if name else [f"{method} on {Path(config.data.source).name}"]
+    named = ("seed", "strategy", "strategy.name", *(() if name else ("data.name", "data.path")))
+    others = [f"{_short(key)} {value}" for key, value in varying.items() if key not in named]
+    seed = f"seed {config.seed}" if "seed" in varying or not name else ""
+    return ", ".join(filter(None, [*first, *others, seed]))
+
+
+def _short(key: str) -> str:
+    """Return the last part of a dotted key; of a name what it names."""
+    section, _, last = key.rpartition(".")
+    return section if last in ("name", "path") and section else last
 
 
 def _wait(runs_dir: Path, ids: list[str]) -> None:

@@ -54,7 +54,7 @@ def test_sweep_queues_every_combination(tiny_bert: Path, tiny_data: Path, runs_d
     assert {(row["seed"], row["strategy"]) for row in listed.values()} == {
         (seed, name) for seed in range(3) for name in ("lora", "dynamic")
     }
-    assert listed[queued[0]["id"]]["name"] == "sweep seed=0 strategy.name=lora"
+    assert listed[queued[0]["id"]]["name"] == "sweep, lora, seed 0"
     stopped = document(run(runs_dir, "stop", queued[0]["id"], "--json"))
     assert stopped == {"id": queued[0]["id"], "status": "stopped"}
 

@@ -83,9 +83,12 @@ def test_combinations_keep_what_they_share_and_are_named_after_what_varies() -> 
     base = parse_config({"train": {"steps": 20}, "name": "try"}).model_dump(mode="json")
     configs = combinations(base, {"seed": [0, 1], "train.lr": [0.01]}, None)
     assert [(item.title, item.seed, item.train.steps, item.train.lr) for item in configs] == [
-        ("try seed=0", 0, 20, 0.01),
-        ("try seed=1", 1, 20, 0.01),
+        ("try, seed 0", 0, 20, 0.01),
+        ("try, seed 1", 1, 20, 0.01),
     ]
+    choices = {"seed": [0], "strategy.name": ["lora", "dynamic"], "train.lr": [0.01, 0.02], "data.name": ["ag_news"]}
+    titles = [item.title for item in combinations({}, choices, None)]
+    assert titles[0] == "lora on ag_news, lr 0.01, seed 0", "as a single run is named"
 
 
 def test_what_a_user_chose_travels_in_a_file_and_is_queued_once(root: Path) -> None:
@@ -116,7 +119,7 @@ def test_the_command_reads_the_file(
     path.write_text("name: both\nsweep:\n  seed: 0..1\n  strategy.name: [lora]\n")
     arguments = tiny_arguments(tiny_bert, tiny_data, "train.steps=5")
     queued = document(run(runs_dir, "sweep", *arguments, "--config", str(path), "--json"))
-    assert [item["name"] for item in queued] == ["both seed=0", "both seed=1"]
+    assert [item["name"] for item in queued] == ["both, seed 0", "both, seed 1"]
     path.write_text("sweep: 3\n")
     refused = run(runs_dir, "sweep", *arguments, "--config", str(path))
     assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)

@@ -57,8 +57,8 @@ def test_the_file_of_an_experiment_is_the_same_sweep() -> None:
     assert len(configs) == experiment.n == 12
     assert [(one.seed, one.adapter.rank) for one in configs[:4]] == [(0, 2), (0, 2), (0, 2), (0, 4)]
     assert {one.strategy.name for one in configs[:3]} == {"lora", "dynamic"}
-    assert configs[0].name == "mine seed=0 adapter.rank=2 strategy=lora"
-    assert configs[2].name == "mine seed=0 adapter.rank=2 strategy=dynamic allocation=random"
+    assert configs[0].name == "mine, lora, rank 2, seed 0"
+    assert configs[2].name == "mine, dynamic allocation random, rank 2, seed 0"
     assert combinations(base, section_choices(experiment.lists), None) == configs, (
         "what the button sends is what the file says"
     )
