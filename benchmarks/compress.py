@@ -33,7 +33,6 @@ from dynlora.training import run as training_run
 
 SHARES = (0.5, 0.25, 0.1)
 RANK = 8
-TOLERANCE = 0.005
 
 
 @dataclass(frozen=True)
@@ -145,17 +144,6 @@ def summary(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return by_data
 
 
-def report(by_data: Mapping[str, Any]) -> None:
-    """Print what was found beside the goal."""
-    for data, rows in by_data.items():
-        print(f"\n{data}: loss {rows['loss']:.4f}, {rows['seeds']} seeds, {rows['examples']} examples")
-        for key, row in rows.items():
-            if isinstance(row, dict):
-                mean, low, high = row["difference"]
-                goal = f"   goal: upper end at most {TOLERANCE}" if ", global, 25%" in key else ""
-                print(f"  {key:40} {mean:+.4f} ({low:+.4f} to {high:+.4f}){goal}")
-
-
 def main() -> None:
     """Train, measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -181,7 +169,7 @@ def main() -> None:
                 results.write(file, figures, "benchmarks.compress")
                 means = {key: round(float(np.mean(row["loss"])), 4) for key, row in losses.items()}
                 print(f"{data}, seed {seed}: {json.dumps(means)}", flush=True)
-    report(summary(runs))
+    print(json.dumps(summary(runs), indent=2))
 
 
 if __name__ == "__main__":

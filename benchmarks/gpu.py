@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu [--shape llama-1b] [--seq 512] [--batch-size 8] [--rank 8] [--rounds 40] [--no-tests]
 
-One command writes `results/gpu.json` and `results/gpu.md`, the table for docs/research/cost.md. Weights are random, since
+One command writes `results/gpu.json` and `results/gpu.md`, a table for `docs/research/cost.md`. Weights are random, as
 the time of a step does not hang on them, so nothing is downloaded. Compared are the floor (frozen model, gradients of
 its inputs alone), PEFT's LoRA, our `lora` and `dynamic`, in bf16; then the last three on weights in 4 and in 8 bits.
 Each is first taken alone: peak memory of a step, and synchronisations between host and device

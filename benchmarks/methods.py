@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from benchmarks import results
 from benchmarks.kept_runs import KeptRuns
 from benchmarks.quality import tables
 from benchmarks.quality.markdown import methods_table
-from benchmarks.quality.methods import GRIDS, REPORTING_SEEDS, method_of, rates_source
+from benchmarks.quality.methods import GRIDS, REPORTING_SEEDS, rates_source
 from benchmarks.quality.runs import Job
 from benchmarks.quality.side_by_side import carry_out
 from benchmarks.step_variants import OurStep, Setting, model_folder, write_data
@@ -214,28 +214,10 @@ def train(names: Sequence[str], arguments: argparse.Namespace, kept: KeptRuns, l
 def table_cells(arguments: argparse.Namespace, kept: KeptRuns) -> list[dict[str, Any]]:
     """Return the cells of `tables.summary` that were asked for, every method in them."""
     seeds = range(REPORTING_SEEDS, REPORTING_SEEDS + arguments.seeds)
-    summary = tables.summary(kept, rates_of(sorted(strategies.registry()), arguments, kept), seeds)
+    summary = tables.summary(kept, seeds)
     wanted = {"model": "minilm", "rank": arguments.rank}
     tasks = arguments.tasks.split(",")
     return [cell for cell in summary["cells"] if wanted.items() <= cell.items() and cell["task"] in tasks]
-
-
-def show(figures: Mapping[str, Any]) -> None:
-    """Print a table for each task: a row a method."""
-    for cell in figures["cells"]:
-        print(f"\n{cell['task']}, budget of rank {cell['rank']}: held-out loss, accuracy, parameters, step, peak")
-        for row in sorted(cell["methods"], key=lambda row: row["loss"]):
-            cost = figures["costs"].get(row["method"])
-            if cost is None:
-                continue
-            fidelity = strategies.strategy_class(method_of(row["method"]).strategy).fidelity
-            print(
-                f"  {row['method']:14} ({fidelity:14}) {row['loss']:.4f}  {100 * row['accuracy']:.2f} %  "
-                f"{row['parameters'][1]:>9,} of {cost['allocated']:>9,.0f}  {cost['step_over_lora']:.3f}  "
-                f"{cost['sum_over_lora']:.3f}  "
-                f"{cost.get('before_s', 0.0):+.1f} s before  {cost.get('after_s', 0.0):.1f} s after  "
-                f"{cost['peak_over_lora_mib']:+.0f} MiB  lr {row['lr']:g}, {len(row['seeds'])} seeds"
-            )
 
 
 def parsed() -> argparse.Namespace:
@@ -252,21 +234,15 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="two methods, tiny runs: does it work, nothing more")
-    parser.add_argument("--markdown", action="store_true", help="print the last table for a document, nothing else")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     return parser.parse_args()
-
-
-def last_figures() -> dict[str, Any]:
-    """Return the figures that were written last."""
-    return json.loads((results.RESULTS / "methods.json").read_text("utf-8"))["figures"]
 
 
 def known_costs(rank: int) -> dict[str, dict[str, float]]:
     """Return the costs that were written last, none where they are those of another rank."""
     if not (results.RESULTS / "methods.json").exists():
         return {}
-    figures = last_figures()
+    figures = json.loads((results.RESULTS / "methods.json").read_text("utf-8"))["figures"]
     return figures["costs"] if {cell["rank"] for cell in figures["cells"]} == {rank} else {}
 
 
@@ -281,9 +257,6 @@ def print_memory(arguments: argparse.Namespace) -> None:
 def main() -> None:
     """Train what is missing, measure costs, print, write."""
     arguments = parsed()
-    if arguments.markdown:
-        print("\n".join(methods_table(last_figures())))
-        return
     if arguments.memory_of:
         print_memory(arguments)
         return
@@ -298,7 +271,7 @@ def main() -> None:
     known = {} if arguments.quick else known_costs(arguments.rank)
     measured = costs(names, arguments) if arguments.rounds else {}
     figures = {"cells": table_cells(arguments, kept), "costs": known | measured}
-    show(figures)
+    print("\n".join(methods_table(figures)))
     print("written:", results.write("methods-quick" if arguments.quick else "methods", figures, "benchmarks.methods"))
 
 

@@ -180,9 +180,8 @@ def show_costs(found: Mapping[str, Any]) -> None:
     print(f"\nmemory at the peak of a step, MiB (goal {GOAL})")
     for name, row in found.items():
         memory = row["memory_mib"]
-        parts = ", ".join(f"{part} {value:.1f}" for part, value in memory.items() if part != "total")
         share = memory["total"] / base["memory_mib"]["total"]
-        print(f"  {name:20} {memory['total']:10.2f}  {share:.5f} {verdict(share):6}  {parts}")
+        print(f"  {name:20} {memory['total']:10.2f}  {share:.5f} {verdict(share)}")
 
 
 def show_time(found: Mapping[str, Any]) -> None:

@@ -226,7 +226,6 @@ def main() -> None:
     logging.disable(logging.WARNING)
     quick = arguments.quick
     repeats, reruns = (2, 10) if quick else (arguments.repeats, arguments.reruns)
-    sizes = [(1_000, 224), (10_000, 36), (10_000, 448), (100_000, 224)]
     figures: dict[str, Any] = {"load_before": os.getloadavg(), "goals_s": GOALS}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -248,11 +247,6 @@ def main() -> None:
                 f"  server after 5 reruns {screen['rss_before_mib']:.0f} MiB, "
                 f"{reruns} later {screen['rss_after_mib']:.0f} MiB"
             )
-        figures["grows"] = {f"{size[0]} x {size[1]}": figures["server"]}
-        for steps, modules in [] if quick else sizes:
-            _, times = one_run(root / f"{steps}-{modules}", steps, modules, repeats)
-            figures["grows"][f"{steps} x {modules}"] = plain(times)
-            show(f"{steps:,} steps x {modules} modules", times)
     figures["load_after"] = os.getloadavg()
     print("\nload of the machine before and after:", json.dumps([figures["load_before"], figures["load_after"]]))
     print("written:", results.write("pages-quick" if quick else "pages", figures, "benchmarks.pages"))

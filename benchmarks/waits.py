@@ -4,7 +4,7 @@ python -m benchmarks.waits [--quick] [--only launch,answers,pages]
 
 The dashboard is served as `dynlora ui` serves it. Model and data are in the cache before the clock starts. Every time
 is from the click, or the request, until what it brings is on screen. Runs are real: minilm on sentiment4 at defaults,
-60 steps; the large run whose map is drawn is a generated one.
+60 steps.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ from unittest import mock
 import psutil
 
 from benchmarks import results
-from benchmarks.generated_runs import finish_run, start_run
-from benchmarks.screen import on_screen, seen, server
+from benchmarks.screen import seen, server
 from dynlora import assets
 from dynlora.analysis import run_summary
 from dynlora.jobs.environment import WARM_VARIABLE
@@ -41,11 +40,6 @@ WAIT_MS = 600_000
 TITLES = "[data-testid=stMain] h1, [data-testid=stMain] h2, [data-testid=stMain] h3"
 QUIET_S = 1.5
 """Seconds without work of its processes after which a server counts as ready: what is kept warm has imported."""
-
-LARGE = (10_000, 224)
-"""Steps and modules of the run whose heat map is drawn."""
-
-LARGE_MAP = f"heat map of {LARGE[0]:,} x {LARGE[1]}"
 
 VIEWS = ("run", "capacity", "inputs", "playground", "shrink")
 """Pages of a run."""
@@ -62,8 +56,6 @@ GOALS: Mapping[str, float] = {
     **{f"page {name}": 1.0 for name in ("home", "runs", "tour", "methods")},
     **{f"page {name}": 2.0 for name in (*VIEWS, "compare", "launch", "decode", "recycle")},
     **{f"page {name}, while a run trains": 4.0 for name in VIEWS},
-    LARGE_MAP: 1.2,
-    "changed control": 0.4,
     "evaluation's share": 0.2,
 }
 """Goals on a quiet machine: seconds, but for the share."""
@@ -262,17 +254,6 @@ def _has_stepped(runs_dir: Path, run_ids: set[str]) -> bool:
     return not run_summary.series(queries.scalars_frame(runs_dir / next(iter(run_ids))), "step_ms", "train").empty
 
 
-def large_map(runs_dir: Path, size: tuple[int, int], repeats: int) -> dict[str, float]:
-    """Return the seconds of a large heat map and of another signal in it."""
-    folder = finish_run(start_run(runs_dir, *size, "a large run"))
-    times = on_screen(runs_dir, folder.name, repeats, 5, door=True)
-    return {
-        f"heat map of {size[0]:,} x {size[1]}": times["first_s"],
-        "changed control": times["control_s"],
-        "a page with a title alone": times["title_s"],
-    }
-
-
 def show(times: Mapping[str, float]) -> None:
     """Print what was measured beside its goal."""
     print("\nWaits")
@@ -304,7 +285,6 @@ def main() -> None:
             times |= answer_waits(runs_dir, run_ids[-1])
         if "pages" in parts:
             times |= page_waits(runs_dir, run_ids, repeats)
-            times |= large_map(runs_dir, (500, 36) if quick else LARGE, repeats)
     figures |= {"waits": times, "load_after": os.getloadavg()}
     show(times)
     print("\nload of the machine before and after:", json.dumps([figures["load_before"], figures["load_after"]]))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def _jobs_of(arguments: argparse.Namespace, cell: Job, kept: KeptRuns) -> Iterat
             yield replace(cell, method=method, lr=lr)
         return
     for method in methods:
-        lr = arguments.rates.get(method) or tables.chosen_rate(kept, replace(cell, method=rates_source(method)))
+        lr = tables.chosen_rate(kept, replace(cell, method=rates_source(method)))
         if lr is None and not arguments.quick:
             sys.exit(
                 f"{method} has chosen no rate on {cell.task} at rank {cell.rank}: run `tune` with the same words first"
@@ -85,18 +85,6 @@ def asked_for(figures: Mapping[str, Any], arguments: argparse.Namespace) -> dict
     return {**figures, "cells": [cell for cell in cells if cell["methods"]]}
 
 
-def show_markdown(figures: Mapping[str, Any], against: Sequence[str]) -> None:
-    """Print every cell as a table of Markdown."""
-    for cell in figures["cells"]:
-        print(f"\n{cell['task']} on {cell['model']}, budget of rank {cell['rank']}, {cell['steps']} steps\n")
-        print("\n".join(quality_table(cell, against)))
-
-
-def _rates(text: str) -> dict[str, float]:
-    """Return the rate of each method that `METHOD=RATE,...` names."""
-    return {method: float(rate) for method, rate in (part.split("=") for part in text.split(","))}
-
-
 def main() -> None:
     """Train, and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -114,11 +102,7 @@ def main() -> None:
         "--to-seed", type=int, default=sys.maxsize, help="last seed that counts in a table; only prints"
     )
     parser.add_argument("--steps", type=int, default=0, help="optimizer steps, instead of the task's own")
-    parser.add_argument(
-        "--rates", type=_rates, default={}, metavar="METHOD=RATE,...", help="instead of those chosen; only prints"
-    )
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--markdown", metavar="METHODS", help="print tables for a document, against these methods")
     parser.add_argument("--quick", action="store_true", help="tiny runs in a folder of their own: does it work")
     arguments = parser.parse_args()
     arguments.seeds = arguments.seeds or (1 if arguments.stage == "tune" else 5)
@@ -133,12 +117,13 @@ def main() -> None:
     while arguments.stage == "tune" and (further := list(_beyond(arguments, kept))):
         carry_out(further, kept, arguments.data, arguments.workers, limit)
     if arguments.stage != "tune":
-        figures = tables.summary(kept, arguments.rates, range(arguments.from_seed, arguments.to_seed + 1))
-        selection = asked_for(figures, arguments)
-        show_markdown(selection, arguments.markdown.split(",")) if arguments.markdown else tables.show(selection)
+        figures = tables.summary(kept, range(arguments.from_seed, arguments.to_seed + 1))
+        for cell in asked_for(figures, arguments)["cells"]:
+            print(f"\n{cell['task']} on {cell['model']}, budget of rank {cell['rank']}, {cell['steps']} steps\n")
+            print("\n".join(quality_table(cell, ("lora", "peft-lora", "random"))))
         since = "" if arguments.from_seed == REPORTING_SEEDS else f"-from-{arguments.from_seed}"
         name = "quality-quick" if arguments.quick else f"quality{since}"
-        if not arguments.rates and arguments.to_seed == sys.maxsize:
+        if arguments.to_seed == sys.maxsize:
             print("written:", results.write(name, figures, "benchmarks.quality"))
 
 

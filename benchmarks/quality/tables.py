@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.kept_runs import KeptRuns
-from benchmarks.quality.methods import METHODS, method_of, rates_source
+from benchmarks.quality.methods import METHODS, rates_source
 from benchmarks.quality.paired import paired_difference
 from benchmarks.quality.runs import PARTS_PER_NAT, Job
 from benchmarks.quality.tasks import TASKS
@@ -27,9 +27,6 @@ AGAINST = (
     "dynamic-no-floor",
 )
 """What every method is held against."""
-
-SLICES = 10
-"""Equal parts of a model's depth that ranks are shown by."""
 
 Runs = dict[int, dict[str, Any]]
 """Runs of one cell by seed."""
@@ -81,13 +78,13 @@ def _cell_of(job: Mapping[str, Any]) -> tuple[str, str, int, int]:
     return job["model"], job["task"], job["rank"], job["steps"]
 
 
-def summary(kept: KeptRuns, rates: Mapping[str, float] | None = None, seeds: range | None = None) -> dict[str, Any]:
+def summary(kept: KeptRuns, seeds: range | None = None) -> dict[str, Any]:
     """Return every cell (model, task, rank, steps) with its methods and their differences, as plain values.
+
+    The rate that counts is the one that a method chose on the cell's tuning rows, else the one with the most runs.
 
     Args:
         kept: the finished runs.
-        rates: the rate of each method that counts; without them, the one that it chose on the cell's tuning rows, and
-            where it chose none, the one with the most runs.
         seeds: runs of others are left out.
     """
     cells: dict[tuple[str, str, int, int], dict[str, dict[float, Runs]]] = defaultdict(lambda: defaultdict(dict))
@@ -101,19 +98,19 @@ def summary(kept: KeptRuns, rates: Mapping[str, float] | None = None, seeds: ran
         cell = {}
         for name, runs in by_rate.items():
             where = Job("tune", task, rates_source(name), rank, 0, 0.0, model, steps)
-            cell[name] = runs[_counting(kept, where, runs, (rates or {}).get(name))]
+            cell[name] = runs[_counting(kept, where, runs)]
         cell, diverged = _ended(cell)
         about = {"model": model, "task": task, "rank": rank, "steps": steps, "diverged": diverged}
         metric = TASKS[task].metric
         summaries.append(
             about | {"metric": metric, "methods": _methods(cell, metric), "differences": _differences(cell)}
         )
-    return {"cells": summaries, "rates": _rates(kept)}
+    return {"cells": summaries}
 
 
-def _counting(kept: KeptRuns, cell: Job, runs: Mapping[float, Runs], rate: float | None) -> float:
+def _counting(kept: KeptRuns, cell: Job, runs: Mapping[float, Runs]) -> float:
     """Return the rate whose runs count, see `summary`."""
-    wanted = chosen_rate(kept, cell) if rate is None else rate
+    wanted = chosen_rate(kept, cell)
     return wanted if wanted is not None and wanted in runs else max(runs, key=lambda lr: len(runs[lr]))
 
 
@@ -147,26 +144,8 @@ def _methods(cell: Mapping[str, Runs], metric: str) -> list[dict[str, Any]]:
                 "budget": runs[0]["parameters"]["budget"],
                 "parameters": [min(active), max(active)],
             }
-            | _capacity(runs)
         )
     return rows
-
-
-def _capacity(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return where the final ranks lie, of the runs that kept them; nothing when none did.
-
-    `moved_by_seed`: components that modules lack to the uniform rank, in all; `rank_by_depth`: mean rank in each tenth
-    of the modules, from the input on, over seeds.
-    """
-    kept = [np.array(made["ranks"]) for made in runs if made.get("ranks")]
-    if not kept:
-        return {}
-    uniform = runs[0]["job"]["rank"]
-    depth = np.mean([[part.mean() for part in np.array_split(ranks, SLICES)] for ranks in kept], axis=0)
-    return {
-        "moved_by_seed": [int(np.maximum(0, uniform - ranks).sum()) for ranks in kept],
-        "rank_by_depth": [round(float(rank), 2) for rank in depth],
-    }
 
 
 def _in_order(cell: Mapping[str, Runs]) -> list[str]:
@@ -202,47 +181,9 @@ def _right(runs: Sequence[dict[str, Any]]) -> list[np.ndarray]:
     return [np.array(list(made["right"]), float) for made in runs]
 
 
-def _rates(kept: KeptRuns) -> list[dict[str, Any]]:
-    """Return what the tuning runs measured."""
-    rates = [
-        {**{key: made["job"][key] for key in ("model", "task", "rank", "method", "lr", "seed")}}
-        | {"loss": made["metrics"]["loss"]}
-        for made in kept.finished("tune")
-    ]
-    return sorted(rates, key=lambda row: tuple(str(row[key]) for key in ("model", "task", "rank", "method")))
-
-
 def among(cell: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """Return a cell with these methods, and their differences among each other, alone."""
     methods = [row for row in cell["methods"] if row["method"] in names]
     differences = [row for row in cell["differences"] if {row["method"], row["against"]} <= set(names)]
     diverged = {name: seeds for name, seeds in cell["diverged"].items() if name in names}
     return {**cell, "methods": methods, "differences": differences, "diverged": diverged}
-
-
-def show(figures: Mapping[str, Any]) -> None:
-    """Print a table for each cell; intervals are the wider of the two, see `paired.Difference`."""
-    for cell in figures["cells"]:
-        print(f"\n{cell['task']} on {cell['model']}, budget of rank {cell['rank']}, {cell['steps']} steps")
-        for row in cell["methods"]:
-            label, few, most = method_of(row["method"]).label, *row["parameters"]
-            print(
-                f"  {label:36} lr {row['lr']:<6g} {row['steps']:4} steps  loss {row['loss']:.4f}  accuracy "
-                f"{100 * row['accuracy']:.2f} %  F1 {100 * row['f1']:.2f} %  {few:,} to {most:,} parameters  "
-                f"{len(row['seeds'])} seeds"
-            )
-            if moved := row.get("moved_by_seed"):
-                depth = " ".join(f"{rank:.1f}" for rank in row["rank_by_depth"])
-                print(
-                    f"  {'':36} moved {min(moved)} to {max(moved)} components, {statistics.mean(moved):.0f} in the "
-                    f"mean; rank by depth {depth}"
-                )
-        for name, seeds in cell["diverged"].items():
-            print(f"  {name} diverged at seeds {seeds}")
-        for row in cell["differences"]:
-            loss, right = row["loss"], row["accuracy"]
-            print(
-                f"  {row['method']:>26} - {row['against']:18} loss {loss['mean']:+.4f} [{loss['wide_low']:+.4f}, "
-                f"{loss['wide_high']:+.4f}] {row['verdict']:6}  accuracy {100 * right['mean']:+.2f} "
-                f"[{100 * right['wide_low']:+.2f}, {100 * right['wide_high']:+.2f}]"
-            )
