@@ -166,7 +166,7 @@ def _train_ours(
     trainer = build_trainer(Inputs(config, strategy, data, base, total), NullRecorder(), make_accelerator())
     held_out, probe = trainer.evaluation.tokens, np.arange(2)
     trainer.evaluation.tokens, trainer.evaluation.probe = held_out.take(probe), probe  # looks on the way cost time only
-    trainer.evaluation.group = None
+    trainer.evaluation.group, trainer.evaluation.sample = None, None
     trainer.train(_NoKeeper())
     count = trainer.adapters.adapter_parameter_count()
     moved = {"ranks": trainer.adapters.ranks}
