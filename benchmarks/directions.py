@@ -75,8 +75,8 @@ def compress(figures: Mapping[str, Any]) -> Claims:
 
 
 def memory(figures: Mapping[str, Any]) -> Claims:
-    """Memory follows the rank."""
-    yield "dynamic takes hardly more memory than lora", all(ratio < 1.02 for ratio in figures["ratio"].values())
+    """Memory follows the rank: a wide start is the price of its components alone."""
+    yield "dynamic takes at most a third more memory than lora", all(one < 1.33 for one in figures["ratio"].values())
 
 
 def methods(figures: Mapping[str, Any]) -> Claims:
