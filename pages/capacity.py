@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from dynlora.analysis import ranks_to_use, retention, run_summary
-from dynlora.analysis.run_reading import POINTS
 from dynlora.store import queries
 from dynlora.viz import adapter as adapter_cards
 from dynlora.viz import capacity, knockout
@@ -49,9 +48,6 @@ def show_summary_and_map() -> None:
         return
     with live.guarded():
         capacity_conclusion(capacity.as_addressed(view))
-        scalars = cached_queries.ask(queries.scalars_frame, run.folder, None, None, POINTS)
-    cards.figures(run_summary.headline(summary, len(view.event_steps), run_summary.step_times(scalars)))
-    with live.guarded():
         capacity.live_cards(capacity.capacity_controls(view))
 
 

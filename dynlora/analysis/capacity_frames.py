@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -99,6 +100,66 @@ def folded(rows: pd.DataFrame, values: pd.DataFrame, opened: Collection[int]) ->
         if layer in opened:
             parts.append(part.assign(group=part["label"]))
     return pd.concat(parts, ignore_index=True), pd.DataFrame(every, columns=values.columns)
+
+
+class Grid(NamedTuple):
+    """The model as cells, a row for each kind of module and a column for each layer.
+
+    Attributes:
+        kinds: names of the rows.
+        layers: names of the columns.
+        rows: of each module.
+        columns: of each module.
+    """
+
+    kinds: list[str]
+    layers: list[str]
+    rows: np.ndarray
+    columns: np.ndarray
+
+    def of(self, values: np.ndarray) -> np.ndarray:
+        """Return the mean over the modules of each cell, NaN where there is none."""
+        sums, counts = np.zeros((2, len(self.kinds), len(self.layers)))
+        np.add.at(sums, (self.rows, self.columns), values)
+        np.add.at(counts, (self.rows, self.columns), 1)
+        return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+
+
+def grid_of(modules: pd.DataFrame) -> Grid:
+    """Return the cells of modules, as `analysis.frames.described` returns these; what is in no layer comes last."""
+    kinds = list(dict.fromkeys(modules["label"]))
+    numbers = sorted(int(layer) for layer in modules["layer"].dropna().unique())
+    names = [str(number) for number in numbers] + (["other"] if modules["layer"].isna().any() else [])
+    columns = [names.index("other" if pd.isna(layer) else str(int(layer))) for layer in modules["layer"]]
+    return Grid(kinds, names, np.array([kinds.index(kind) for kind in modules["label"]]), np.array(columns))
+
+
+def step_shares(importance: pd.DataFrame) -> pd.DataFrame:
+    """Return each module's importance in percent of the total of its step, so that early steps can be seen too.
+
+    Args:
+        importance: one row per module, one column per step.
+    """
+    values = importance.clip(lower=0)
+    return 100 * values / values.sum().replace(0, np.nan)
+
+
+MOST_SHARE = 4
+"""Importance that has the strongest colour, in multiples of an even share."""
+
+
+def scale_end(signal: str, uniform: int | None, n: int) -> float | None:
+    """Return the value of the strongest colour of a signal, by which the colours of two runs compare; None for none.
+
+    It is twice the uniform rank, and a fixed multiple of an even share of the importance.
+
+    Args:
+        signal: as recorded.
+        uniform: rank of uniform LoRA; None when it is not known.
+        n: number of modules.
+    """
+    ends = {"rank": uniform and 2.0 * uniform, "importance": 100.0 * MOST_SHARE / n if n else None}
+    return ends.get(signal)
 
 
 AGREEMENTS = (

@@ -154,6 +154,14 @@ class RunReading:
         return "rank" in self.signals and len(self.modules) > 0
 
     @property
+    def opening_signal(self) -> str:
+        """The signal that a map opens on: importance where no rank moves, which has nothing to say."""
+        if self.event_steps or self.summary.get("planned_events") or "importance" not in self.signals:
+            return "rank"
+        first, last = self.ranks(0), self.ranks(self.summary["step"])
+        return "importance" if np.array_equal(first, last) else "rank"
+
+    @property
     def recorded(self) -> list[str]:
         """Names of the signals that hold anything."""
         return open_run(self.folder).recorded()

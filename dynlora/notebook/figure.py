@@ -38,9 +38,9 @@ _FRAME = Markup(
     'style="width: 100%; height: {height}px; border: 0; border-radius: 6px"></iframe>'
 )
 
-PITCH, ALL_BARS, LEAST_PITCH = 10.5, 500, 2.4
-BLOCK_GAP, AROUND_BLOCK, AROUND_ALL, CONTROLS, MARGIN = 14, 5, 45, 52, 10
-"""Pixels as in `replay.js`: a bar, all bars, the thinnest; between blocks and around one; axis, buttons, a margin."""
+LEAST, MOST, ROOM = 9, 44, 300
+AROUND_ALL, CONTROLS, MARGIN = 64, 84, 10
+"""Pixels as in `replay.js`: a row at least and at most, all rows; beside the rows, buttons, a margin."""
 
 
 class Replay:
@@ -89,11 +89,8 @@ class Replay:
     @property
     def height(self) -> int:
         """Pixels that the picture and its buttons take, whatever their width."""
-        blocks = self.data["blocks"]
-        pitch = min(PITCH, max(LEAST_PITCH, ALL_BARS / max(1, len(self.data["modules"]))))
-        scale = pitch / PITCH
-        bars = sum(block["count"] * pitch + AROUND_BLOCK * scale for block in blocks)
-        return round(bars + (len(blocks) - 1) * max(4, BLOCK_GAP * scale)) + AROUND_ALL + CONTROLS + 2 * MARGIN
+        n = max(1, len(self.data["kinds"]))
+        return round(n * min(MOST, max(LEAST, ROOM / n))) + AROUND_ALL + CONTROLS + 2 * MARGIN
 
     def write_html(self, path: str | os.PathLike[str]) -> None:
         """Write the page to a file, whole or not at all.

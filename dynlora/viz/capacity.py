@@ -13,7 +13,7 @@ import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from dynlora.analysis import capacity_frames, ranks_to_use, seed_groups
+from dynlora.analysis import capacity_frames, ranks_to_use, run_summary, seed_groups
 from dynlora.analysis.capacity_frames import Balance
 from dynlora.analysis.pairing import same_task
 from dynlora.analysis.planted_ranks import placement_sentence
@@ -29,7 +29,7 @@ from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.runs.table import plain_rows
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, in_row, note, rows, safe, snippets, under
-from dynlora.viz.ui.panel_cards import conclusion, panel_cards
+from dynlora.viz.ui.panel_cards import panel_cards
 from dynlora.viz.ui.replay import replay
 from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, link, list_all
 from dynlora.viz.ui.url_state import (
@@ -109,14 +109,15 @@ def capacity_view(folder: Path, summary: RunSummary) -> RunReading | None:
 
 def capacity_controls(view: RunReading) -> RunReading:
     """Draw the controls and return the view as they set it; their values are in the address."""
-    with in_row("capacity-controls", "bottom"):
-        segmented("signal", "Signal", list(view.signals), "rank", _signal_name(view))
+    with in_row("capacity-controls"):
+        segmented("signal", "Signal", list(view.signals), view.opening_signal, _signal_name(view))
         orders = _orders_of(view)
         segmented("rows", "Order of the modules", orders, orders[0], capacity_frames.ORDERS.__getitem__)
-    steps, *places = st.columns([4, 2, 2, 2], vertical_alignment="bottom")
-    with steps:
-        step_range(view.summary["step"], last_planned_step(view.summary))
-    choose_modules(view, places)
+        words = ", ".join(_selection(as_addressed(view))) or "all modules"
+        with st.popover(f"Filter: {safe(words)}", icon=":material/filter_alt:", key="filter"):
+            step_range(view.summary["step"], last_planned_step(view.summary))
+            choose_modules(view, [st.container() for _ in range(3)])
+            _show_all()
     return as_addressed(view)
 
 
@@ -140,14 +141,26 @@ def choose_modules(view: RunReading, places: Sequence[DeltaGenerator]) -> None:
 
 def selection_note(view: RunReading) -> None:
     """Say which modules and steps are chosen, beside the button that shows all again; nothing where all are."""
-    steps = brushed_steps()
-    words = [one_line(part, 40) for part in (view.kind, view.depth, view.short.get(view.module or "")) if part]
-    words += [] if steps is None else [f"steps {steps[0]:,} to {'the last' if steps[1] is None else f'{steps[1]:,}'}"]
+    words = _selection(view)
     if words:
         with in_row("selection"):
             st.caption(safe(f"Selected: {', '.join(words)}."), width="content")
-            all_of = dict.fromkeys(("kind", "depth", "module", "steps"))
-            st.button("Show all", key="show-all", type="tertiary", on_click=partial(to_address, **all_of))
+            _show_all()
+
+
+def _selection(view: RunReading) -> list[str]:
+    """Return the chosen kind, layers, module and steps in words; empty where all are."""
+    steps = brushed_steps()
+    words = [one_line(part, 40) for part in (view.kind, view.depth, view.short.get(view.module or "")) if part]
+    return words + (
+        [] if steps is None else [f"steps {steps[0]:,} to {'the last' if steps[1] is None else f'{steps[1]:,}'}"]
+    )
+
+
+def _show_all() -> None:
+    """Draw the button that shows all modules and steps again."""
+    all_of = dict.fromkeys(("kind", "depth", "module", "steps"))
+    st.button("Show all", key="show-all", type="tertiary", on_click=partial(to_address, **all_of))
 
 
 def _orders_of(view: RunReading) -> list[str]:
@@ -178,7 +191,7 @@ def as_addressed(view: RunReading) -> RunReading:
         first=first,
         last=last,
         step=chosen_step(first, last),
-        signal=from_address("signal", list(view.signals), "rank"),
+        signal=from_address("signal", list(view.signals), view.opening_signal),
         order=from_address("rows", _orders_of(view), _orders_of(view)[0]),
         opened=from_address("open", view.modules["layer"].dropna().astype(int).unique().tolist(), None),
     )
@@ -197,7 +210,7 @@ def with_chosen_modules(view: RunReading) -> RunReading:
 def capacity_text(
     state: pd.DataFrame, start: np.ndarray, traced: pd.DataFrame, sides: Balance, first: int, last: int, events: int
 ) -> str:
-    """Say what moved between two steps, and how rank and importance agree.
+    """Say what moved between two steps, first of all how much and between which kinds of modules.
 
     Args:
         state: of the modules at the last step, as `model.module_state` returns it.
@@ -215,18 +228,18 @@ def capacity_text(
     changed = int((state["rank"] != start[state["position"]]).sum())
     if not moved and not sides.released and changed:  # of a run that was imported, without the sizes of its modules
         who = f"{changed} of {plural(len(state), 'module')}"
-        return f"{steps}, {who} changed rank.{_kinds(state, start)}{_followed(state)}"
+        return f"{steps}, {who} changed rank{_kinds(state, start)}."
     if not moved and not sides.released:
         during = f" in {counted}" if events else ""
         return f"{steps}, no rank moved{during}: {ranks_of(state)}."
     who = counted if events else "changes of rank"
     if not moved:  # cuts alone
         taken = f"{percent(_share(sides.released, sides.held_before))} of the adapter ({number(round(sides.released))}"
-        return f"{steps}, {who} removed {taken} parameters): {ranks_of(state)}.{_followed(state)}"
-    amounts = [f"moved {percent(_share(moved, sides.held_after))} of the adapter ({number(round(moved))} parameters)"]
-    if sides.released:
-        amounts.append(f"released {number(round(sides.released))}")
-    return f"{steps}, {who} {listed(amounts)}.{_kinds(state, start)}{_followed(state)}"
+        return f"{steps}, {who} removed {taken} parameters): {ranks_of(state)}."
+    share = percent(_share(moved, sides.held_after))
+    released = f" and {number(round(sides.released))} released" if sides.released else ""
+    amounts = f"{number(round(moved))} parameters moved{released}."
+    return f"{steps}, {who} moved {share} of the adapter{_kinds(state, start)}. {amounts}"
 
 
 def _share(part: float, whole: float) -> float | None:
@@ -234,26 +247,19 @@ def _share(part: float, whole: float) -> float | None:
 
 
 def _kinds(state: pd.DataFrame, start: np.ndarray) -> str:
-    """Say in a sentence, after a space, which kinds of modules have more rank than before and which have less."""
+    """Return, after a space, which kinds of modules have less rank than before and which have more."""
     change = (state["rank"] - start[state["position"]]).groupby(state["label"]).sum()
     order = change.sort_values(kind="stable")
     won, lost = order[order > 0][::-1], order[order < 0]
     if len(won) and len(lost):
-        return f" Rank went from {_names(lost)} to {_names(won)}."
+        return f" from {_names(lost)} to {_names(won)}"
     if len(won) or len(lost):
-        return f" Rank went {f'to {_names(won)}' if len(won) else f'from {_names(lost)}'}."
-    return " Every kind of module has as much rank as before."
+        return f" to {_names(won)}" if len(won) else f" from {_names(lost)}"
+    return " within each kind of module"
 
 
 def _names(kinds: pd.Series) -> str:
     return listed([one_line(name, 24) for name in kinds.index], 3)
-
-
-def _followed(state: pd.DataFrame) -> str:
-    """Say in a sentence, after a space, how rank and importance agree; empty where that is undefined."""
-    known = state.dropna(subset=["importance_share", "rank_share"])
-    agreement = capacity_frames.agreement(known)
-    return f" {agreement}." if agreement else ""
 
 
 def ranks_of(state: pd.DataFrame) -> str:
@@ -263,14 +269,12 @@ def ranks_of(state: pd.DataFrame) -> str:
 
 
 def outlook(summary: Mapping[str, Any], events: int) -> str:
-    """Say what comes next in this run, or what its capacity does not say."""
+    """Say what comes next in a run that trains."""
     planned, step = summary.get("planned_events"), summary["step"]
-    if summary["status"] in ACTIVE:
-        left = f" {plural(planned, 'reallocation')} planned, {events} done." if isinstance(planned, int) else ""
-        return f"Step {step:,} of {summary['max_steps']:,}.{left} This page follows the run."
-    if not _may_have_helped(summary):
+    if summary["status"] not in ACTIVE:
         return ""
-    return "Capacity alone does not show whether moving rank helped: the verdict on Run does, against plain LoRA."
+    left = f" {plural(planned, 'reallocation')} planned, {events} done." if isinstance(planned, int) else ""
+    return f"Step {step:,} of {summary['max_steps']:,}.{left} This page follows the run."
 
 
 def _may_have_helped(summary: Mapping[str, Any]) -> bool:
@@ -279,7 +283,7 @@ def _may_have_helped(summary: Mapping[str, Any]) -> bool:
 
 
 def capacity_conclusion(run: RunReading) -> None:
-    """Draw what the page shows, in a sentence, and where to go next.
+    """Draw what the page shows, in a sentence, the figures that matter first, and where to go next.
 
     Raises:
         DynloraError: when the run cannot be read.
@@ -289,12 +293,16 @@ def capacity_conclusion(run: RunReading) -> None:
     ranks = dict(zip(state["name"], state["rank"].fillna(0).astype(int), strict=True))
     moved = capacity_text(state, run.ranks(run.first), *run.traced(), *steps)
     sentences = (placement_sentence(run.summary, ranks), moved, outlook(run.summary, len(run.event_steps)))
-    first, *others = filter(None, sentences)
-    with conclusion(first, " ".join(others)):
-        if _may_have_helped(run.summary):
-            link("pages/run.py", "Did it help? Verdict on Run", run=run_id)
-        if run.summary.get("planned_events") == 0:
-            link("pages/launch.py", "Train it with a method that moves rank", **{"from": run_id})
+    first, *others = " ".join(filter(None, sentences)).split(". ")
+    headline = run_summary.headline(run.summary, len(run.event_steps), run_summary.step_times(run.scalars))
+    with st.container(key="conclusion", gap=None):
+        st.markdown(f"**{safe(first.removesuffix('.'))}.** {safe('. '.join(others))}")
+        with in_row("conclusion-next", gap="medium"):
+            note(" · ".join(f"{label} {value}" for label, value in headline.items()))
+            if _may_have_helped(run.summary):
+                link("pages/run.py", "Did it help? See Result", run=run_id)
+            if run.summary.get("planned_events") == 0:
+                link("pages/launch.py", "Train it with a method that moves rank", **{"from": run_id})
 
 
 def live_cards(run: RunReading) -> None:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 LONG = "20260101-000000-0000000a"
 
+SAMPLE = "20261125-133850-b965a50f"
+"""A sample of 36 modules."""
+
 
 @pytest.fixture
 def long_run(runs_dir: Path) -> str:
@@ -45,13 +48,13 @@ def test_the_replay_plays_without_the_server_and_its_step_can_be_linked(
 
     sent = _open(page, f"{server}/capacity?run={OTHER}&section=transfers")
     player = page.locator(".replay")
-    widths = "bars => bars.map(bar => bar.getAttribute('width')).join()"
+    fills = "cells => cells.map(cell => cell.getAttribute('fill')).join()"
     slider = player.get_by_role("slider", name="Step shown")
     expect(slider).to_have_attribute("aria-valuetext", "step 40")
-    at_the_end = player.locator("rect.bar").evaluate_all(widths)
+    at_the_end = player.locator("rect.cell").evaluate_all(fills)
     player.get_by_role("button", name="Play training").click()
     expect(slider).to_have_attribute("aria-valuetext", re.compile(r"step ([1-9])$"))
-    assert player.locator("rect.bar").evaluate_all(widths) != at_the_end
+    assert player.locator("rect.cell").evaluate_all(fills) != at_the_end
     assert sent == [], "playing must ask the server for nothing"
     picture(page, "capacity-replay")
     player.get_by_role("button", name="Pause").click()
@@ -80,6 +83,7 @@ def test_a_range_of_steps_is_drawn_at_full_resolution(server: str, page: Page, l
     _open(page, f"{server}/capacity?run={long_run}&section=transfers")
     expect(page.get_by_text("400 of 1,201 recorded steps shown")).to_be_visible()
     assert columns() == 400
+    page.get_by_role("button", name="Filter: all modules").click()
     handle = page.get_by_role("slider", name="Steps shown").first
     handle.focus()
     for _ in range(9):
@@ -120,3 +124,43 @@ def test_the_flow_adds_up_between_two_steps(server: str, page: Page) -> None:
     page.get_by_text("By module", exact=True).click()
     expect(page).to_have_url(re.compile("flow=module"))
     expect(page.get_by_text("The totals match")).to_be_visible()
+
+
+@pytest.mark.journey
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (1920, 1080)])
+def test_the_first_screen_holds_all_rows_of_a_map_of_36_modules(
+    width: int, height: int, server: str, page: Page
+) -> None:
+    show(page, width, height)
+    page.goto(f"{server}/capacity?run={SAMPLE}")
+    plot = page.locator('[class*="st-key-card-map"] .js-plotly-plot')
+    plot.wait_for()
+    settled(page)
+    card = page.locator('[class*="st-key-card-map"]').first.bounding_box()
+    cells = plot.locator(".heatmaplayer").bounding_box()
+    assert card is not None
+    assert cells is not None
+    assert card["y"] <= 250
+    assert plot.evaluate("plot => plot._fullData[0].meta.positions.length") == 36
+    assert cells["y"] + cells["height"] <= height
+    picture_of_step = page.locator(".replay svg").bounding_box()
+    assert picture_of_step is not None
+    assert picture_of_step["y"] + picture_of_step["height"] <= height
+    assert picture_of_step["x"] + picture_of_step["width"] > width - 90, "the full width"
+
+
+@pytest.mark.journey
+def test_filters_stay_open_while_one_after_the_other_is_set(server: str, page: Page) -> None:
+    from playwright.sync_api import expect
+
+    _open(page, f"{server}/capacity?run={OTHER}&section=transfers")
+    page.get_by_role("button", name="Filter: all modules").click()
+    page.locator(".st-key-address-kind input").click()
+    page.get_by_role("option", name="key").click()
+    expect(page).to_have_url(re.compile("kind=key"))
+    settled(page)
+    page.locator(".st-key-address-depth input").click()
+    page.get_by_role("option", name="Layer 1").click()
+    expect(page.get_by_role("button", name="Filter: key, layer 1")).to_be_visible()
+    page.get_by_role("button", name="Show all").click()
+    expect(page.get_by_role("button", name="Filter: all modules")).to_be_visible()

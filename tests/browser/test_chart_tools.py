@@ -286,7 +286,7 @@ def test_the_keys_of_the_list_work_anywhere_but_in_a_field(server: str, page: Pa
 
 def test_space_starts_the_player_and_stops_it(server: str, page: Page) -> None:
     open_chart(page, f"{server}/capacity?run={OTHER}", "map")
-    button = page.locator(".replay button").first
+    button = page.locator(".replay .controls button").first
     button.wait_for()
     for name in ("Pause", "Play training"):
         page.keyboard.press("Space")

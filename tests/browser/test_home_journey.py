@@ -40,10 +40,10 @@ def test_the_picture_plays_by_itself_and_says_within_a_minute_without_scrolling_
     player.get_by_role("button", name="Pause").wait_for()
     settled(page)
     page.on("request", lambda request: requests.append(request.url))
-    bubbles = page.locator(".replay .bubbles p")
-    for words in ("Its length is its rank", "share one budget", "Colour is importance", "gives", "At the end"):
-        bubbles.filter(has_text=words).first.wait_for(timeout=60_000)
-        box = bubbles.first.bounding_box()
+    sentence = page.locator(".replay .speech p")
+    for words in ("Its number is its rank", "share one budget", "gives", "At the end"):
+        sentence.filter(has_text=words).first.wait_for(timeout=60_000)
+        box = sentence.first.bounding_box()
         assert box is not None
         assert 0 <= box["y"] <= 900 - box["height"], words
         picture(page, f"home-says-{words.replace(' ', '-').lower()}")
@@ -64,7 +64,7 @@ def test_whoever_asked_for_less_motion_starts_the_picture(server: str, page: Pag
     player = page.locator(".replay")
     player.get_by_role("button", name="Play training").wait_for()
     settled(page)
-    assert player.get_by_role("listitem").filter(has_text="Its length is its rank").is_visible()
+    assert player.get_by_role("listitem").filter(has_text="Its number is its rank").is_visible()
     assert player.evaluate(STEP) > 0
     assert player.get_by_role("button", name="Pause").count() == 0
 

@@ -23,7 +23,7 @@ RUN = "20260101-000000-00000007"
 def framed(page: Page, html: str, width: int = 860) -> Frame:
     """Show a cell's output as a notebook does, and return the frame in it."""
     page.set_content(f"<div style='width: {width}px'>{html}</div>")
-    page.frame_locator("iframe").locator(".replay rect.bar").first.wait_for(state="attached")
+    page.frame_locator("iframe").locator(".replay rect.cell").first.wait_for(state="attached")
     return page.frames[1]
 
 

@@ -22,17 +22,23 @@ def table(values: list[list[float]], steps: list[int]) -> pd.DataFrame:
 def frames_to(step: int = 10) -> dict:
     ranks = table([[4, 3], [4, 5], [4, 4], [4, 0]], [0, 10])
     importance = table([[1, 2], [2, 8], [np.nan, 4], [0, 0]], [0, 10])
-    return frames(modules(), ranks, importance, Look(step, 4, "layer.0.key", "a model", "1"), theme.LIGHT)
+    shares = capacity_frames.step_shares(importance)
+    return frames(modules(), ranks, shares, Look(step, 4, "layer.0.key", "a model", "1"), theme.LIGHT)
 
 
-def test_frames_hold_ranks_and_shades_with_the_last_block_on_top() -> None:
+def test_frames_hold_ranks_and_shares_of_the_step_in_a_grid_ordered_as_the_map() -> None:
     replay = frames_to()
-    assert [module["short"] for module in replay["modules"]] == ["query 1", "key 1", "query 0", "key 0"]
-    assert replay["blocks"] == [{"label": "layer 1", "count": 2}, {"label": "layer 0", "count": 2}]
-    assert replay["rank"] == [[4, 4, 4, 4], [4, 0, 3, 5]]
-    assert replay["shade"] == [[None, 0.0, 0.5, 1.0], [0.5, 0.0, 0.25, 1.0]]
-    assert [module["marked"] for module in replay["modules"]] == [False, False, False, True]
-    assert replay["ticks"] == [0, 1, 2, 3, 4, 5]
+    by_kind = capacity_frames.ordered(modules(), "kind", np.full(4, 4.0))
+    cells = {module["short"]: (module["row"], module["column"]) for module in replay["modules"]}
+    assert cells == {"query 0": (0, 0), "key 0": (1, 0), "query 1": (0, 1), "key 1": (1, 1)}
+    assert replay["kinds"] == list(dict.fromkeys(by_kind["group"]))
+    assert replay["layers"] == list(dict.fromkeys(by_kind["side"]))
+    order = [module["position"] for module in replay["modules"]]
+    assert replay["rank"] == [[[4, 4, 4, 4], [3, 5, 4, 0]][frame][:] for frame in (0, 1)]
+    assert order == [0, 1, 2, 3]
+    assert replay["share"] == [[33.33, 66.67, None, 0.0], [14.29, 57.14, 28.57, 0.0]]
+    assert [module["marked"] for module in replay["modules"]] == [False, True, False, False]
+    assert replay["ends"] == {"rank": 8.0, "importance": 100.0, "change": 4.0}
     assert json.loads(json.dumps(replay, allow_nan=False)) == replay
 
 
@@ -44,7 +50,8 @@ def test_the_chosen_step_is_shown_first(step: int, frame: int) -> None:
 def test_a_picture_without_importance_says_so() -> None:
     ranks = table([[4], [4], [4], [4]], [0])
     frame = frames(modules(), ranks, pd.DataFrame(), Look(0, None, None, "", "1"), theme.DARK)
-    assert frame["shade"] == [[None] * 4]
+    assert frame["share"] == [[None] * 4]
+    assert frame["quantity"] == "rank"
 
 
 def test_rows_by_kind_depth_and_rank() -> None:
@@ -72,6 +79,6 @@ def test_frames_outline_the_modules_that_need_rank_and_name_the_outline() -> Non
     ranks = table([[4, 3], [4, 5], [4, 4], [4, 0]], [0, 10])
     look = Look(0, 4, None, "a model", "1", ("layer.1.key", "elsewhere"))
     replay = frames(modules(), ranks, pd.DataFrame(), look, theme.LIGHT)
-    assert [module["needed"] for module in replay["modules"]] == [False, True, False, False]
+    assert [module["needed"] for module in replay["modules"]] == [False, False, False, True]
     assert (replay["outlined"], replay["colours"]["needed"]) == ("Needs rank", theme.LIGHT.needed)
     assert frames_to()["outlined"] == ""

@@ -42,25 +42,17 @@ def _cue(frame: int, *pointed: tuple[int, str]) -> dict[str, Any]:
 
 
 def _introduction(values: Mapping[str, Any], names: Sequence[str], summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return what a bar, the budget and the colour are, the colour where importance is first known."""
+    """Return what a cell and the budget are."""
     middle, budget = len(names) // 2, (summary.get("params") or {}).get("budget")
-    bar = f"A bar is one module, here {names[middle]}. Its length is its rank: how much its update can learn."
-    cues = [_cue(0, (middle, bar))]
+    cell = f"A cell is one module, here {names[middle]}. Its number is its rank: how much its update can learn."
+    cues = [_cue(0, (middle, cell))]
     if isinstance(budget, int):
         total = plural(int(sum(values["rank"][0])), "rank")
-        shared = f"All bars share one budget: {number(budget)} parameters, at the start {total}."
+        shared = f"All cells share one budget: {number(budget)} parameters, at the start {total}."
         is_wide = sum(values["rank"][0]) > (uniform_rank(summary) or np.inf) * len(names)
         later = "That is more than it holds; cuts lead to it." if is_wide else "It never grows."
         shared = f"{shared} {later}"
         cues.append(_cue(0, (0, shared)))
-    known = [frame for frame, shades in enumerate(values["shade"]) if any(shade is not None for shade in shades)]
-    if known:
-        shades = values["shade"][known[0]]
-        strongest = max(range(len(names)), key=lambda row: -1 if shades[row] is None else shades[row])
-        colour = (
-            f"Colour is importance: how much the loss depends on a module. Now it is highest in {names[strongest]}."
-        )
-        cues.append(_cue(known[0], (strongest, colour)))
     return cues
 
 

@@ -85,6 +85,9 @@ class MapView:
         grouping: whether equal values mean that modules belong together: a colour a group, and no scale.
         least: values that differ from the centre by less have hardly a colour.
         needed: names of the rows that are known to need rank.
+        end: value of the strongest colour, where that is one for all runs: what is above has it too; None for the
+            highest value.
+        is_score: whether it is measured about a module, which has another hue than its rank.
     """
 
     title: str
@@ -97,6 +100,8 @@ class MapView:
     grouping: bool = False
     least: float = 1e-3
     needed: Collection[str] = ()
+    end: float | None = None
+    is_score: bool = False
 
 
 def row_edges(labels: pd.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -194,7 +199,13 @@ def colour_of(values: pd.DataFrame, view: MapView, colours: Palette, length: flo
         return _discrete(max(1, int(high)), ("alone",), view, colours)
     bar = map_bar(view.unit or view.title, colours, len=length, nticks=5, exponentformat="power")
     if view.centre is None:
-        return {"colorscale": colours.sequential_scale, "zmin": 0, "zmax": high if high > 0 else 1.0, "colorbar": bar}
+        scale = colours.score_scale if view.is_score else colours.sequential_scale
+        if view.end is not None:
+            words = [f"{share * view.end:.1f}".removesuffix(".0") for share in (0, 0.5, 1)]
+            words[-1] += " or more" if high > view.end else ""
+            bar |= {"tickmode": "array", "tickvals": [0, view.end / 2, view.end], "ticktext": words}
+        end = view.end or (high if high > 0 else 1.0)
+        return {"colorscale": scale, "zmin": 0, "zmax": end, "colorbar": bar}
     reach = max(float(np.abs(finite - view.centre).max()) if len(finite) else 0.0, view.least)
     low, high = view.centre - reach, view.centre + reach
     return {"colorscale": colours.diverging_scale, "zmin": low, "zmax": high, "colorbar": bar}

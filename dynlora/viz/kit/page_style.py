@@ -165,8 +165,14 @@ def _view_styles(colours: Palette) -> str:
 @media (max-width: 960px) {{ .st-key-head-of-run {{ row-gap: 0.4rem; }}
   .st-key-head-of-run > div {{ flex: 1 1 100% !important; min-width: 100% !important; }} }}
 [data-testid="stLayoutWrapper"]:has(> [class*="st-key-head-of-"]) {{ margin-bottom: -0.6rem; }}
-.st-key-views-of-run {{ flex-wrap: nowrap !important; overflow-x: auto; overflow-y: hidden; column-gap: 1.6rem;
-  border-bottom: 1px solid {colours.hairline}; }}
+.st-key-line-of-run {{ border-bottom: 1px solid {colours.hairline}; row-gap: 0.2rem; }}
+.st-key-line-of-run > div:first-child {{ flex: 1 1 20rem !important; }}
+.st-key-views-of-run {{ flex-wrap: nowrap !important; overflow-x: auto; overflow-y: hidden; column-gap: 1.6rem; }}
+[data-testid="stMainBlockContainer"]:has(.st-key-views-of-run) {{ max-width: none; }}
+.st-key-conclusion [data-testid="stMarkdownContainer"], .st-key-conclusion [data-testid="stCaptionContainer"] {{ margin-bottom: 0; }}
+.st-key-conclusion p {{ font-size: 1.02rem; line-height: 1.35; margin: 0; }}
+.st-key-conclusion-next p {{ font-size: 0.84rem; }}
+.st-key-conclusion-next a {{ padding: 0; }}
 [class*="st-key-view-"] {{ flex: 0 0 auto !important; }}
 [class*="st-key-view-"] a {{ padding: 0 0 0.1rem; margin: 0; border-radius: 0; background: none !important; }}
 [class*="st-key-view-"] a p {{ color: {colours.muted} !important; }}

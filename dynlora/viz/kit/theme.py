@@ -89,7 +89,8 @@ class Palette:
         second: the line drawn over the accent.
         warning: what needs a look.
         needed: the outline of what is known to need rank.
-        sequential: colours from nothing to most.
+        sequential: colours from nothing to most, of rank and all that is counted.
+        score: the same in another hue, of what is measured about a module.
         diverging: colours from least over neutral to most.
     """
 
@@ -105,12 +106,18 @@ class Palette:
     warning: str
     needed: str
     sequential: tuple[str, ...]
+    score: tuple[str, ...]
     diverging: tuple[str, ...]
 
     @property
     def sequential_scale(self) -> list[list[float | str]]:
         """The sequential colours as plotly takes them."""
         return _scale(self.sequential)
+
+    @property
+    def score_scale(self) -> list[list[float | str]]:
+        """The colours of scores as plotly takes them."""
+        return _scale(self.score)
 
     @property
     def diverging_scale(self) -> list[list[float | str]]:
@@ -131,6 +138,7 @@ LIGHT = Palette(
     warning="#B42318",
     needed="#C026D3",
     sequential=("#F6F8F8", "#BBD8DD", "#7DB5C0", "#3B91A2", "#0F6E84", "#073642"),
+    score=("#FAF8F2", "#EBDDB2", "#D7BC6C", "#B59432", "#82651B", "#40310C"),
     diverging=("#9A3412", "#E08A4F", "#F8E3D3", "#FFFFFF", "#CFE5E9", "#4F9DAE", "#0B5567"),
 )
 DARK = Palette(
@@ -146,6 +154,7 @@ DARK = Palette(
     warning="#FF8A80",
     needed="#FF6AD5",
     sequential=("#1C2129", "#1F4553", "#1B6C83", "#2493AC", "#5CC0D5", "#C3F1F9"),
+    score=("#1C2129", "#463A1E", "#75602A", "#A88937", "#D6B85E", "#F7EBC4"),
     diverging=("#FFC89B", "#D9772F", "#5A3A26", "#1A1E25", "#1D4553", "#2C9DB7", "#B5ECF6"),
 )
 

@@ -17,9 +17,10 @@ import pandas as pd
 from PIL import Image
 
 from dynlora.analysis import run_summary
+from dynlora.analysis.capacity_frames import Grid, grid_of, scale_end
 from dynlora.analysis.planted_ranks import needed_modules, placement_sentence
 from dynlora.analysis.result_strip import Answer, ResultStrip
-from dynlora.analysis.run_reading import RunReading
+from dynlora.analysis.run_reading import RunReading, uniform_rank
 from dynlora.kinds.train.panels.capacity import rank_caption
 from dynlora.kinds.train.panels.replay import ModelReplay
 from dynlora.store import queries
@@ -199,13 +200,12 @@ def map_picture(subject: Subject, colours: Palette) -> Shared | Missing:
     if start is None or not heat.points:
         return Missing(name, "The run has not recorded any ranks yet.")
     canvas, values = _framed(subject, colours), heat.frame.to_numpy(float)
-    highest = max(1.0, float(np.nanmax(values))) if np.isfinite(values).any() else 1.0
-    _heading(subject, canvas, "Rank by module over steps", highest)
+    end = _heading(subject, canvas, "Rank by module over steps", values)
     box = Box(MAIN.left + 92, MAIN.top + 44, MAIN.width - 92, 322)
     edges, centres = row_edges(run.rows["group"])
     ends = np.append(heat.first_step - 0.5, heat.frame.columns.to_numpy()[-1] + 0.5)
     rows, columns = _places(edges, box.height), _places(ends, box.width)
-    shares = values[run.rows["position"]] / highest
+    shares = values[run.rows["position"]] / end
     gaps = np.isin(edges[:-1], centres - 0.5)  # else an interval between two edges is room between groups
     of_row = np.where(gaps, np.cumsum(gaps) - 1, -1)[rows]
     pixels = np.where(of_row[:, None] < 0, np.nan, shares[of_row][:, columns])
@@ -231,20 +231,23 @@ def _outline(canvas: Canvas, corners: tuple[int, int, int, int]) -> None:
     canvas.draw.rectangle((left - 2, top - 2, right + 2, bottom + 2), outline=canvas.colours.needed, width=2)
 
 
-def _heading(subject: Subject, canvas: Canvas, words: str, highest: float) -> None:
-    """Draw the title of what is on the right, the colours from 0 to the highest rank, and what an outline means."""
+def _heading(subject: Subject, canvas: Canvas, words: str, ranks: np.ndarray) -> float:
+    """Draw the title of what is on the right, its colours and what an outline means; return the strongest's rank."""
+    highest = max(1.0, float(np.nanmax(ranks))) if np.isfinite(ranks).any() else 1.0
+    end = scale_end("rank", uniform_rank(subject.run.summary), len(ranks)) or highest
     colours, y = canvas.colours, MAIN.top + 20
     canvas.text((MAIN.left, y), words, font(ABOUT, BOLD), colours.text)
     bar = Box(MAIN.right - 150, y - 14, 110, 14)
     canvas.cells(bar, np.tile(np.linspace(0, 1, bar.width), (bar.height, 1)))
     canvas.draw.rectangle((bar.left, bar.top, bar.right - 1, bar.bottom - 1), outline=colours.hairline)
     canvas.text((bar.left - 8, y - 1), "0", font(SMALL), colours.muted, "rs")
-    canvas.text((bar.right + 8, y - 1), f"{highest:.0f}", font(SMALL), colours.muted)
+    canvas.text((bar.right + 8, y - 1), f"{end:.0f}{'+' if highest > end else ''}", font(SMALL), colours.muted)
     if subject.needed.any():
         end = bar.left - 48
         canvas.text((end, y - 1), NEEDED, font(SMALL), colours.muted, "rs")
         left = round(end - font(SMALL).getlength(NEEDED)) - 24
         _outline(canvas, (left, bar.top + 2, left + 10, bar.top + 12))
+    return end
 
 
 def _places(edges: np.ndarray, pixels: int) -> np.ndarray:
@@ -282,38 +285,6 @@ def _steps(canvas: Canvas, box: Box, ends: np.ndarray, events: Sequence[int]) ->
 # --- the moving picture
 
 
-class Grid(NamedTuple):
-    """The model as cells, a row for each kind of module and a column for each layer.
-
-    Attributes:
-        kinds: names of the rows.
-        layers: names of the columns.
-        rows: of each module.
-        columns: of each module.
-    """
-
-    kinds: list[str]
-    layers: list[str]
-    rows: np.ndarray
-    columns: np.ndarray
-
-    def of(self, ranks: np.ndarray) -> np.ndarray:
-        """Return the rank of each cell, NaN where there is no module; of several in a cell their sum."""
-        cells = np.full((len(self.kinds), len(self.layers)), np.nan)
-        cells[self.rows, self.columns] = 0.0
-        np.add.at(cells, (self.rows, self.columns), ranks)
-        return cells
-
-
-def grid_of(modules: pd.DataFrame) -> Grid:
-    """Return the cells of modules, as `analysis.frames.described` returns these; what is in no layer comes last."""
-    kinds = list(dict.fromkeys(modules["label"]))
-    numbers = sorted(int(layer) for layer in modules["layer"].dropna().unique())
-    names = [str(number) for number in numbers] + (["other"] if modules["layer"].isna().any() else [])
-    columns = [names.index("other" if pd.isna(layer) else str(int(layer))) for layer in modules["layer"]]
-    return Grid(kinds, names, np.array([kinds.index(kind) for kind in modules["label"]]), np.array(columns))
-
-
 def moving_picture(subject: Subject, colours: Palette, progress: Progress = untold) -> Shared | Missing:
     """Return the rank of each module step by step, with the answers, as a GIF of at most `canvas.MOST_BYTES`.
 
@@ -327,9 +298,6 @@ def moving_picture(subject: Subject, colours: Palette, progress: Progress = unto
         return Missing(name, reason)
     ranks = ModelReplay().data(RunView(run.folder, run, run.store)).ranks
     values, steps = np.nan_to_num(ranks.to_numpy(float)), [int(step) for step in ranks.columns]
-    start = run.values("rank", run.first)
-    if start is not None and steps and steps[0] > run.first:  # a column is the last step of its bin
-        values, steps = np.column_stack([start, values]), [run.first, *steps]
     if not values.size or not (np.diff(values, axis=1) != 0).any():
         until = "yet" if run.summary["status"] in run_summary.ACTIVE else "in this run"
         return Missing(name, f"No rank has moved {until}, so there is nothing to play.")
@@ -352,13 +320,12 @@ def _frames(
     """Yield what draws each frame: at most `MOST_FRAMES` of the steps, those at which rank moved first."""
     run, grid, background = subject.run, grid_of(subject.run.modules), _framed(subject, colours)
     every = np.stack([grid.of(values[run.modules["position"], place]) for place in range(len(steps))])
-    highest = max(1.0, float(np.nanmax(every)))
-    _heading(subject, background, "Rank of each module", highest)
+    end = _heading(subject, background, "Rank of each module", every)
     needed = grid.of(subject.needed.astype(float)) > 0
     for place in _chosen(every):
         caption = subject.caption(values[:, 0], values[:, place], steps[place])
         moved = np.nan_to_num(every[place] - every[max(0, place - 1)]) != 0
-        state = ModelAtStep(every[place], moved, needed, highest, steps[place], steps[-1], caption)
+        state = ModelAtStep(every[place], moved, needed, end, steps[place], steps[-1], caption)
         yield partial(_frame, background, grid, state, run.events_shown)
 
 
@@ -378,7 +345,7 @@ class ModelAtStep(NamedTuple):
         cells: rank of each cell.
         moved: which of them have another rank than in the frame before.
         needed: which of them are known to need rank.
-        highest: rank of the darkest colour.
+        end: rank of the strongest colour.
         step: of the frame.
         last: step of the last frame.
         caption: what has moved until now.
@@ -387,7 +354,7 @@ class ModelAtStep(NamedTuple):
     cells: np.ndarray
     moved: np.ndarray
     needed: np.ndarray
-    highest: float
+    end: float
     step: int
     last: int
     caption: str
@@ -408,7 +375,7 @@ def _frame(background: Canvas, grid: Grid, state: ModelAtStep, events: Sequence[
             continue
         left, top = round(room.left + column * wide), round(room.top + row * high)
         size = round(room.left + (column + 1) * wide) - left - gap, round(room.top + (row + 1) * high) - top - gap
-        share = round(float(rank) / state.highest * LEVELS) / LEVELS
+        share = round(min(1.0, float(rank) / state.end) * LEVELS) / LEVELS
         cell = _cell(colours, (max(1, size[0]), max(1, size[1])), f"{rank:.0f}", share, bool(state.moved[row, column]))
         canvas.image.paste(cell, (left, top))
         if state.needed[row, column]:

@@ -441,11 +441,15 @@ def run_views(run_id: str, summary: Mapping[str, Any], here: str) -> None:
         summary: as `queries.run_summary` returns it.
         here: the view that is drawn; empty for a run of another kind, which has no such views.
     """
-    st.caption(markdown_text(f"{about(summary)} · {state_words(summary)}", 400))
+    words = markdown_text(f"{about(summary)} · {state_words(summary)}", 400)
     if not here:
+        st.caption(words)
         return
     selection = {name: st.query_params[name] for name in SELECTION if name in st.query_params}
-    with in_row("views-of-run", "top", gap="medium"):
+    with in_row("line-of-run"):
+        st.caption(words, width="stretch")
+        views = in_row("views-of-run", "top", gap="medium", width="content")
+    with views:
         for page, label in VIEWS.items():
             with st.container(width="content", key=f"view-here-{page}" if page == here else f"view-{page}"):
                 link(f"pages/{page}.py", label, run=run_id, **selection)

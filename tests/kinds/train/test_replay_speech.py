@@ -63,9 +63,8 @@ def test_each_sentence_is_true_of_what_is_drawn(folder: Path) -> None:
             assert move["name"] == names[row]
             assert change[row] == sign * int(move["n"])
     texts = " ".join(words for cue in script["cues"] for words in cue["words"])
-    assert "A bar is one module" in texts
+    assert "A cell is one module" in texts
     assert f"{run.summary['params']['budget']:,} parameters" in texts
-    assert ("Colour is importance" in texts) == ("importance" in run.signals)
     last = ranks[-1]
     assert f"has rank {last.max()}" in script["cues"][-1]["words"][0]
     events = sorted({int(step) for step in run.events["step"]})

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from dynlora.analysis import capacity_frames
 from dynlora.analysis.planted_ranks import needed_modules, outlined
-from dynlora.analysis.run_reading import About, RunReading
+from dynlora.analysis.run_reading import About, RunReading, uniform_rank
 from dynlora.kinds.train.kind import CapacityPanel
 from dynlora.store.queries import HeatMap
 from dynlora.text import listed, number, one_line, percent, plotly_text, spans
@@ -37,6 +37,9 @@ from dynlora.viz.kit.theme import Palette
 
 USUAL = ("rank", "importance", "gate")
 """Signals that a report draws of every run that has them."""
+
+COUNTED = ("rank", "effective_rank")
+"""Signals that count components; others are scores, which have another hue."""
 
 MOST_OWN = 3
 """Signals of a method's own that a report draws in addition."""
@@ -112,6 +115,8 @@ class SignalMap(CapacityPanel[SignalOverSteps]):
             about.choices,
             about.grouping,
             needed=needed_modules(run.summary),
+            end=capacity_frames.scale_end(run.signal, uniform_rank(run.summary), len(run.modules)),
+            is_score=run.signal not in COUNTED,
         )
         start, values = (run.values(run.signal, step) for step in (run.first, run.step))
         return SignalOverSteps(run, heat, start, values, run.rows, run.budget, look)
@@ -158,6 +163,8 @@ class SignalMap(CapacityPanel[SignalOverSteps]):
     def figure(self, data: SignalOverSteps, colours: Palette) -> go.Figure:
         """Draw the map."""
         rows, values, look = data.rows, data.heat.frame, data.look
+        if data.run.signal == "importance":
+            values, look = capacity_frames.step_shares(values), replace(look, unit="% of the step")
         if data.run.is_folded:
             layers = rows.loc[rows["name"].isin(look.needed), "layer"].dropna()
             look = replace(look, needed={*look.needed, *(f"layer {int(layer)}" for layer in layers)})
@@ -314,7 +321,7 @@ def capacity_map(
     """
     edges, centres = row_edges(modules["group"])
     n = max(len(modules), round(0.9 * edges[-1]))  # a row that is a group has room for its label
-    drawn = theme.figure(colours, map_height(n, 170, 330), left=78)
+    drawn = theme.figure(colours, map_height(n, 150, 330), left=78)
     values = grouped(values) if view.grouping else values
     z = with_gaps(values.to_numpy(float)[modules["position"]], modules["group"])
     x = np.append(first_step - 0.5, values.columns.to_numpy()[-1] + 0.5)

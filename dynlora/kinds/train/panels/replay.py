@@ -10,19 +10,20 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.analysis import capacity_frames, run_reading
+from dynlora.analysis import capacity_frames
+from dynlora.analysis.capacity_frames import grid_of, scale_end, step_shares
 from dynlora.analysis.frames import at_highest
 from dynlora.analysis.planted_ranks import needed_modules, outlined
-from dynlora.analysis.run_reading import RunReading
+from dynlora.analysis.run_reading import RunReading, uniform_rank
 from dynlora.kinds.train.kind import CapacityPanel
-from dynlora.text import listed, one_line, plotly_text, plural, sentence_case
+from dynlora.text import one_line, plotly_text, plural, sentence_case
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.module_map import NEEDED
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.kit.theme import Palette
 
 MOST_FRAMES = 60
-"""Pictures a replay holds; the chosen step is always one of them."""
+"""Pictures a replay holds; the first and the chosen step are always among them."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,12 @@ class Look:
 
     Attributes:
         step: the chosen step; the last frame at or before it is shown first.
-        uniform: rank of uniform LoRA, a dashed line in every block; None for none.
+        uniform: rank of uniform LoRA, half of the scale; None where it is not known.
         marked: name of the module to mark; None for none.
         about: what the picture says, for those who cannot see it.
         needed: names of the modules to outline.
         version: differs when anything that is drawn differs; the element then redraws.
+        quantity: that is shown first, `rank` or `importance`.
     """
 
     step: int
@@ -44,6 +46,7 @@ class Look:
     about: str
     version: str
     needed: Collection[str] = ()
+    quantity: str = "rank"
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class ModelReplay(CapacityPanel[ModelOverSteps]):
     id = "replay"
     card = "picture"
     order = 2
-    title = "Rank and importance in the model"
+    title = "The model at a step"
     missing = "No ranks have been recorded yet."
     element = "replay"
     width = 3
@@ -81,9 +84,8 @@ class ModelReplay(CapacityPanel[ModelOverSteps]):
         return ModelOverSteps(run, run.state, _frames_of(run, "rank"), _frames_of(run, "importance"))
 
     def caption(self, data: ModelOverSteps) -> str:
-        """Explain the marks, and name the widest module."""
-        summary = data.run.summary
-        return f"{picture(data.state, run_reading.uniform_rank(summary))} {outlined(summary)}".rstrip()
+        """Explain the numbers, and name the widest module."""
+        return f"{picture(data.state)} {outlined(data.run.summary)}".rstrip()
 
     def table(self, data: ModelOverSteps) -> pd.DataFrame:
         """Return the modules at the chosen step."""
@@ -92,60 +94,59 @@ class ModelReplay(CapacityPanel[ModelOverSteps]):
     def element_values(self, data: ModelOverSteps, colours: Palette) -> dict[str, Any]:
         """Return what the player draws, as `frames` does."""
         run = data.run
+        quantity = "importance" if run.signal == "importance" else "rank"
         store = run.store.version(run.folder)  # runs of one length and schedule have the same one
-        version = repr(
-            (run.folder.name, store, run.first, run.last, run.step, run.module, run.kind, run.depth, colours.mode)
-        )
-        needed, uniform = needed_modules(run.summary), run_reading.uniform_rank(run.summary)
-        look = Look(run.step, uniform, run.module, self.caption(data), version, needed)
-        return frames(run.selected, data.ranks, data.importance, look, colours)
+        chosen = (run.first, run.last, run.step, run.module, run.kind, run.depth, quantity)
+        version = repr((run.folder.name, store, *chosen, colours.mode))
+        needed, uniform = needed_modules(run.summary), uniform_rank(run.summary)
+        look = Look(run.step, uniform, run.module, self.caption(data), version, needed, quantity)
+        return frames(run.selected, data.ranks, step_shares(data.importance), look, colours)
 
 
 def _frames_of(run: RunReading, signal: str) -> pd.DataFrame:
-    """Return a signal at no more than `MOST_FRAMES` of the chosen steps, the chosen step among them."""
+    """Return a signal at no more than `MOST_FRAMES` of the chosen steps, the first and the chosen one among them."""
     if signal not in run.signals:
         return pd.DataFrame()
-    frame = run.heat(signal, MOST_FRAMES - 1).frame
-    values = run.values(signal, run.step)
-    if values is None or run.step in frame.columns:
-        return frame
-    return frame.assign(**{"chosen": values}).rename(columns={"chosen": run.step}).sort_index(axis=1)
+    frame = run.heat(signal, MOST_FRAMES - 2).frame
+    for step in {run.first, run.step} - set(frame.columns):
+        values = run.values(signal, step)
+        if values is not None:
+            frame = frame.assign(**{"added": values}).rename(columns={"added": step})
+    return frame.sort_index(axis=1)
 
 
-def picture(state: pd.DataFrame, uniform: int | None) -> str:
-    """Explain the marks of the model picture, and name the widest module."""
-    order = listed([one_line(label, 24) for label in dict.fromkeys(state.sort_values("position")["label"])], limit=12)
+def picture(state: pd.DataFrame) -> str:
+    """Explain the numbers of the model picture, and name the widest module."""
+    words = "A cell is a module: its rank, its importance in percent of the step, or its change since the start."
     widest = state.loc[at_highest(state["rank"])] if len(state) else None
-    tick = f" Dashed line: uniform rank {uniform}." if uniform else ""
-    most = ""
-    if widest is not None:
-        n = int((state["rank"] == widest["rank"]).sum())
-        where = one_line(widest["short"], 40) if n == 1 else plural(n, "module")
-        most = f" Highest rank: {int(widest['rank'])} in {where}."
-    return f"Bar length: rank. Colour: importance.{tick}{most} Each block from top to bottom: {order}."
+    if widest is None:
+        return words
+    n = int((state["rank"] == widest["rank"]).sum())
+    where = one_line(widest["short"], 40) if n == 1 else plural(n, "module")
+    return f"{words} Highest rank: {int(widest['rank'])} in {where}."
 
 
 def frames(
-    modules: pd.DataFrame, ranks: pd.DataFrame, importance: pd.DataFrame, look: Look, colours: Palette
+    modules: pd.DataFrame, ranks: pd.DataFrame, shares: pd.DataFrame, look: Look, colours: Palette
 ) -> dict[str, Any]:
     """Return what the replay element draws, as plain values.
 
     Args:
         modules: as `capacity.described` returns them.
         ranks: one row per module as recorded, one column per step.
-        importance: the same; no columns when none was recorded.
+        shares: importance in percent of its step, the same; no columns when none was recorded.
         look: what else is shown.
         colours: of the mode.
     """
-    rows = modules.sort_values(["layer", "position"], ascending=[False, True], na_position="first")
-    steps = [int(value) for value in ranks.columns]
-    rank = np.nan_to_num(ranks.to_numpy(float)[rows["position"]].T)
-    widest = max(float(rank.max()) if rank.size else 0.0, float(look.uniform or 0), 1.0)
+    steps, grid = [int(value) for value in ranks.columns], grid_of(modules)
+    rank = np.nan_to_num(ranks.to_numpy(float)[modules["position"]].T)
+    widest = max(float(rank.max()) if rank.size else 0.0, 1.0)
+    end = scale_end("rank", look.uniform, len(ranks)) or widest
     return {
         "steps": steps,
         "frame": _place(steps, look.step),
         "rank": rank.astype(int).tolist(),
-        "shade": _shades(importance, steps, rows["position"]),
+        "share": _shares(shares, steps, modules["position"]),
         "modules": [
             {
                 "short": one_line(short, 60),
@@ -153,20 +154,28 @@ def frames(
                 "marked": name == look.marked,
                 "needed": name in look.needed,
                 "position": int(at),
+                "row": int(row),
+                "column": int(column),
             }
-            for short, name, at in zip(rows["short"], rows["name"], rows["position"], strict=True)
+            for short, name, at, row, column in zip(
+                modules["short"], modules["name"], modules["position"], grid.rows, grid.columns, strict=True
+            )
         ],
-        "blocks": _blocks(rows["layer"]),
-        "outlined": NEEDED if rows["name"].isin(look.needed).any() else "",
+        "kinds": [one_line(kind, 14) for kind in grid.kinds],
+        "layers": grid.layers,
+        "outlined": NEEDED if modules["name"].isin(look.needed).any() else "",
         "uniform": look.uniform,
-        "limit": widest * 1.04,
-        "ticks": _ticks(widest),
+        "ends": {"rank": end, "importance": scale_end("importance", None, len(ranks)), "change": end / 2},
+        "quantity": look.quantity if shares.shape[1] else "rank",
         "about": look.about,
         "version": look.version,
         "colours": {
-            "scale": list(colours.sequential),
+            "rank": list(colours.sequential),
+            "importance": list(colours.score),
+            "change": list(colours.diverging),
             "sunken": colours.sunken,
             "hairline": colours.hairline,
+            "text": colours.text,
             "muted": colours.muted,
             "mode": colours.mode,
             "mark": colours.second,
@@ -181,29 +190,13 @@ def _place(steps: Sequence[int], step: int) -> int:
     return max(0, int(np.searchsorted(steps, step, side="right")) - 1)
 
 
-def _shades(importance: pd.DataFrame, steps: Sequence[int], order: pd.Series) -> list[list[float | None]]:
-    """Return each module's importance as a share of the highest of its step, by frame; None where there is none."""
-    if not importance.shape[1]:
+def _shares(shares: pd.DataFrame, steps: Sequence[int], order: pd.Series) -> list[list[float | None]]:
+    """Return each module's share of the importance by frame; None where there is none."""
+    if not shares.shape[1]:
         return [[None] * len(order) for _ in steps]
-    known = [int(value) for value in importance.columns]
-    values = importance.to_numpy(float)[order][:, [_place(known, step) for step in steps]].T
-    highest = np.nanmax(np.where(np.isfinite(values), values, 0.0), axis=1, keepdims=True)
-    share = np.divide(values, highest, out=np.full_like(values, np.nan), where=highest > 0)
-    rounded = np.round(np.clip(share, 0, 1), 3)
+    known = [int(value) for value in shares.columns]
+    rounded = np.round(shares.to_numpy(float)[order][:, [_place(known, step) for step in steps]].T, 2)
     return np.where(np.isfinite(rounded), rounded, np.array(None)).tolist()
-
-
-def _blocks(layers: pd.Series) -> list[dict[str, Any]]:
-    """Return the blocks from the top: label and number of modules."""
-    names = ["outside" if pd.isna(layer) else f"layer {layer}" for layer in layers]
-    counts = {name: names.count(name) for name in dict.fromkeys(names)}
-    return [{"label": name, "count": count} for name, count in counts.items()]
-
-
-def _ticks(widest: float) -> list[int]:
-    """Return at most six whole numbers from 0 to the widest rank."""
-    distance = next(step for step in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 10_000) if widest / step <= 5)
-    return list(range(0, int(widest) + 1, distance))
 
 
 @dataclass(frozen=True)

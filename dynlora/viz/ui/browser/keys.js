@@ -29,7 +29,7 @@ function pressed(event, keys) {
 
 function player() {
   for (const element of document.querySelectorAll('[data-testid="stBidiComponentRegular"], [data-testid="stBidiComponentIsolated"], [class*="st-key-replay"] *')) {
-    const found = (element.shadowRoot || element).querySelector(".replay button");
+    const found = (element.shadowRoot || element).querySelector(".replay .controls button");
     if (found) return found;
   }
   return null;

@@ -1,15 +1,16 @@
-// The model as a picture, at each of at most 60 steps: blocks stacked, a bar per module, its length the rank, its shade
-// the importance. All frames come with the first drawing; playing and scrubbing ask the server for nothing. The step one
-// stops on is handed back once, so that it can stand in the page's address. A picture that plays by itself begins again
-// and again, and waits to be started where a viewer asked for less motion. With cues it speaks: it stops at their frames,
-// each sentence beside the bar that it is about; whoever asked for less motion has all sentences as a list.
+// The model as a picture, at each of at most 60 steps: a cell per module, a row per kind and a column per layer, with its
+// rank, its share of the importance of the step, or its change of rank since the first step. All frames come with the
+// first drawing; playing, scrubbing and switching ask the server for nothing. The step one stops on is handed back once,
+// so that it can stand in the page's address. A picture that plays by itself begins again and again, and waits to be
+// started where a viewer asked for less motion. With cues it speaks: it stops at their frames, with the sentences below
+// and the cells that they are about marked; whoever asked for less motion has all sentences as a list.
 
 const SVG = "http://www.w3.org/2000/svg";
-const BAR = 9, PITCH = 10.5, BLOCK_GAP = 14, LEFT = 62, RIGHT = 10, TOP = 8, AXIS = 40;
-const ALL_BARS = 500, LEAST_PITCH = 2.4, LABEL = 13, LARGE = 19; // pixels of all bars, of one, and of a label
+const LEFT = 78, TOP = 20, GAP = 3, LEAST = 9, MOST = 44, ROOM = 300; // pixels: beside, above, between and of cells
+const FOOT = 44, BAR = 110, LETTER = 7.5; // of what is below the cells, of the colours in it, and of a digit
+const NAMES = { rank: "Rank", importance: "Importance", change: "Change" };
 const PLAY_MS = 8000, SETTLE_MS = 450, REST_MS = 2500;
 const READ_MS = 1400, LETTER_MS = 32; // of a sentence: at least, and more for each letter
-const BUBBLE = 250, APART = 10, NEAR = 90; // widest bubble, its distance from its bar, and farthest above or below it, pixels
 
 export default function ({ data, parentElement, setTriggerValue }) {
   let root = parentElement.querySelector(".replay");
@@ -37,14 +38,13 @@ class Player {
     const controls = document.createElement("div");
     controls.className = "controls";
     controls.append(this.button, this.slider, this.output, this.save);
-    this.bubbles = document.createElement("div");
-    this.bubbles.className = "bubbles";
+    this.choice = document.createElement("div");
+    this.choice.className = "choice";
+    this.speech = document.createElement("div");
+    this.speech.className = "speech";
     this.sentences = document.createElement("ol");
     this.sentences.className = "sentences";
-    const stage = document.createElement("div");
-    stage.className = "stage";
-    stage.append(this.svg, this.bubbles);
-    root.append(stage, controls, this.sentences);
+    root.append(this.choice, this.svg, this.speech, controls, this.sentences);
     this.cue = null;
     this.spoken = 0;
     new ResizeObserver(() => this.layout()).observe(root);
@@ -58,9 +58,12 @@ class Player {
     const playing = Boolean(this.timer);
     this.data = { cues: [], due: [], ...data };
     data = this.data;
-    this.sentences.replaceChildren(...data.cues.map((cue) => listed(cue.words)));
+    this.sentences.replaceChildren(...data.cues.map((cue) => sentence("li", cue.words)));
     this.root.classList.toggle("speaks", data.cues.length > 0);
     this.slider.max = data.steps.length - 1;
+    if (this.offered !== data.quantity) this.quantity = this.offered = data.quantity;
+    const isMeasured = data.share.some((shares) => shares.some((share) => share !== null));
+    this.choice.replaceChildren(...Object.keys(NAMES).filter((name) => name !== "importance" || isMeasured).map((name) => this.option(name)));
     if (!playing || this.frame >= data.steps.length) this.frame = data.frame;
     if (!playing) this.cue = this.here() ?? this.lastMove();
     this.width = 0;
@@ -151,84 +154,79 @@ class Player {
     if (!this.data || !width || width === this.width) return;
     this.width = width;
     this.root.style.colorScheme = this.data.colours.mode;
-    const { blocks, modules, limit, uniform, ticks, colours } = this.data;
-    this.unit = (width - LEFT - RIGHT) / limit;
+    const { modules, kinds, layers, colours } = this.data, muted = { fill: colours.muted, "text-anchor": "middle" };
+    this.wide = (width - LEFT) / layers.length;
+    this.high = Math.min(MOST, Math.max(LEAST, ROOM / kinds.length));
+    const size = this.data.large ? 15 : 11, each = Math.ceil((LETTER * layers.at(-1).length + 8) / this.wide);
     this.svg.replaceChildren();
-    this.bars = [];
-    const pitch = Math.min(PITCH, Math.max(LEAST_PITCH, ALL_BARS / modules.length)), scale = pitch / PITCH;
-    const gap = Math.max(4, BLOCK_GAP * scale), inner = 5 * scale, outer = 4 * scale;
-    const speaks = this.data.cues.length > 0;
-    let y = TOP + (speaks && uniform ? LABEL : 0), index = 0, labelled = -Infinity;
-    if (speaks && uniform) {
-      const x = LEFT + uniform * this.unit, isLate = x > width / 2;
-      this.svg.append(text(`uniform LoRA: rank ${uniform}`, x, LABEL - 4, { fill: colours.muted, "text-anchor": isLate ? "end" : "start" }));
-    }
-    for (const block of blocks) {
-      const height = block.count * pitch + inner;
-      this.svg.append(element("rect", {
-        x: LEFT, y: y - outer, width: width - LEFT - RIGHT, height: height + outer / 2, rx: 3 * scale,
-        fill: colours.sunken, stroke: colours.hairline,
-      }));
-      const middle = y + height / 2, isFirst = middle - labelled >= (this.data.large ? LARGE : LABEL);
-      if (isFirst) labelled = middle;
-      if (isFirst) this.svg.append(text(block.label, LEFT - 8, middle, { fill: colours.muted, "text-anchor": "end", "dominant-baseline": "middle" }));
-      for (let row = 0; row < block.count; row += 1, index += 1) this.bars.push(this.bar(modules[index], y + row * pitch, pitch));
-      if (uniform) {
-        const x = LEFT + uniform * this.unit;
-        this.svg.append(element("line", {
-          x1: x, x2: x, y1: y - outer, y2: y + height - outer / 2, stroke: colours.muted, "stroke-width": 1.3, "stroke-dasharray": "4 3", "pointer-events": "none",
-        }));
-      }
-      y += height + gap;
-    }
-    const bottom = y - gap + 14;
-    for (const tick of ticks) {
-      this.svg.append(text(String(tick), LEFT + tick * this.unit, bottom, { fill: colours.muted, "text-anchor": "middle" }));
-    }
-    this.svg.append(text("Rank (components)", LEFT + (width - LEFT - RIGHT) / 2, bottom + 17, { fill: colours.muted, "text-anchor": "middle" }));
+    layers.forEach((name, column) => {
+      if (column % each === 0) this.svg.append(text(name, LEFT + (column + 0.5) * this.wide, TOP - 7, muted));
+    });
+    const every = Math.ceil((size + 2) / this.high);
+    kinds.forEach((name, row) => {
+      if (row % every === 0) this.svg.append(text(name, LEFT - 8, TOP + (row + 0.5) * this.high, { fill: colours.text, "text-anchor": "end", "dominant-baseline": "central" }));
+    });
+    const members = new Map();
+    modules.forEach((module, index) => {
+      const key = `${module.row} ${module.column}`;
+      members.set(key, [...(members.get(key) ?? []), index]);
+    });
+    this.cells = [...members.values()].map((indices) => this.cell(indices, modules[indices[0]]));
+    const bottom = TOP + kinds.length * this.high;
+    this.legend = element("g");
+    this.svg.append(this.legend);
     if (this.data.outlined) {
-      this.svg.append(element("rect", { x: 1, y: bottom + 8, width: 10, height: 10, rx: 2, fill: "none", stroke: colours.needed, "stroke-width": 1.6 }));
-      this.svg.append(text(this.data.outlined, 16, bottom + 17, { fill: colours.muted }));
+      this.svg.append(element("rect", { x: width - 74, y: bottom + 14, width: 10, height: 10, rx: 2, fill: "none", stroke: colours.needed, "stroke-width": 1.6 }));
+      this.svg.append(text(this.data.outlined, width - 60, bottom + 23, { fill: colours.muted }));
     }
-    const height = bottom + AXIS - 17;
-    this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    this.svg.style.height = `${height}px`;
-    this.arc = element("path", { fill: "none", stroke: colours.mark, "stroke-width": 1.6, "stroke-dasharray": "1 4", "stroke-linecap": "round", "pointer-events": "none" });
-    this.dots = [0, 1].map(() => element("circle", { r: 4, fill: colours.mark, "pointer-events": "none", visibility: "hidden" }));
-    this.svg.append(this.arc, ...this.dots);
+    this.svg.setAttribute("viewBox", `0 0 ${width} ${bottom + FOOT}`);
+    this.svg.style.height = `${bottom + FOOT}px`;
+    this.arc = element("path", { fill: "none", stroke: colours.mark, "stroke-width": 1.8, "stroke-dasharray": "1 4", "stroke-linecap": "round", "pointer-events": "none" });
+    this.svg.append(this.arc);
     this.paint();
   }
 
-  bar(module, y, pitch) {
-    const height = BAR * pitch / PITCH;
-    const bar = element("rect", { class: "bar", x: LEFT, y, height, width: 0, rx: Math.min(1, height / 4) });
-    if (module.marked) {
-      bar.setAttribute("stroke", this.data.colours.mark);
-      bar.setAttribute("stroke-width", 1.8);
-    }
-    const zone = element("rect", { x: LEFT, y: y - (pitch - height) / 2, height: pitch, width: this.width - LEFT - RIGHT, fill: "transparent" });
+  option(name) {
+    const button = document.createElement("button");
+    Object.assign(button, { type: "button", textContent: NAMES[name], onclick: () => { this.quantity = name; this.paint(); } });
+    button.dataset.quantity = name;
+    return button;
+  }
+
+  cell(indices, { row, column }) {
+    const { modules, colours } = this.data, x = LEFT + column * this.wide, y = TOP + row * this.high;
+    const gap = Math.min(this.wide, this.high) > 3 * GAP ? GAP : 0.5, width = Math.max(1, this.wide - gap), height = this.high - gap;
+    const box = element("rect", { class: "cell", x, y, width, height, rx: Math.min(4, width / 4) });
     const title = element("title");
-    zone.append(title);
-    this.svg.append(bar);
-    if (module.needed) {
-      const edge = Math.max(0, (pitch - height) / 2 - 0.2);
-      this.svg.append(element("rect", {
-        x: LEFT - 2, y: y - edge, width: this.width - LEFT - RIGHT + 4, height: height + 2 * edge, rx: 2,
-        fill: "none", stroke: this.data.colours.needed, "stroke-width": height < 5 ? 1 : 1.6, "pointer-events": "none",
-      }));
-    }
-    this.svg.append(zone);
-    return { bar, title, name: `${module.short}\n${module.name}`, middle: y + height / 2 };
+    box.append(title);
+    this.svg.append(box);
+    const edge = { x, y, width, height, rx: Math.min(4, width / 4), fill: "none", "pointer-events": "none" };
+    if (indices.some((index) => modules[index].needed)) this.svg.append(element("rect", { ...edge, stroke: colours.needed, "stroke-width": 2 }));
+    const mark = element("rect", { ...edge, stroke: colours.mark, "stroke-width": 2.2 });
+    this.svg.append(mark);
+    const words = text("", x + width / 2, y + height / 2, { "text-anchor": "middle", "dominant-baseline": "central", "pointer-events": "none" });
+    if (height > 12) this.svg.append(words);
+    const names = indices.map((index) => `${modules[index].short}\n${modules[index].name}`).join("\n");
+    return { box, title, words, mark, indices, names, width, middle: { x: x + width / 2, y: y + height / 2 } };
   }
 
   paint() {
-    const { steps, rank, shade, colours, about, due } = this.data;
-    const step = steps[this.frame], ranks = rank[this.frame], shades = shade[this.frame];
-    this.bars.forEach(({ bar, title, name }, index) => {
-      bar.setAttribute("width", Math.max(0, ranks[index] * this.unit));
-      bar.setAttribute("fill", shades[index] === null ? colours.muted : mixed(colours.scale, 0.16 + 0.84 * shades[index]));
-      title.textContent = `${name}\nrank ${ranks[index]}` + (shades[index] === null ? "" : `\nimportance ${Math.round(100 * shades[index])} % of the highest`);
-    });
+    const { steps, rank, share, about, due, colours, ends } = this.data;
+    const step = steps[this.frame], ranks = rank[this.frame], shares = share[this.frame], first = rank[0];
+    const name = this.quantity, end = ends[name], isChange = name === "change";
+    const read = { rank: (index) => ranks[index], importance: (index) => shares[index], change: (index) => ranks[index] - first[index] }[name];
+    for (const { box, title, words, names, width, indices } of this.cells) {
+      const known = indices.map(read).filter((one) => one !== null), mean = known.reduce((sum, one) => sum + one, 0) / known.length;
+      const fill = known.length ? mixed(colours[name], isChange ? (mean / end + 1) / 2 : mean / end) : colours.sunken;
+      box.setAttribute("fill", fill);
+      const number = known.length ? written(mean, name, width) : "";
+      words.textContent = width >= LETTER * number.length + 2 ? number : "";
+      words.setAttribute("fill", readable(fill, colours));
+      const facts = indices.map((index) => `rank ${ranks[index]}` + (shares[index] === null ? "" : `, ${shares[index]} % of the importance`));
+      title.textContent = `${names}\n${facts.join("\n")}`;
+    }
+    this.explain();
+    for (const option of this.choice.children) option.setAttribute("aria-pressed", option.dataset.quantity === name);
     this.slider.value = this.frame;
     this.slider.setAttribute("aria-valuetext", `step ${step}`);
     this.output.textContent = `step ${step.toLocaleString("en")}${due[this.frame] ? ` · ${due[this.frame]}` : ""}`;
@@ -238,25 +236,38 @@ class Player {
     if (this.moved) this.tell(Boolean(this.timer));
   }
 
-  speak() {
-    const cue = this.cue, { rank, colours } = this.data;
-    const points = cue ? cue.rows.map((row) => ({ x: LEFT + rank[this.frame][row] * this.unit, y: this.bars[row].middle })) : [];
-    this.dots.forEach((dot, index) => {
-      const point = points[index];
-      dot.setAttribute("visibility", point ? "visible" : "hidden");
-      if (point) Object.entries({ cx: point.x, cy: point.y }).forEach(([key, value]) => dot.setAttribute(key, value));
+  explain() {
+    const { colours, ends, uniform, rank, kinds } = this.data, name = this.quantity, end = ends[name];
+    const y = TOP + kinds.length * this.high + 14, isChange = name === "change", number = (value) => value.toLocaleString("en", { maximumFractionDigits: 1 });
+    const parts = Array.from({ length: BAR / 2 }, (_, at) => element("rect", { x: LEFT + 2 * at, y, width: 2.2, height: 9, fill: mixed(colours[name], 2 * at / BAR) }));
+    const isAbove = name === "importance" || (name === "rank" && rank.some((ranks) => ranks.some((one) => one > end)));
+    const unit = name === "importance" ? " % of the step" : "", more = isAbove ? " or more" : "";
+    const marks = [[isChange ? `−${number(end)}` : "0", 0], [`${isChange ? "+" : ""}${number(end)}${unit}${more}`, BAR]];
+    if (name === "rank" && uniform) marks.push([`${uniform} uniform`, BAR / 2]);
+    const places = { 0: "start", [BAR]: "start" };
+    marks.forEach(([words, at]) => {
+      const isEnd = at === BAR;
+      parts.push(text(words, LEFT + (isEnd ? BAR + 6 : at), isEnd ? y + 9 : y + 22, { fill: colours.muted, "text-anchor": places[at] ?? "middle" }));
     });
+    this.legend.replaceChildren(...parts);
+  }
+
+  speak() {
+    const cue = this.cue, { modules } = this.data, rows = cue ? cue.rows : [];
+    for (const { mark, indices } of this.cells) {
+      const isMarked = indices.some((index) => rows.includes(index) || (!rows.length && modules[index].marked));
+      mark.setAttribute("visibility", isMarked ? "visible" : "hidden");
+    }
+    const points = rows.map((row) => this.cells.find(({ indices }) => indices.includes(row)).middle);
     this.arc.setAttribute("d", points.length > 1 ? arc(points[0], points[1]) : "");
-    if (this.bubbles.cue === cue && this.bubbles.wide === this.width && this.bubbles.frame === this.frame) return;
-    Object.assign(this.bubbles, { cue, wide: this.width, frame: this.frame });
-    this.bubbles.replaceChildren(...points.map((_, index) => bubble(cue.words[index], colours)));
-    const bars = this.bars.map(({ middle }, row) => ({ middle, end: LEFT + rank[this.frame][row] * this.unit }));
-    place([...this.bubbles.children], points, this.width, this.svg.clientHeight - AXIS, bars);
+    if (this.speech.cue === cue) return;
+    this.speech.cue = cue;
+    this.speech.replaceChildren(...(cue ? [sentence("p", cue.words)] : []));
   }
 
   tell(plays) {
-    const { steps, rank, shade, modules } = this.data;
-    const detail = { step: steps[this.frame], ranks: rank[this.frame], shares: shade[this.frame], positions: modules.map((one) => one.position), plays };
+    const { steps, rank, share, modules } = this.data;
+    const detail = { step: steps[this.frame], ranks: rank[this.frame], shares: share[this.frame], positions: modules.map((one) => one.position), plays };
     document.dispatchEvent(new CustomEvent("dynlora-step", { detail }));
   }
 
@@ -273,49 +284,21 @@ class Player {
   }
 }
 
-function listed(words) {
-  const item = document.createElement("li");
-  item.textContent = `${words.join(", ").replace(/\.$/, "")}.`;
-  return item;
-}
-
-function bubble(words, colours) {
-  const made = document.createElement("p");
-  made.textContent = words;
-  Object.assign(made.style, { background: colours.panel, borderColor: colours.mark, maxWidth: `${BUBBLE}px` });
+function sentence(tag, words) {
+  const made = document.createElement(tag);
+  made.textContent = `${words.join(", ").replace(/\.$/, "")}.`;
   return made;
 }
 
-// Bubbles stand at the right of their points; where there is no room, at the edge, above or below, where they cover least.
-// None covers another.
-function place(bubbles, points, width, height, bars) {
-  let taken = 0;
-  const order = bubbles.map((made, index) => ({ made, point: points[index] })).sort((a, b) => a.point.y - b.point.y);
-  for (const { made, point } of order) {
-    const wide = made.offsetWidth, high = made.offsetHeight;
-    const right = point.x + APART + 4, isRight = right + wide <= width;
-    const left = isRight ? right : Math.max(0, width - wide);
-    const beside = Math.max(taken, Math.min(point.y - high / 2, height - high));
-    const top = isRight ? beside : free(left, high, point, taken, height, bars);
-    taken = top + high + 4;
-    Object.assign(made.style, { left: `${left}px`, top: `${top}px` });
-  }
-}
-
-function free(left, high, point, from, height, bars) {
-  let best = from, least = Infinity;
-  for (let top = Math.max(from, point.y - NEAR - high); top <= Math.min(height - high, point.y + NEAR); top += 3) {
-    const under = bars.filter(({ middle }) => middle > top - BAR / 2 && middle < top + high + BAR / 2);
-    const covered = under.reduce((sum, { end }) => sum + Math.max(0, end - left), 0);
-    const cost = covered + Math.abs(top + high / 2 - point.y);
-    if (cost < least) [best, least] = [top, cost];
-  }
-  return best;
-}
-
 function arc(from, to) {
-  const x = Math.max(from.x, to.x) + 24 + Math.abs(from.y - to.y) / 6;
-  return `M ${from.x} ${from.y} C ${x} ${from.y}, ${x} ${to.y}, ${to.x} ${to.y}`;
+  const bend = Math.abs(from.x - to.x) < 1 ? 30 : 0;
+  return `M ${from.x} ${from.y} Q ${(from.x + to.x) / 2 + bend} ${(from.y + to.y) / 2 - 24} ${to.x} ${to.y}`;
+}
+
+function written(value, name, width) {
+  const rounded = name === "importance" && value < 9.95 && width > 30 ? value.toFixed(1) : String(Math.round(Math.abs(value)));
+  if (name !== "change") return rounded;
+  return rounded === "0" ? "" : `${value > 0 ? "+" : "−"}${rounded}`;
 }
 
 function element(name, attributes = {}) {
@@ -333,7 +316,14 @@ function text(words, x, y, attributes) {
 function mixed(scale, share) {
   const place = Math.min(Math.max(share, 0), 1) * (scale.length - 1);
   const low = Math.min(Math.floor(place), scale.length - 2);
-  const part = (colour, at) => parseInt(colour.slice(at, at + 2), 16);
-  const mix = [1, 3, 5].map((at) => Math.round(part(scale[low], at) + (part(scale[low + 1], at) - part(scale[low], at)) * (place - low)));
-  return `rgb(${mix.join(", ")})`;
+  const mix = [0, 1, 2].map((at) => Math.round(part(scale[low], at) + (part(scale[low + 1], at) - part(scale[low], at)) * (place - low)));
+  return `#${mix.map((one) => one.toString(16).padStart(2, "0")).join("")}`;
+}
+
+const part = (colour, at) => parseInt(colour.slice(1 + 2 * at, 3 + 2 * at), 16);
+const light = (colour) => 0.3 * part(colour, 0) + 0.59 * part(colour, 1) + 0.11 * part(colour, 2);
+
+// The colour of words on a cell: the one of the panel's and the text's that is farther from the cell's own.
+function readable(fill, { text, panel }) {
+  return Math.abs(light(text) - light(fill)) > Math.abs(light(panel) - light(fill)) ? text : panel;
 }
