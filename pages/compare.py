@@ -16,7 +16,8 @@ from dynlora.viz.compare.run_selection import visibility_toggles
 from dynlora.viz.kit.run_colours import dots
 from dynlora.viz.launch.start_from import baseline_button
 from dynlora.viz.report.button import report_button
-from dynlora.viz.ui import cards, frame, live, url_state
+from dynlora.viz.run import live_cards
+from dynlora.viz.ui import cards, frame, live, run_picker, url_state
 from dynlora.viz.ui.cached_queries import one_refresh
 from dynlora.viz.ui.panel_cards import panel_card, panel_cards
 from dynlora.viz.verdict import verdict_of_runs
@@ -31,14 +32,18 @@ SECTIONS = {
 
 frame.enter()
 cards.titled("Compare", "Compare two to hundreds of runs. Runs that differ only in the seed form one group.")
-chosen = run_selection.select_runs()
+with st.container(key="choice-of-runs"):
+    chosen = run_selection.select_runs()
 if len(chosen.rows) < 2:
     if run_selection.say_alone(chosen):
         baseline_button(chosen.runs[0])
     st.stop()
-with live.guarded():
-    compare_cards.follow_progress(chosen.rows)
-section = url_state.segmented("section", "Section", list(SECTIONS), "results", SECTIONS.__getitem__)
+if live_cards.is_presenting():
+    section = "present"
+else:
+    with live.guarded():
+        compare_cards.follow_progress(chosen.rows)
+    section = url_state.segmented("section", "Section", list(SECTIONS), "results", SECTIONS.__getitem__)
 
 
 opener = partial(url_state.section, address="part")
@@ -50,16 +55,16 @@ def show_results() -> None:
     run_selection.say_how_many(chosen)
     compared = compare_cards.read(chosen.runs, chosen.summaries)
     judged = compared.judged
-    verdict_of_runs(judged, compared.summaries)
+    verdict_of_runs(compared.judgements, compared.summaries, compared.notes)
     if judged is not None:  # what leads the verdict leads every list and legend
         compared = replace(compared, groups=judged.in_order(compared.groups))
     with cards.in_row("compare-controls"):
         compare_cards.group_controls(compared)
         report_button(chosen.runs)
+        selection = {name: st.query_params[name] for name in ("runs", "q") if name in st.query_params}
+        run_picker.link("pages/compare.py", "Present", present="1", **selection)
     styles, metric = compared.styles(cards.colours()), compared.metric
     visibility_toggles(compared.all_groups, styles)
-    for words in compare_model.warnings(compared.rows):
-        st.warning(cards.safe(words))
     with cards.card("Final results", "final"):
         table = compared.points
         cards.rows(compare_model.group_table(table, metric), dots(table["group"], styles))
@@ -91,8 +96,17 @@ def show_capacity() -> None:
     panel_cards((FinalRanks(), DifferingSettings()), compared.view)
 
 
+def show_screens() -> None:
+    """Draw the screen of the presentation that the address asks for: the verdict, the results, the ranks."""
+    compared = compare_cards.read(chosen.runs, chosen.summaries)
+    verdict = partial(verdict_of_runs, compared.judgements, compared.summaries, compared.notes, times=live_cards.LARGER)
+    live_cards.present([verdict, *compare_cards.screens(compared, live_cards.LARGER)])
+
+
 with live.guarded(), one_refresh():
-    if section == "capacity":
+    if section == "present":
+        show_screens()
+    elif section == "capacity":
         show_capacity()
     elif section == "numbers":
         many_cards.numbers(chosen.rows)

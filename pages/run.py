@@ -38,7 +38,7 @@ def show_run() -> None:
         judged, ranks = judged_run(run, summary), ranks_of_run(run, summary)
         strip = result_strip(summary, judged.verdict, ranks)
         if live_cards.is_presenting():
-            live_cards.present(strip, read_run(run.folder, CACHED, summary), judged)
+            live_cards.present(live_cards.run_screens(strip, read_run(run.folder, CACHED, summary), judged))
             return
         is_detailed = "machine" in st.query_params.get_all(url_state.SECTION)
         run_picker.run_views(run.id, summary, "run")

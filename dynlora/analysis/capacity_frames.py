@@ -151,7 +151,7 @@ MOST_SHARE = 4
 def scale_end(signal: str, uniform: int | None, n: int) -> float | None:
     """Return the value of the strongest colour of a signal, by which the colours of two runs compare; None for none.
 
-    It is twice the uniform rank, and a fixed multiple of an even share of the importance.
+    It is twice the uniform rank, and a fixed multiple of the mean importance of the modules.
 
     Args:
         signal: as recorded.
@@ -172,6 +172,10 @@ AGREEMENTS = (
 """What a rank correlation of importance and rank is called, from the number on."""
 
 
+RECONCILED = ": importance is the mean over a module's parameters at this step, so rank that was added lowers it"
+"""Why modules that got rank because they were important can have less importance than others afterwards."""
+
+
 def agreement(state: pd.DataFrame) -> str:
     """Say how the importance and the rank of modules go together; empty where one of them is equal for all.
 
@@ -182,7 +186,8 @@ def agreement(state: pd.DataFrame) -> str:
     if not np.isfinite(rho):
         return ""
     words = next(words for lowest, words in AGREEMENTS if rho >= lowest or lowest == -1)
-    return f"{words} (rank correlation {minus(f'{rho:.2f}')}, {plural(len(state), 'module')})"
+    why = RECONCILED if rho < AGREEMENTS[-2][0] else ""
+    return f"{words} (rank correlation {minus(f'{rho:.2f}')}, {plural(len(state), 'module')}){why}"
 
 
 def steadiness(importance: pd.DataFrame, events: Sequence[int]) -> pd.DataFrame:

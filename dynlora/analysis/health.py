@@ -244,7 +244,7 @@ def loss(evidence: Evidence) -> Finding | None:
     first, last = float(smooth.iloc[: max(1, len(smooth) // 20)].mean()), float(smooth.iloc[-1])
     if not last > DIVERGED_ABOVE * first:
         return None
-    words = f"The smoothed loss rose from {first:.3f} to {last:.3f} nats, more than {DIVERGED_ABOVE:g} times the start."
+    words = f"The smoothed loss rose from {first:.3f} to {last:.3f}, more than {DIVERGED_ABOVE:g} times the start."
     return Finding(PROBLEM, "The loss diverged", words, "run")
 
 
@@ -296,7 +296,7 @@ def flat(evidence: Evidence) -> Finding | None:
         NOTICE,
         "The loss does not fall",
         f"From the first to the last quarter of the steps, the mean training loss went from {first.mean():.3f} to "
-        f"{last.mean():.3f} nats{rises}. Check the labels, then try another learning rate.",
+        f"{last.mean():.3f}{rises}. Check the labels, then try another learning rate.",
         "run",
     )
 

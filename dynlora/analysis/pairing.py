@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora.analysis import results
+from dynlora.analysis.run_summary import loss_unit
 from dynlora.analysis.seed_groups import Group, set_values
 from dynlora.analysis.stats import LEVEL, Difference, normal_reach, paired_difference, t_reach
 from dynlora.store import queries
@@ -176,9 +177,10 @@ class RunPairs:
         losses, rights = ([_part(source, part) for source in (held, probe)] for part in (0, 1))
         right = {seed: 100 * values for seed, values in (rights[0] or rights[1]).items()}
         where = ["held-out examples" if part[0] else "the probe set" for part in (losses, rights)]
-        titles = "Loss difference (nats; left is better)", "Accuracy difference (points; right is better)"
+        unit = loss_unit(self.summaries[pairs[0][1]]) if pairs else "nats"
+        titles = f"Loss difference ({unit}; left is better)", "Accuracy difference (points; right is better)"
         sides = [
-            Side("loss", losses[0] or losses[1], f"nats of loss on {where[0]}", titles[0], True, 4),
+            Side("loss", losses[0] or losses[1], f"{unit} of loss on {where[0]}", titles[0], True, 4),
             Side("accuracy", right, f"points of accuracy on {where[1]}", titles[1], False, 1),
         ]
         matches = _known({seed: self._exact_match(a, b) for seed, a, b in pairs})

@@ -351,7 +351,7 @@ def kinds_table(evidence: Evidence) -> pd.DataFrame:
                 f"{helping} of {n}" if n else None
                 for helping, n in zip(kinds["helping"], kinds["measured"], strict=True)
             ],
-            "loss change (nats)": _rounded(kinds["delta"], 4),
+            "loss change": _rounded(kinds["delta"], 4),
         }
     )
     if evidence.seeds.shape[1] > 1:
@@ -390,7 +390,7 @@ def modules_table(evidence: Evidence) -> pd.DataFrame:
             "rank": frame["rank"],
             "update norm": _rounded(frame["norm"], 3),
             "effective rank": _rounded(frame["effective"], 2),
-            "loss change (nats)": _rounded(frame["delta"], 4),
+            "loss change": _rounded(frame["delta"], 4),
             "95 % CI from": _rounded(frame["low"], 4),
             "to": _rounded(frame["high"], 4),
             "finding": frame["finding"],

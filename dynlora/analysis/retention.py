@@ -298,7 +298,7 @@ def misjudged(score: np.ndarray, effect: pd.DataFrame, most: int = 6) -> pd.Data
         {
             "module": worst["short"].to_numpy(),
             "score": worst["score"].to_numpy(),
-            "loss change (nats)": worst["delta"].to_numpy(),
+            "loss change": worst["delta"].to_numpy(),
             "rank by score": worst["by_score"].to_numpy(int),
             "rank by loss change": worst["by_effect"].to_numpy(int),
             "verdict": verdict,
@@ -315,7 +315,7 @@ def effect_caption(effect: pd.DataFrame, of: int, rows: int) -> str:
     harm = int((effect["sure"] & (effect["delta"] < 0)).sum())
     part = "" if len(effect) == of else f" {len(effect)} of {of} measured."
     names = listed([one_line(name, 30) for name in worst["short"].head(3)])
-    most = f"The loss rises most without {names}, by {signed(worst['delta'].iloc[0], 4)} nats for the first"
+    most = f"The loss rises most without {names}, by {signed(worst['delta'].iloc[0], 4)} for the first"
     return (
         f"Of {plural(len(effect), 'module')}, {sure} help and {harm} harm (95 % CI excludes 0), on {rows:,} held-out "
         f"examples. {most}.{part}"

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 
 from dynlora.analysis.run_summary import format_strategy, method_of
+from dynlora.config import RunConfig
+from dynlora.config_files import as_made
 from dynlora.store.meta import section
 from dynlora.store.search import flat
 from dynlora.text import one_line, source_name
@@ -80,6 +82,32 @@ def set_values(config: Mapping[str, Any]) -> dict[str, Any]:
     Left out is what is empty, and what runs did before a setting was there: an older run lacks its key.
     """
     return {key: value for key, value in flat(config).items() if value is not None and BEFORE.get(key) != value}
+
+
+DEFAULTS = flat(RunConfig.model_validate({}).model_dump())
+"""What a run of today takes where nothing is set."""
+
+
+def every_value(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all settings that a run had, by dotted key: of an older run those too that were not there yet.
+
+    What is not known are settings of its method that its version did not have.
+    """
+    return {**DEFAULTS, **BEFORE, **flat(as_made(config))}
+
+
+def differences_of(configs: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list[str]], int]:
+    """Return the settings in which runs differ, with the values of each in words, and how many settings are equal.
+
+    The method is first. Left out are the seed, what is only recorded, and what a method of the runs does not have.
+    """
+    every = [every_value(config) for config in configs]
+    shared = [key for key in every[0] if key not in NOT_COMPARED and not key.startswith("log.")]
+    shared = [key for key in shared if all(key in values for values in every)]
+    shared.sort(key=lambda key: not key.startswith("strategy."))
+    words = {key: list(dict.fromkeys(_word(key, values[key]) for values in every)) for key in shared}
+    differ = {key: values for key, values in words.items() if len(values) > 1}
+    return differ, len(words) - len(differ)
 
 
 SOURCES = ("model", "data")

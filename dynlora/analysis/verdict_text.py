@@ -119,10 +119,10 @@ def headline(result: Verdict) -> str:
         sentence = f"{group}{among} and {baseline} have {has}, too few to decide ({_measured(contest)})"
         return f"{where}, {sentence}.{unlike(contest)}"
     if contest.outcome == "tie":
-        return f"{where}, {group}{among} and {baseline} tie: no example differs.{unlike(contest)} {_use(result)}"
+        return f"{where}, {_use(result)}: {group}{among} and {baseline} tie, no example differs.{unlike(contest)}"
     within = f" within {margin(contest)}" if contest.outcome == "equal" else ""
     sentence = f"{group}{among} {PHRASES[contest.outcome]} {baseline}{within} ({difference(contest)})"
-    return f"{where}, {sentence}.{unlike(contest)} {_use(result)}"
+    return f"{where}, {_use(result)}: {sentence}.{unlike(contest)}"
 
 
 def unlike(contest: Contest) -> str:
@@ -138,9 +138,9 @@ def unlike(contest: Contest) -> str:
 def _use(result: Verdict) -> str:
     """Say what to use."""
     if result.use is None:
-        return "Use either, such as the one with fewer parameters."
+        return "use either, such as the one with fewer parameters"
     is_simpler = result.decisive is not None and result.decisive.outcome in SIMPLER
-    return f"Use {_name(result.use.label)}{', the simpler one' if is_simpler else ''}."
+    return f"use {_name(result.use.label)}{', the simpler one' if is_simpler else ''}"
 
 
 def _no_contest(result: Verdict, where: str) -> str:

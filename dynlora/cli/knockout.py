@@ -193,7 +193,7 @@ def _report(folder: Path, result: Any) -> tuple[Any, str]:
     }
     lines = [retention.effect_caption(effect, result.n_modules, result.rows)]
     for row in effect.sort_values("delta", ascending=False).to_dict("records"):
-        lines.append(f"  {row['short']:20} {row['delta']:+.5f} nats  (95 % CI {row['low']:+.5f} to {row['high']:+.5f})")
+        lines.append(f"  {row['short']:20} {row['delta']:+.5f}  (95 % CI {row['low']:+.5f} to {row['high']:+.5f})")
     for row in agreed.to_dict("records"):
         lines.append(
             f"Spearman with {row['score']}: {row['spearman']:+.2f} (95 % CI {row['low']:+.2f} to {row['high']:+.2f})"

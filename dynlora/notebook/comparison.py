@@ -285,7 +285,7 @@ class Comparison:
             "comparison_card.html",
             title=f"Comparison of {plural(len(self._runs), 'run')}",
             verdict=NO_VERDICT if judged is None else verdict_text.headline(judged),
-            notes=[*filter(None, notes), *compare_model.warnings(compared.rows)],
+            notes=[*filter(None, notes), *compared.notes],
             results=table(
                 compare_model.group_table(points, compared.metric),
                 dots(points["group"], compared.styles(theme.LIGHT)),

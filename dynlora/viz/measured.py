@@ -20,7 +20,7 @@ from dynlora.viz.kit.module_map import MapView, colour_of
 from dynlora.viz.kit.panel import Picture
 from dynlora.viz.kit.theme import Palette
 
-LOST = "Loss without − with the module (nats)"
+LOST = "Loss without − with the module"
 
 
 def effect_bars(effect: pd.DataFrame, colours: Palette, module: str | None = None) -> go.Figure:
@@ -52,7 +52,7 @@ def effect_bars(effect: pd.DataFrame, colours: Palette, module: str | None = Non
             )
         ],
         error_y=theme.interval(effect["delta"], effect, colours.muted, thickness=1, width=2),
-        hovertemplate="%{customdata[0]}<br>%{y:+.5f} nats (%{customdata[1]:+.5f} to %{customdata[2]:+.5f})"
+        hovertemplate="%{customdata[0]}<br>%{y:+.5f} (%{customdata[1]:+.5f} to %{customdata[2]:+.5f})"
         "<br>%{customdata[3]:.1f} % of the predictions change<extra></extra>",
     )
     drawn.add_hline(y=0, line={"color": colours.muted, "width": 1})
@@ -73,8 +73,8 @@ def group_effects(table: pd.DataFrame, colours: Palette) -> go.Figure:
         xgap=theme.column_gap(len(names)),
         ygap=1,
         customdata=np.tile(np.array(names, dtype=object), (len(table), 1)),
-        hovertemplate="%{y}<br>%{customdata}<br>%{z:+.5f} nats<extra></extra>",
-        **colour_of(table, MapView("Loss change (nats)", centre=0.0, least=1e-6), colours, 1.0),
+        hovertemplate="%{y}<br>%{customdata}<br>%{z:+.5f}<extra></extra>",
+        **colour_of(table, MapView("Loss change", centre=0.0, least=1e-6), colours, 1.0),
     )
     drawn.update_xaxes(**theme.name_axis(names, colours))
     drawn.update_yaxes(type="category", autorange="reversed", showgrid=False)
@@ -96,7 +96,7 @@ def score_against_effect(effect: pd.DataFrame, score: np.ndarray, title: str, co
             marker={"color": colour, "symbol": symbol, "size": 9},
             customdata=[plotly_text(name) for name in part["short"]],
             error_y=theme.interval(part["delta"], part, colours.muted, thickness=0.8, width=0),
-            hovertemplate="%{customdata}<br>score %{x:.4~g}<br>%{y:+.5f} nats without the module<extra></extra>",
+            hovertemplate="%{customdata}<br>score %{x:.4~g}<br>%{y:+.5f} without the module<extra></extra>",
         )
     drawn.add_hline(y=0, line={"color": colours.muted, "width": 1})
     drawn.update_layout(showlegend=True)
@@ -136,7 +136,7 @@ def effects(knockouts: Knockouts, modules: pd.DataFrame, colours: Palette, modul
 def by_group(knockouts: Knockouts, modules: pd.DataFrame, colours: Palette) -> Picture:
     """Return what each input group loses without each module; of ablations with groups."""
     groups = retention.by_group(knockouts, modules)
-    words = "Blue: the group's loss rises without the module, which helps it. Orange: the module harms the group."
+    words = "Above 0: the group's loss rises without the module, which helps it. Below 0: the module harms the group."
     return Picture(group_effects(groups, colours), words, groups.reset_index(names="group"))
 
 

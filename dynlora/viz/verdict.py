@@ -46,15 +46,32 @@ MOST_READ = 30
 """Most runs of a task that are opened for the verdict on one of them."""
 
 
-def verdict_of_runs(result: Verdict | None, summaries: Mapping[str, Mapping[str, Any]]) -> None:
-    """Draw the verdict on runs that are compared; nothing where there is none."""
-    if result is None:
-        return
-    with card("Verdict", "verdict", ABOUT):
-        _words(result)
-        with in_row("verdict-next"):
-            _next(result, next_runs(result, summaries), summaries, list(summaries))
-        _evidence(result)
+def verdict_of_runs(
+    results: Sequence[Verdict],
+    summaries: Mapping[str, Mapping[str, Any]],
+    notes: Sequence[str],
+    times: float = 1.0,
+) -> None:
+    """Draw which configuration to use for each task of runs that are compared, then how the runs differ.
+
+    Args:
+        results: a verdict for each task; the chart is of the first.
+        summaries: of the runs, by id.
+        notes: what else is said of them, such as in which settings they differ.
+        times: how much larger the chart is than on its page; a presentation offers no further runs.
+    """
+    with card("Verdict", "verdict"):
+        for result in results:
+            first = summaries[result.baseline.runs[0]]
+            where = f" :gray[{safe(str(first.get('model')))}, {first['max_steps']:,} steps]" if len(results) > 1 else ""
+            st.markdown(f"{bold(result)}{where}")
+        outlook = verdict_text.outlook(results[0]) if results else ""
+        note(" ".join(filter(None, (*notes, outlook))))
+        if results and times == 1:
+            with in_row("verdict-next"):
+                _next(results[0], next_runs(results[0], summaries), summaries, list(summaries))
+        if results:
+            _evidence(results[0], times)
 
 
 @dataclass(frozen=True)
@@ -405,5 +422,5 @@ def race_figure(race: Race, colours: Palette) -> go.Figure:
     inside = {"orientation": "v", "x": 1, "xanchor": "right", "y": 1.04, "yanchor": "top", "font": {"size": 11}}
     drawn.update_layout(showlegend=True, legend=inside)
     drawn.update_xaxes(title_text="Training step", nticks=4)
-    drawn.update_yaxes(title_text="Loss (nats)", nticks=5)
+    drawn.update_yaxes(title_text="Loss", nticks=5)
     return drawn

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from dynlora.analysis import pairing, seed_groups, stats
 from dynlora.analysis.seed_groups import Group
+from dynlora.store import queries
 
 
 def summary(run: str, seed: int = 0, strategy: str = "dynamic", **settings: Any) -> dict[str, Any]:
@@ -99,3 +101,18 @@ def test_a_difference_is_significant_only_where_the_seeds_agree_and_there_are_en
     difference = stats.paired_difference(apart)
     assert difference.excludes_0
     assert not pairing.is_significant(apart, difference), "t over three seeds is wider than the bootstrap"
+
+
+@pytest.mark.parametrize(("facts", "unit"), [({}, "nats"), ({"loss_unit": "squared error"}, "squared error")])
+def test_a_difference_of_losses_has_the_unit_of_the_task(facts: dict[str, Any], unit: str) -> None:
+    runs = {run: {**summary(run), "task_facts": facts} for run in ("a", "b")}
+    folders = {run: Path(run) for run in runs}
+
+    def ask(query: object, *_: object) -> pd.DataFrame:
+        if query is queries.examples_frame:
+            return pd.DataFrame(columns=["text", "text_pair", "label"])
+        raise KeyError(query)
+
+    loss, *_ = pairing.RunPairs(folders, runs, ask).differences([(0, "a", "b")])
+    assert loss.what.startswith(f"{unit} of loss on ")
+    assert f"({unit}; left is better)" in loss.title

@@ -76,26 +76,27 @@ THREE = of(*seeds(3, "lora"), *seeds(3, "dynamic"))
 
 
 @pytest.mark.parametrize(
-    ("points", "spread", "outcome", "ending"),
+    ("points", "spread", "outcome", "beginning"),
     [
-        (2.0, 2.0, "better", "Use dynamic."),
-        (-2.0, 2.0, "worse", "Use lora."),
-        (0.1, 5.0, "equal", "Use lora, the simpler one."),
-        (0.1, 30.0, "unclear", "Use lora, the simpler one."),
-        (0.0, 0.0, "tie", "Use lora, the simpler one."),
+        (2.0, 2.0, "better", "use dynamic: "),
+        (-2.0, 2.0, "worse", "use lora: "),
+        (0.1, 5.0, "equal", "use lora, the simpler one: "),
+        (0.1, 30.0, "unclear", "use lora, the simpler one: "),
+        (0.0, 0.0, "tie", "use lora, the simpler one: "),
     ],
 )
-def test_the_verdict_names_the_configuration_to_use(points: float, spread: float, outcome: str, ending: str) -> None:
+def test_the_verdict_begins_with_the_configuration_to_use(
+    points: float, spread: float, outcome: str, beginning: str
+) -> None:
     decision, words = verdict_and_text(THREE, gains(points, spread))
     assert decision.decisive is not None
     assert decision.decisive.outcome == outcome
-    assert words.startswith("On tickets, dynamic ")
-    assert words.endswith(ending)
+    assert words.startswith(f"On tickets, {beginning}dynamic ")
     if outcome != "tie":
         assert "95 % CI" in words
         assert "3 seeds" in words
     assert decision.use is not None
-    assert decision.use.label in ending
+    assert decision.use.label in beginning
 
 
 def set_head_rate(runs: Sequence[dict[str, Any]], rate: float | None) -> list[dict[str, Any]]:
@@ -227,7 +228,7 @@ def test_without_plain_lora_the_best_two_are_set_against_each_other() -> None:
     decision, words = verdict_and_text(runs, gains(0.1, 30.0))
     assert [group.runs[0] for group in (decision.baseline, decision.contests[0].group)] == ["v2-0", "v3-0"]
     assert "budget 3 (the best of 4 configurations) is not significantly different from" in words
-    assert words.endswith("Use either, such as the one with fewer parameters.")
+    assert words.startswith("On tickets, use either, such as the one with fewer parameters: ")
     assert verdict_text.table(decision)["difference from the baseline"].tolist()[1:] == ["baseline", "–", "–"]
     alone = verdict(runs, gains(0.1), focus="v1-0")
     assert alone is not None

@@ -64,7 +64,7 @@ def test_a_kind_and_a_depth_select_the_modules_of_every_card(runs_dir: Path) -> 
     app.selectbox(key="address-depth").select("").run()
     assert not app.exception
     assert "depth" not in app.query_params
-    assert [module["short"] for module in replay(app)["modules"]] == ["key 2", "key 1", "key 0"]
+    assert [module["short"] for module in replay(app)["modules"]] == ["key 0", "key 1", "key 2"]
     assert conclusion(app) == conclusion(open_whole("capacity", run=RUN)), "the conclusion is of the whole run"
 
 
@@ -218,3 +218,11 @@ def test_a_map_by_layers_outlines_the_layers_that_hold_a_module_that_needs_rank(
     rows = dict(zip(np.round(layout.yaxis.tickvals, 6), layout.yaxis.ticktext, strict=True))
     outlined = [rows[round((one.y0 + one.y1) / 2, 6)] for one in layout.shapes if one.type == "rect"]
     assert [row.split("<br>")[1] for row in outlined] == ["layer 3", "layer 5", "model.layers.5.mlp.up_proj"]
+
+
+@pytest.mark.parametrize(("moves", "signal"), [(True, "Rank"), (False, "Importance")])
+def test_a_map_opens_on_importance_where_no_rank_moved(moves: bool, signal: str, runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN, moves=moves, about={"planned_events": int(moves)})
+    app = open_page("capacity", run=RUN)
+    assert f"##### {signal} by module over time" in [one.value for one in app.markdown]
+    assert replay(app)["quantity"] == signal.lower()

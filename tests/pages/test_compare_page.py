@@ -126,7 +126,7 @@ def test_many_runs_stay_readable(runs_dir: Path) -> None:
     assert charts(app)[0]["layout"]["yaxis"]["type"] == "log"
     assert "Training loss" in charts(app)[0]["layout"]["yaxis"]["title"]["text"]
     app = open_page("compare", runs=",".join(ids(26)), section="capacity")
-    assert charts(app)[-1]["layout"]["xaxis"]["ticktext"][:3] == ["1", "2", "3"]
+    assert charts(app)[-1]["layout"]["xaxis"]["ticktext"][:3] == ["s0", "s1", "s2"]
 
 
 @pytest.mark.parametrize(
@@ -280,3 +280,28 @@ def test_runs_of_one_planted_teacher_are_beside_each_other_with_their_counts(run
     tables = [frame.value for frame in app.dataframe]
     counts = [table["components where needed"].tolist() for table in tables if "components where needed" in table]
     assert sorted(counts[0]) == ["8 of 48", "9 of 48"]
+
+
+def test_runs_of_two_tasks_have_a_verdict_line_each_and_one_note_in_place_of_warnings(runs_dir: Path) -> None:
+    both = seeds(runs_dir, extras=True)
+    other = [f"20260101-000000-{number:08x}" for number in (10, 11)]
+    for run, strategy in zip(other, ("dynamic", "lora"), strict=True):
+        make_run(runs_dir, run_id=run, strategy=strategy, gates=False, extras=True, about={"data": "tickets"})
+    app = open_page("compare", runs=",".join([both, *other]))
+    lines = [one.value for one in app.markdown if one.value.startswith("**On ")]
+    assert len(lines) == 2
+    assert not app.warning
+    assert "They differ in strategy (" in words(app).replace("\\", "")
+
+
+def test_a_comparison_is_presented_screen_by_screen(runs_dir: Path) -> None:
+    app = open_page("compare", runs=seeds(runs_dir, extras=True), present="1")
+    assert not app.exception
+    assert verdict_chart(app) is not None
+    keys = ["present-previous", "present-next", "present-end"]
+    assert [button.key for button in app.main.button if str(button.key).startswith("present")] == keys
+    app.button(key="present-next").click().run()
+    assert len(charts(app)) == 1
+    app.button(key="present-end").click().run()
+    assert "present" not in app.query_params
+    assert "Final results" in words(app)

@@ -97,7 +97,7 @@ def test_a_run_is_set_against_plain_lora_on_the_same_data(runs_dir: Path) -> Non
     assert text.index("Does dynamic help here?") < text.index("##### Training loss")
     assert "**Yes: " in text
     assert "over lora**" in text
-    assert "**On sentiment4, dynamic is" in text, "the whole verdict is among all results"
+    assert "**On sentiment4, use dynamic:" in text.replace("\u200b", ""), "the whole verdict is among all results"
     assert "Does dynamic help here?" in card_text(open_page("run", run=run_id(4))), "the baseline says it too"
 
 

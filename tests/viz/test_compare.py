@@ -18,6 +18,8 @@ from tests.analysis.test_pairing import series, summary
 from tests.viz.drawn import traces_of
 from tests.viz.runs import HOSTILE
 
+COLUMNS = ["name", "layer", "kind", "d_in", "d_out", "max_rank"]
+
 
 def test_a_band_runs_from_the_lowest_to_the_highest_run_and_says_n() -> None:
     both = pd.concat([series("a", [0, 10, 20], [1.0, 2.0, 3.0]), series("b", [0, 10], [3.0, 4.0])])
@@ -187,3 +189,22 @@ def test_groups_of_one_planted_teacher_have_their_components_where_needed_in_the
     del summaries["c"]["task_facts"]
     table = compare_model.group_table(compare_model.by_group(summaries, groups, "accuracy"), "accuracy")
     assert "components where needed" not in table
+
+
+def test_runs_of_any_version_say_in_which_settings_they_differ_and_how_many_are_equal() -> None:
+    new = {"train": {"lr": 0.002, "head_lr": None, "warmup": 0.06}, "data": {"name": "d", "packing": False}}
+    old = summary("a", strategy="lora")["config"] | {"train": {"lr": 0.001}, "data": {"name": "d"}}
+    sentence = compare_text.they_differ([old, summary("b", seed=1)["config"] | new])
+    assert sentence.startswith("They differ in strategy (lora → dynamic) and learning rate (0.001 → 0.002); the other ")
+    assert sentence.endswith(" settings are equal.")
+    assert int(sentence.split("the other ")[1].split()[0]) > 40, "defaults are filled in"
+    assert compare_text.they_differ([old, old | {"seed": 3}]).endswith("settings are equal but the seed.")
+
+
+def test_columns_of_ranks_have_names_however_many_there_are() -> None:
+    rows = frames.described(pd.DataFrame([("q", 0, "query", 8, 8, 8)], columns=COLUMNS))
+    for count in (13, 30, 200):
+        ranks = pd.DataFrame({f"run {i}": [4.0] for i in range(count)}, index=["q"])
+        axis = compare_figures.final_ranks(ranks, rows, theme.LIGHT).to_plotly_json()["layout"]["xaxis"]
+        assert len(axis["ticktext"]) == len(axis["tickvals"]) <= compare_figures.LABELLED_COLUMNS
+        assert list(axis["ticktext"]) == [f"run {i}" for i in axis["tickvals"]]

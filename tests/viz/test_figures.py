@@ -217,3 +217,20 @@ def test_a_picture_of_the_model_outlines_the_cells_that_need_rank() -> None:
     (shape,) = layout_of(rank_picture.model_picture(pattern, theme.LIGHT, needed)).shapes
     assert (shape.x0, shape.x1, shape.y0, shape.y1) == (-0.5, 0.5, 0.5, 1.5)
     assert layout_of(rank_picture.model_picture(pattern, theme.LIGHT)).shapes == ()
+
+
+def test_colours_of_ranks_compare_between_runs_and_a_score_has_another_hue() -> None:
+    end = capacity_frames.scale_end("rank", 4, 36)
+    few, many = (drawn_map(theme.LIGHT, end=end) for _ in range(2))
+    scale = module_map.colour_of(pd.DataFrame([[2.0, 18.0]]), module_map.MapView("rank", end=end), theme.LIGHT)
+    assert (traces_of(few)[0].zmax, traces_of(many)[0].zmax, scale["zmax"]) == (8, 8, 8)
+    assert scale["colorbar"]["ticktext"] == ["0", "4", "8 or more"]
+    score = module_map.colour_of(pd.DataFrame([[2.0]]), module_map.MapView("importance", is_score=True), theme.LIGHT)
+    assert score["colorscale"] == theme.LIGHT.score_scale != scale["colorscale"]
+
+
+def test_importance_is_a_share_of_its_step_so_that_early_steps_are_seen() -> None:
+    shares = capacity_frames.step_shares(pd.DataFrame({0: [1e-9, 3e-9], 10: [5.0, 15.0], 20: [0.0, 0.0]}))
+    assert shares[0].tolist() == pytest.approx([25, 75])
+    assert shares[10].tolist() == pytest.approx([25, 75])
+    assert shares[20].isna().all()

@@ -38,7 +38,7 @@ def test_the_pieces_of_a_text_are_the_text(before: str, after: str) -> None:
         ),
         ([(0, [row(1, "x", True)])], "At step 0, 1 of 1 answers are correct (95 % CI 21 % to 100 %)."),
         ([(0, [row(1, "x")]), (3, [row(1, "y")])], "1 of 1 texts are other ones at step 3 than at step 0."),
-        ([(0, [row(1, "x")])], "The model continued 1 prompts at step 0; texts of later steps appear here."),
+        ([(0, [row(1, "x")])], "The model continued 1 prompts at step 0."),
     ],
 )
 def test_the_conclusion_counts(steps: list[tuple[int, list[dict[str, Any]]]], caption: str) -> None:

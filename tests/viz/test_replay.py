@@ -34,10 +34,10 @@ def test_frames_hold_ranks_and_shares_of_the_step_in_a_grid_ordered_as_the_map()
     assert replay["kinds"] == list(dict.fromkeys(by_kind["group"]))
     assert replay["layers"] == list(dict.fromkeys(by_kind["side"]))
     order = [module["position"] for module in replay["modules"]]
-    assert replay["rank"] == [[[4, 4, 4, 4], [3, 5, 4, 0]][frame][:] for frame in (0, 1)]
-    assert order == [0, 1, 2, 3]
-    assert replay["share"] == [[33.33, 66.67, None, 0.0], [14.29, 57.14, 28.57, 0.0]]
-    assert [module["marked"] for module in replay["modules"]] == [False, True, False, False]
+    assert order == [0, 2, 1, 3]
+    assert replay["rank"] == [[4, 4, 4, 4], [3, 4, 5, 0]]
+    assert replay["share"] == [[33.33, None, 66.67, 0.0], [14.29, 28.57, 57.14, 0.0]]
+    assert [module["marked"] for module in replay["modules"]] == [False, False, True, False]
     assert replay["ends"] == {"rank": 8.0, "importance": 100.0, "change": 4.0}
     assert json.loads(json.dumps(replay, allow_nan=False)) == replay
 

@@ -381,7 +381,7 @@ def test_a_report_holds_the_knock_outs_and_which_score_knew(runs_dir: Path) -> N
         "Module ablation",
         "Of 12 modules, 11 help and 0 harm",
         "The loss rises most without ff out 2",
-        "Loss without − with the module (nats)",
+        "Loss without − with the module",
         "Rank correlation of each score",
         "importance at the last decision",
         "gradient at the end",

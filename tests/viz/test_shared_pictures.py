@@ -47,13 +47,14 @@ def colours_of(image: Any) -> set[str]:
     return {"#{:02X}{:02X}{:02X}".format(*colour) for _, colour in part.getcolors(2**20) or []}
 
 
-def of_rank(rank: float, highest: float, colours: theme.Palette = theme.LIGHT) -> str:
-    return theme.shade(colours, round(rank / highest * canvas.LEVELS) / canvas.LEVELS).upper()
+def of_rank(rank: float, colours: theme.Palette = theme.LIGHT) -> str:
+    """Return the colour of a rank: the scale ends at twice the uniform rank of every run, here 4."""
+    return theme.shade(colours, round(rank / 8 * canvas.LEVELS) / canvas.LEVELS).upper()
 
 
 def is_drawn(rank: int, image: Any) -> bool:
     """Say whether the cells of a frame have the colour of a rank, or the nearest of the 256 that frames share."""
-    own = [int(of_rank(rank, 5)[i : i + 2], 16) for i in (1, 3, 5)]
+    own = [int(of_rank(rank)[i : i + 2], 16) for i in (1, 3, 5)]
     others = ([int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in colours_of(image))
     return any(max(abs(a - b) for a, b in zip(own, other, strict=True)) < 4 for other in others)
 
@@ -83,7 +84,7 @@ def test_the_map_has_the_ranks_and_says_the_metric_and_the_verdict(judged: Path,
     one = map_picture(subject, colours)
     image = opened(one)
     assert image.size == (canvas.WIDTH, canvas.HEIGHT)
-    assert {of_rank(rank, 5, colours) for rank in (3, 4, 5)} <= colours_of(image)
+    assert {of_rank(rank, colours) for rank in (3, 4, 5)} <= colours_of(image)
     assert colours.panel in colours_of(image)
     assert image.text["Title"] == "a run"
     assert image.text["Description"] == one.alt  # pyright: ignore[reportAttributeAccessIssue]
@@ -326,11 +327,11 @@ def test_ranks_lie_where_their_module_is(judged: Path) -> None:
     left, right, top, bottom = 510, 1150, 202, 510
     rows = [image.getpixel((right, y)) for y in range(top, bottom)]
     last: list[Any] = [colour for colour, after in pairwise([*rows, None]) if colour != after]
-    ranks = [of_rank(rank, 5) for rank in (3, 4, 5)]
+    ranks = [of_rank(rank) for rank in (3, 4, 5)]
     seen = ["#{:02X}{:02X}{:02X}".format(*colour) for colour in last]
     assert [ranks.index(colour) + 3 for colour in seen if colour in ranks] == [3, *[4] * 5, 5, *[4] * 5]
     before = {image.getpixel((left, y)) for y in range(top, bottom)}
-    assert before == {tuple(int(of_rank(4, 5)[i : i + 2], 16) for i in (1, 3, 5)), (255, 255, 255)}
+    assert before == {tuple(int(of_rank(4)[i : i + 2], 16) for i in (1, 3, 5)), (255, 255, 255)}
     assert N_MODULES == 12
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from types import MappingProxyType
@@ -23,7 +24,9 @@ from dynlora.store import queries
 from dynlora.text import number, one_line, plural, rough_duration, score
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import text as compare_text
-from dynlora.viz.compare.panels import Compared, HeldOutMetric, TrainingLoss, are_grouped, compared
+from dynlora.viz.compare.panels import Compared, FinalRanks, HeldOutMetric, TrainingLoss, are_grouped, compared
+from dynlora.viz.kit import theme
+from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.run_colours import MOST_COLOURED, dots
 from dynlora.viz.runs.table import plain_rows
 from dynlora.viz.ui import cached_queries, live, run_actions, run_picker
@@ -202,7 +205,7 @@ def in_every_run(
                 rows.append(
                     (group.label, summaries[run].get("seed"), *_answer(example, labels), example["loss"].iloc[0])
                 )
-    return pd.DataFrame(rows, columns=["configuration", "seed", "prediction", "right", "probability", "loss (nats)"])
+    return pd.DataFrame(rows, columns=["configuration", "seed", "prediction", "right", "probability", "loss"])
 
 
 def _answer(example: pd.DataFrame, labels: Sequence[str]) -> tuple[str | None, str | None, float | None]:
@@ -223,19 +226,19 @@ def as_written(table: pd.DataFrame) -> pd.DataFrame:
 
 def sentence(table: pd.DataFrame) -> str:
     """Say how many runs are right, and how far their losses are apart."""
-    known = table.dropna(subset=["loss (nats)"])
+    known = table.dropna(subset=["loss"])
     if known.empty:
         return "These runs have not recorded this example."
     answers = ""
     if "right" in table and table["right"].notna().any():
         answers = f"{(table['right'] == 'yes').sum()} of {plural(len(table), 'run')} predict its label. "
-    ordered = known.sort_values("loss (nats)", kind="stable")
+    ordered = known.sort_values("loss", kind="stable")
     low, high = ordered.iloc[0], ordered.iloc[-1]
-    if score(low["loss (nats)"]) == score(high["loss (nats)"]):
-        return f"{answers}Its loss is {number(low['loss (nats)'])} nats in every run."
+    if score(low["loss"]) == score(high["loss"]):
+        return f"{answers}Its loss is {number(low['loss'])} in every run."
     return (
-        f"{answers}Its loss runs from {number(low['loss (nats)'])} nats ({one_line(low['configuration'], 60)}) to "
-        f"{number(high['loss (nats)'])} nats ({one_line(high['configuration'], 60)})."
+        f"{answers}Its loss runs from {number(low['loss'])} ({one_line(low['configuration'], 60)}) to "
+        f"{number(high['loss'])} ({one_line(high['configuration'], 60)})."
     )
 
 
@@ -293,6 +296,25 @@ def compared_curves(runs: Compared) -> None:
             "scale": choose("scale", "Y axis", list(SCALES), "linear", SCALES.__getitem__, width=130),
         }
     panel_cards((TrainingLoss(), HeldOutMetric()), replace(runs.view, chosen=chosen))
+
+
+def screens(runs: Compared, times: float) -> list[Callable[[], None]]:
+    """Return what draws the screens of a presentation after the verdict: the results over the steps, and the ranks.
+
+    Args:
+        runs: the runs.
+        times: how much larger a chart is than on its page.
+    """
+    panels = [panel for panel in (HeldOutMetric(), FinalRanks()) if panel.data(runs.view) is not None]
+    return [partial(_screen, panel, runs.view, times) for panel in panels]
+
+
+def _screen(panel: Panel[Any], view: RunView, times: float) -> None:
+    data = panel.data(view)
+    with card(panel.heading(view), f"present-{panel.id}"):
+        if (figure := panel.figure(data, colours())) is not None:
+            larger = theme.enlarged(figure, times)
+            chart(larger, panel.caption(data), panel.table(data), f"present-{panel.id}")
 
 
 def _short(kind: str) -> str:
@@ -388,7 +410,7 @@ def capacity_conclusion(runs: Compared) -> None:
     """Draw what the section shows, in a sentence, and the link to what that means for the results."""
     members = {group.label: [runs.summaries[run] for run in group.runs] for group in runs.groups}
     ranks = compare_text.capacity(runs.final_ranks(), len(runs.names))
-    then = (compare_text.settings_that_differ(runs.differing), compare_text.reproducible(runs.alike))
+    then = (runs.differ, compare_text.reproducible(runs.alike))
     first, *others = filter(None, (compared_sentence(members), ranks, *then))
     with conclusion(first, " ".join(others)):
         selection = {name: st.query_params[name] for name in ("runs", "q") if name in st.query_params}

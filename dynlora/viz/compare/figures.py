@@ -18,7 +18,10 @@ from dynlora.viz.kit.run_colours import LineStyle, apart, line_styles, short_lab
 from dynlora.viz.kit.theme import Palette
 
 NAMED_COLUMNS = 12
-"""Most columns of a heat map whose names are written; more are numbered."""
+"""Most columns of a heat map that have room between them, and lines whose names a legend has."""
+
+LABELLED_COLUMNS = 48
+"""Most columns of a heat map whose names are written; of more it is every second, third and so on."""
 
 LABELS_HIGH = 10
 """How many names at the ends of lines fit above each other."""
@@ -42,6 +45,7 @@ def final_ranks(
         title: of the colour bar, with its unit.
     """
     edges, centres = row_edges(modules["label"])
+    every = max(1, -(-ranks.shape[1] // LABELLED_COLUMNS))
     rows = ranks.reindex(modules["name"]).to_numpy(float)
     breaks = np.flatnonzero(modules["label"].ne(modules["label"].shift()).to_numpy())[1:]
     high = float(np.nanmax(rows)) if np.isfinite(rows).any() else 1.0
@@ -79,18 +83,16 @@ def final_ranks(
         )
     drawn.update_xaxes(
         tickmode="array",
-        tickvals=list(range(ranks.shape[1])),
+        tickvals=list(range(0, ranks.shape[1], every)),
         showgrid=False,
         autotickangles=[0, -90],
-        ticktext=_column_names(list(ranks.columns)),
+        ticktext=_column_names(list(ranks.columns))[::every],
     )
     return drawn
 
 
 def _column_names(names: Sequence[str]) -> list[str]:
-    """Return what is written under the columns of a heat map: names, or of many their numbers."""
-    if len(names) > NAMED_COLUMNS:
-        return [str(number) for number in range(1, len(names) + 1)]
+    """Return what is written under the columns of a heat map."""
     short = [short_label(name) for name in names]
     return [plotly_text(one if short.count(one) == 1 else name, 32) for one, name in zip(short, names, strict=True)]
 

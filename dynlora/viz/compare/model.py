@@ -14,7 +14,7 @@ from dynlora.analysis.frames import smoothed
 from dynlora.analysis.planted_ranks import placements
 from dynlora.analysis.retention import Retention
 from dynlora.analysis.run_summary import LOW_IS_GOOD, format_strategy, main_metric, parameters_in_use
-from dynlora.analysis.seed_groups import SOURCES, Group, flat
+from dynlora.analysis.seed_groups import SOURCES, Group, every_value, flat
 from dynlora.analysis.stats import spearman
 from dynlora.text import listed, metric_words, number, one_line, source_name
 
@@ -43,8 +43,8 @@ def shared_metric(summaries: Sequence[Mapping[str, Any]]) -> str:
 
 def config_difference(summaries: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> pd.DataFrame:
     """Return the settings that are not the same in all runs: column `setting`, then one per run."""
-    configs = {names[summary["id"]]: flat(summary.get("config") or {}) for summary in summaries}
-    keys = list(dict.fromkeys(key for config in configs.values() for key in config))
+    configs = {names[summary["id"]]: every_value(summary.get("config") or {}) for summary in summaries}
+    keys = list(dict.fromkeys(key for summary in summaries for key in flat(summary.get("config") or {})))
     rows = [[key, *(_shown(config, key) for config in configs.values())] for key in keys if key != "name"]
     differ = [_by_name(row) for row in rows if len(set(row[1:])) > 1]
     return pd.DataFrame(differ, columns=["setting", *configs])
@@ -102,14 +102,8 @@ def sample_words(summaries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def warnings(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what makes a comparison unfair: other models, data, steps or budgets."""
+    """Return what makes a comparison unfair beside settings: other budgets, and metrics of a sample."""
     sentences = []
-    for key, words in (("model", "models"), ("data", "data sets"), ("max_steps", "numbers of steps")):
-        values = {summary.get(key) for summary in summaries}
-        if len(values) > 1:
-            named = [f"{value:,}" for value in sorted(value for value in values if isinstance(value, int))]
-            named += sorted(one_line(source_name(str(value)), 40) for value in values if not isinstance(value, int))
-            sentences.append(f"These runs have different {words}: {', '.join(named)}.")
     given = ((summary.get("params") or {}).get("budget") for summary in summaries)
     budgets = {budget for budget in given if budget is not None}
     if len(budgets) > 1:

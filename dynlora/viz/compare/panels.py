@@ -24,7 +24,7 @@ from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.kit.panel import Choice, Panel, RunView
-from dynlora.viz.kit.run_colours import MOST_COLOURED, LineStyle, line_styles
+from dynlora.viz.kit.run_colours import KEPT, MOST_COLOURED, LineStyle, line_styles
 from dynlora.viz.kit.theme import Palette
 
 POINTS = 600
@@ -81,8 +81,33 @@ class Compared:
 
     @cached_property
     def judged(self) -> Verdict | None:
-        """Which configuration to use; None where nothing can be said."""
-        return verdict(self.summaries, self.pairs.differences, margin=self.margin)
+        """Which configuration to use on the first task; None where nothing can be said."""
+        return next(iter(self.judgements), None)
+
+    @property
+    def differ(self) -> str:
+        """In which settings the runs differ, the baseline first."""
+        judged = self.judged
+        groups = self.by_config if judged is None else judged.in_order(self.by_config)[::-1]
+        first = [] if judged is None else [group for group in groups if group.runs[0] in judged.baseline.runs]
+        order = [*first, *(group for group in groups if group not in first)]
+        return compare_text.they_differ([self.summaries[group.runs[0]]["config"] for group in order])
+
+    @cached_property
+    def judgements(self) -> list[Verdict]:
+        """A verdict for each task among the runs, that on most configurations first."""
+        results: list[Verdict] = []
+        left = dict(self.summaries)
+        while (result := verdict(left, self.pairs.differences, margin=self.margin)) is not None:
+            results.append(result)
+            seen = {run for group in result.groups for run in (*group.runs, *group.repeats)}
+            left = {run: one for run, one in left.items() if run not in seen}
+        return results
+
+    @property
+    def notes(self) -> list[str]:
+        """In which settings the runs differ, and what else makes them unlike."""
+        return [*filter(None, [self.differ]), *compare_model.warnings(self.rows)]
 
     @cached_property
     def points(self) -> pd.DataFrame:
@@ -113,7 +138,10 @@ class Compared:
         in_colour = set(self.highlighted)
         if not in_colour and len(titles) > MOST_COLOURED:
             plain = (one.title for one in self.groups if run_summary.is_uniform(self.summaries[one.runs[0]]))
-            in_colour = set(list(dict.fromkeys([next(plain, self.groups[0].title), *titles]))[:MOST_COLOURED])
+            own = (one.title for one in self.groups if one.method == KEPT)
+            judged = [one.title for one in self.groups if self.judged and set(one.runs) & set(self.judged.sides or ())]
+            first = [next(plain, self.groups[0].title), *judged, *list(own)[:1], *titles]
+            in_colour = set(list(dict.fromkeys(first))[:MOST_COLOURED])
         return line_styles(list(titles), colours, in_colour, titles, hidden)
 
     def final_ranks(self, *, spread: bool = False) -> pd.DataFrame:
@@ -262,9 +290,7 @@ class CurvesPanel(ComparisonPanel):
         """Draw the mean of each group with its band."""
         title = f"{self.name(data.runs, data.chosen)} (held-out)"
         if self.split == "train":
-            title = (
-                "Training loss (nats)" if data.chosen.get("smoothing") == "none" else "Smoothed training loss (nats)"
-            )
+            title = "Training loss" if data.chosen.get("smoothing") == "none" else "Smoothed training loss"
         return compare_figures.curves(
             data.numbers,
             seed_groups.CLOCKS[data.chosen.get("x", "step")],
@@ -381,14 +407,6 @@ class FinalRanks(ComparisonPanel):
     def table(self, data: Drawn) -> pd.DataFrame:
         """Return the ranks with the names of the modules."""
         return compare_model.named_rows(data.numbers)
-
-    def more(self, data: Drawn) -> Mapping[str, pd.DataFrame]:
-        """Return what the numbers of many columns stand for."""
-        names = list(data.numbers.columns)
-        if len(names) <= compare_figures.NAMED_COLUMNS:
-            return {}
-        key = pd.DataFrame({"column": range(1, len(names) + 1), "configuration": names})
-        return {"Key to the numbered columns, best result first": key}
 
     def figure(self, data: Drawn, colours: Palette) -> go.Figure:
         """Draw modules by groups."""

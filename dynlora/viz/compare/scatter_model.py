@@ -26,7 +26,7 @@ USED = "params.used"
 """Adapter parameters in use, gates included; counted here, in no row by itself."""
 
 WORDS = {
-    "loss": "held-out loss (nats)",
+    "loss": "held-out loss",
     "seed": "seed",
     "step": "steps done",
     USED: "adapter parameters in use",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
 from dynlora.analysis.frames import at_highest, at_lowest
 from dynlora.analysis.pairing import FEWEST_SEEDS
+from dynlora.analysis.seed_groups import LABELS, differences_of
 from dynlora.analysis.stats import spearman
 from dynlora.text import listed, number, one_line, plural, score, signed
 from dynlora.viz.compare.results_table import Paper
@@ -109,6 +111,33 @@ def capacity(ranks: pd.DataFrame, runs: int) -> str:
     return f"{plural(runs, 'run')}{groups}: {allocation(ranks, is_spread=False)}"
 
 
+MOST_VALUES = 4
+"""Settings that the sentence names, and values of each."""
+
+
+def they_differ(configs: Sequence[Mapping[str, Any]]) -> str:
+    """Say in which settings runs differ and what they have, and how many others are equal.
+
+    Args:
+        configs: of the runs, of the baseline first.
+    """
+    differ, equal = differences_of(configs)
+    if not differ:
+        return f"All {equal} settings are equal but the seed." if equal else ""
+    words = [f"{_setting(key)} ({_values(values)})" for key, values in differ.items()]
+    return f"They differ in {listed(words, MOST_VALUES)}; the other {equal} settings are equal."
+
+
+def _setting(key: str) -> str:
+    """Return what people call a setting, without its unit."""
+    return LABELS.get(key, key.removesuffix(".name")).partition(" (")[0]
+
+
+def _values(values: Sequence[str]) -> str:
+    more = ["…"] if len(values) > MOST_VALUES else []
+    return " → ".join([*values[:MOST_VALUES], *more])
+
+
 def settings_that_differ(difference: pd.DataFrame) -> str:
     """Say in which settings the runs differ; `difference` as `comparison.config_difference`."""
     names = [one_line(name, 40) for name in difference["setting"]]
@@ -142,7 +171,7 @@ def paired(rows: pd.DataFrame, first: str, second: str, what: str, *, low_is_goo
         verdict = f"{'better' if better else 'worse'} on these examples, and too few seeds to decide"
     difference = f"{mean} {what} (95 % CI {low} to {high}, {plural(seeds, 'seed')}): {verdict}"
     if is_tie:
-        difference = f"no difference in {what.removeprefix('points of ').removeprefix('nats of ')}, on any example"
+        difference = f"no difference in {what.partition(' of ')[2] or what}, on any example"
     basis = f"{plural(seeds, 'common seed')} and {number(int(whole['examples']))} examples; bootstrap over both"
     words = f"{one_line(second, 60)} minus {one_line(first, 60)}: {difference}. Paired over {basis}"
     return words + (". With one seed, the CI covers the examples only." if seeds == 1 else ".")

@@ -169,7 +169,7 @@ def _view_styles(colours: Palette) -> str:
 .st-key-line-of-run > div:first-child {{ flex: 1 1 20rem !important; }}
 .st-key-views-of-run {{ flex-wrap: nowrap !important; overflow-x: auto; overflow-y: hidden; column-gap: 1.6rem; }}
 [data-testid="stMainBlockContainer"]:has(.st-key-views-of-run) {{ max-width: none; }}
-.st-key-conclusion [data-testid="stMarkdownContainer"], .st-key-conclusion [data-testid="stCaptionContainer"] {{ margin-bottom: 0; }}
+.st-key-conclusion :is([data-testid="stMarkdownContainer"], [data-testid="stCaptionContainer"]) {{ margin-bottom: 0; }}
 .st-key-conclusion p {{ font-size: 1.02rem; line-height: 1.35; margin: 0; }}
 .st-key-conclusion-next p {{ font-size: 0.84rem; }}
 .st-key-conclusion-next a {{ padding: 0; }}

@@ -209,7 +209,7 @@ def _table(effect: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "module": effect["short"],
-            "loss change (nats)": effect["delta"],
+            "loss change": effect["delta"],
             "low": effect["low"],
             "high": effect["high"],
             "changed predictions (%)": 100 * effect["changed"],
@@ -330,7 +330,7 @@ def comparison_document(folders: Sequence[Path], notes: Sequence[str] = ()) -> D
         "Runs that differ only in the seed are shown as one group, with a band.",
         facts,
         parts,
-        [*notes, *compare_model.warnings(compared.rows)],
+        [*notes, *map(verdict_text.headline, compared.judgements[1:]), *compared.notes],
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from html import escape
 from typing import Any
@@ -42,7 +42,7 @@ LARGER = 1.6
 LOOK = """<style>
 :root { font-size: clamp(16px, 1.75vw, 30px); }
 section[data-testid="stSidebar"], [data-testid="stHeader"], [data-testid="stExpandSidebarButton"],
-.st-key-head-of-run .st-key-address-run, [class*="st-key-table-"] { display: none !important; }
+.st-key-head-of-run .st-key-address-run, .st-key-choice-of-runs, [class*="st-key-table-"] { display: none !important; }
 [data-testid="stMainBlockContainer"] { max-width: none !important; padding: 1.4rem 3vw 2rem !important; }
 .dl-answers { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr));
   gap: 2.2rem 3rem; margin-top: 1rem; }
@@ -63,16 +63,13 @@ def is_presenting() -> bool:
     return PRESENT in st.query_params
 
 
-def present(strip: ResultStrip, reading: RunReading, judged: JudgedRun) -> None:
+def present(screens: Sequence[Callable[[], None]]) -> None:
     """Draw the screen of the address, and the buttons that lead to the others; arrow keys press these.
 
     Args:
-        strip: the answers of the run.
-        reading: the run.
-        judged: it among its like.
+        screens: what draws each.
     """
     st.html(LOOK)
-    screens = _screens(strip, reading, judged)
     number = _number(len(screens))
     screens[number - 1]()
     with in_row("present-keys"):
@@ -83,8 +80,14 @@ def present(strip: ResultStrip, reading: RunReading, judged: JudgedRun) -> None:
         st.button("End", key="present-end", shortcut="Escape", type="tertiary", on_click=leave)
 
 
-def _screens(strip: ResultStrip, reading: RunReading, judged: JudgedRun) -> list[Callable[[], None]]:
-    """Return what draws each screen of a run: its result, the replay and the verdict, where it has them."""
+def run_screens(strip: ResultStrip, reading: RunReading, judged: JudgedRun) -> list[Callable[[], None]]:
+    """Return what draws each screen of a run: its result, the replay and the verdict, where it has them.
+
+    Args:
+        strip: the answers of the run.
+        reading: the run.
+        judged: it among its like.
+    """
     screens: list[Callable[[], None]] = [partial(_result, strip)]
     if reading.has_ranks:
         screens.append(partial(_replay, reading))

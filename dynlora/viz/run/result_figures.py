@@ -125,7 +125,7 @@ def conclusion(steps: Mapping[int, Sequence[Generated]]) -> str:
         )
         return f"{sentence}; at step {first:,} it was {right_of(steps[first])[0]}." if last != first else f"{sentence}."
     if last == first:
-        return f"The model continued {len(steps[last])} prompts at step {last:,}; texts of later steps appear here."
+        return f"The model continued {len(steps[last])} prompts at step {last:,}."
     before = {text.row: text.text for text in steps[first]}
     moved = sum(before.get(text.row) != text.text for text in steps[last])
     return f"{moved} of {len(steps[last])} texts are other ones at step {last:,} than at step {first:,}."
