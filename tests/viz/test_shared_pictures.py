@@ -56,7 +56,7 @@ def is_drawn(rank: int, image: Any) -> bool:
     """Say whether the cells of a frame have the colour of a rank, or the nearest of the 256 that frames share."""
     own = [int(of_rank(rank)[i : i + 2], 16) for i in (1, 3, 5)]
     others = ([int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in colours_of(image))
-    return any(max(abs(a - b) for a, b in zip(own, other, strict=True)) < 4 for other in others)
+    return any(max(abs(a - b) for a, b in zip(own, other, strict=True)) < 6 for other in others)
 
 
 @pytest.fixture(scope="module")
