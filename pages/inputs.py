@@ -18,7 +18,7 @@ from dynlora.viz.inputs import figures
 from dynlora.viz.inputs import view as inputs_view
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.ui import cached_queries, cards, frame, live, run_picker, url_state
-from dynlora.viz.ui.panel_cards import pairs, panel_card, panel_cards
+from dynlora.viz.ui.panel_cards import pairs, panel_cards
 
 frame.enter()
 run = run_picker.pick_run(suits=inputs_view.shows)
@@ -41,30 +41,28 @@ def show_inputs() -> None:
         place = st.container()
         bound = run_summary.last_planned_step(summary)
         reading = with_chosen_modules(read_run(run.folder, cached_queries.CACHED, summary))
-        steps, *places = st.columns([6, 2, 2] if "gate" in reading.signals else [1], vertical_alignment="bottom")
+        map_name = inputs_view.choose_map(inputs_of(reading))
+        steps, *places = st.columns([6, 2, 2], vertical_alignment="bottom")
         with steps:
             step = url_state.step_slider(summary["step"], bound, "Step (the last evaluation up to it is shown)")
         choose_modules(reading, places)
         reading = replace(reading, step=step)
         view = inputs_of(reading)
+        panels = {panel.id: panel for panel in registry()["train"].panels if panel.part == "Inputs"}
+        drawn = RunView(run.folder, reading, reading.store, inputs_view.addressed(view))
         with place:
-            inputs_view.show_conclusion(view)
-        panels = [panel for panel in registry()["train"].panels if panel.part == "Inputs"]
-        drawn = RunView(run.folder, reading, reading.store)
-        panel_cards((panel for panel in panels if panel.id == "gates"), drawn)
-        groups = [(one, part, end) for one in panels if one.id == "group" for end, part in one.views(drawn).items()]
-        left, right = st.columns(2)
-        with left:
-            for panel, part, end in groups[:1]:
-                panel_card(panel, part, end)
-        with right:
-            chosen = show_map(view)
+            inputs_view.show_conclusion(run, view, drawn)
+        if map_name == "gates":
+            panel_cards((panels[one] for one in ("reaction", "gates")), drawn)
+        else:
+            inputs_view.effect_cards(run, view, drawn, panels)
+        chosen = show_map(view)
         if chosen:
             show_examples(view, chosen)
-        with url_state.section("groups", "All of the groups: other scores, modules, gain from the gates") as is_open:
+        groups = "All of the groups: metrics over time, modules by group"
+        with url_state.section("groups", groups) as is_open:
             if is_open:
-                panel_cards((panel for panel in panels if panel.id not in ("gates", "group")), drawn)
-                pairs(groups[1:])
+                pairs([(panels["group"], part, end) for end, part in panels["group"].views(drawn).items()])
                 show_served(view)
         if not chosen and len(view.examples):
             with url_state.section("examples", "Probe examples by loss") as is_open:

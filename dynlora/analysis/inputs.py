@@ -14,11 +14,15 @@ import pandas as pd
 from dynlora.analysis import run_summary
 from dynlora.analysis.frames import RunQueries
 from dynlora.analysis.gate_effect import GateEffect, Reaction, gate_effect
+from dynlora.analysis.module_effects import LEAST_EXAMPLES, Moved, joined, moved
 from dynlora.analysis.results import as_written
+from dynlora.analysis.retention import effects_file
 from dynlora.analysis.run_reading import RunReading
 from dynlora.analysis.run_summary import LOW_IS_GOOD, sample_words
 from dynlora.store import queries
-from dynlora.text import metric_words
+from dynlora.store.measurements import Effects
+from dynlora.store.meta import section
+from dynlora.text import metric_words, one_line
 
 
 def named(examples: pd.DataFrame, groups: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
@@ -139,6 +143,38 @@ def listed(examples: pd.DataFrame, chosen: Sequence[int], *, writes: bool = Fals
     return as_written(rows) if writes else rows
 
 
+def large_enough(groups: pd.DataFrame) -> pd.DataFrame:
+    """Return the groups that a sentence may name; those whose size nobody recorded are among them.
+
+    Args:
+        groups: with a column n, their examples; it is absent, or NaN, where that is not known.
+    """
+    return groups[~(groups["n"] < LEAST_EXAMPLES)] if "n" in groups else groups
+
+
+def group_with_size(group: object, n: float) -> str:
+    """Return the name of a group with its number of examples, where that is known."""
+    return f"{one_line(group, 24)} (n = {n:,.0f})" if n == n else one_line(group, 24)
+
+
+def sized_groups(store: RunQueries, folder: Path, step: int | None = None) -> pd.DataFrame:
+    """Return the groups as `queries.groups_frame` does, with a column n: held-out examples of each.
+
+    Runs of older versions recorded no sizes: there n are those in the probe set, which takes as many of each group as
+    there are.
+    """
+    groups = store.ask_events(queries.groups_frame, folder, *([] if step is None else [step]))
+    events = store.ask_events(queries.events_frame, folder, ("evaluate",))
+    events = events if step is None else events[events["step"] <= step]
+    payload = events["payload"].iloc[-1] if len(events) else None
+    sizes = payload.get("group_rows") if isinstance(payload, Mapping) else None
+    if not isinstance(sizes, list) or len(sizes) != len(groups) or not all(isinstance(n, int) for n in sizes):
+        names = groups["group"].tolist()
+        probe = [_at(names, group) for group in store.ask_events(queries.examples_frame, folder, 0)["group"]]
+        sizes = [probe.count(name) if probe else np.nan for name in names]
+    return groups.assign(n=sizes)
+
+
 @dataclass(frozen=True)
 class InputsReading:
     """A run's inputs at the last evaluation up to a step.
@@ -177,8 +213,8 @@ class InputsReading:
 
     @cached_property
     def groups(self) -> pd.DataFrame:
-        """Groups with loss and metric, as `queries.groups_frame` returns them; groups not trained on are marked."""
-        frame = self.store.ask(queries.groups_frame, self.folder, self.step)
+        """Groups with loss, metric and size, as `sized_groups` returns them; groups not trained on are marked."""
+        frame = sized_groups(self.store, self.folder, self.step)
         return frame.assign(group=told_apart(frame["group"].tolist(), self.summary))
 
     @cached_property
@@ -193,6 +229,52 @@ class InputsReading:
     def probe_gates(self) -> pd.DataFrame:
         """Gate of each module on each probe example, as `queries.probe_gates` returns it."""
         return self.store.ask(queries.probe_gates, self.folder, self.step)
+
+    @cached_property
+    def measured(self) -> Effects | None:
+        """What was measured of the run's adapter after its end; None where nothing was, or it has changed since."""
+        effects = Effects.read(effects_file(self.folder))
+        if effects is None or not effects.effects or (effects.which, effects.step) != ("last", self.summary["step"]):
+            return None
+        size = len(self.examples), len(self.store.modules(self.folder))
+        return effects if (len(effects.effects), len(effects.effects[0])) == size else None
+
+    @cached_property
+    def module_effects(self) -> np.ndarray | None:
+        """How strongly each module as recorded acts on each probe example, (n_examples, n_modules).
+
+        None where it was neither recorded up to the step nor measured.
+        """
+        recorded = self.store.ask(queries.probe_effects, self.folder, self.step)
+        if len(recorded) and len(recorded) == len(self.examples):
+            return recorded.to_numpy(float)
+        return None if self.measured is None else np.array(self.measured.effects, dtype=float)
+
+    @cached_property
+    def groupings(self) -> dict[str, list[str]]:
+        """The group of each probe example by what it is grouped by; small groups are joined with their neighbour."""
+        examples, data = self.examples, section(self.summary.get("config"), "data")
+        every = {}
+        if len(self.names) > 1 and examples["group"].notna().all():
+            every["group"] = joined(examples["group"].tolist(), self.groups["group"].tolist())
+        labels = [str(label) for label in self.summary["labels"]]
+        if len(labels) > 1 and data.get("group_by") != "label":
+            every["class"] = joined(examples["label"].tolist(), labels)
+        if len(examples) and data.get("group_by") != "length":
+            lengths = examples["text"].str.len() + examples["text_pair"].fillna("").str.len()
+            low, high = (int(one) for one in np.quantile(lengths, (1 / 3, 2 / 3)))
+            names = [f"up to {low:,} characters", f"{low + 1:,} to {high:,} characters", f"over {high:,} characters"]
+            place = (lengths > low).astype(int) + (lengths > high)
+            every["length"] = joined([names[one] for one in place], names)
+        return {by: groups for by, groups in every.items() if len(set(groups)) > 1}
+
+    def moved(self, by: str, pair: tuple[str, str] | None = None) -> Moved | None:
+        """Return what moves between two groups, as `module_effects.moved` does; None where nothing was measured."""
+        effects, groups = self.module_effects, self.groupings.get(by)
+        if effects is None or groups is None:
+            return None
+        of = (by, pair, self.step, self.measured is not None)
+        return self.store.made("moved effect", self.folder, lambda: moved(effects, groups, pair), *of)
 
     @cached_property
     def effect(self) -> GateEffect | None:

@@ -16,15 +16,14 @@ import pandas as pd
 from dynlora.analysis.stats import spearman, spearman_interval
 from dynlora.assets.hub import cache_dir
 from dynlora.safe_files import write_text
-from dynlora.store.measurements import COMPRESS_NAME, KNOCKOUT_NAME, Knockouts
+from dynlora.store.measurements import COMPRESS_NAME, EFFECTS_NAME, KNOCKOUT_NAME, Knockouts
 from dynlora.store.meta import finite, whole
 from dynlora.text import listed, one_line, percent, plural, signed
 
 
 def knockout_file(folder: Path) -> Path:
     """Return where a run's ablations are read: the user's cache where it holds some of the run, else with the run."""
-    spare = _spare_file(folder)
-    return spare if spare.exists() else folder / KNOCKOUT_NAME
+    return _read_at(folder, KNOCKOUT_NAME, "knockouts")
 
 
 def knockout_target(folder: Path, *, is_own: bool = True) -> Path:
@@ -47,8 +46,26 @@ def knockout_target(folder: Path, *, is_own: bool = True) -> Path:
 
 def compress_file(folder: Path) -> Path:
     """Return where the sizes of a run's adapter are read: the user's cache where it holds some, else with the run."""
-    spare = _spare_file(folder, "compressions")
-    return spare if spare.exists() else folder / COMPRESS_NAME
+    return _read_at(folder, COMPRESS_NAME, "compressions")
+
+
+def effects_file(folder: Path) -> Path:
+    """Return where the measured effects of a run's modules are read: as `compress_file` does."""
+    return _read_at(folder, EFFECTS_NAME, "effects")
+
+
+def effects_target(folder: Path, *, is_own: bool = True) -> Path:
+    """Return where the measured effects of a run's modules are written: as `compress_target` does.
+
+    Raises:
+        OSError: when the cache cannot be written.
+    """
+    return _written_at(folder, EFFECTS_NAME, "effects", is_own=is_own)
+
+
+def _read_at(folder: Path, name: str, kind: str) -> Path:
+    spare = _spare_file(folder, kind)
+    return spare if spare.exists() else folder / name
 
 
 def compress_target(folder: Path, *, is_own: bool = True) -> Path:
@@ -57,7 +74,11 @@ def compress_target(folder: Path, *, is_own: bool = True) -> Path:
     Raises:
         OSError: when the cache cannot be written.
     """
-    own, spare = folder / COMPRESS_NAME, _spare_file(folder, "compressions")
+    return _written_at(folder, COMPRESS_NAME, "compressions", is_own=is_own)
+
+
+def _written_at(folder: Path, name: str, kind: str, *, is_own: bool) -> Path:
+    own, spare = folder / name, _spare_file(folder, kind)
     if is_own and os.access(folder, os.W_OK) and not spare.exists():
         return own
     spare.parent.mkdir(parents=True, exist_ok=True)

@@ -138,6 +138,17 @@ def percentile_interval(resampled: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def basic_interval(value: float, resampled: np.ndarray) -> tuple[float, float]:
+    """Return the basic bootstrap interval of a statistic that resampling biases: the percentiles mirrored at `value`.
+
+    Args:
+        value: of the sample itself.
+        resampled: of its resamples, (draws,).
+    """
+    low, high = percentile_interval(resampled)
+    return 2 * value - high, 2 * value - low
+
+
 def bootstrap_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """Return the percentile bootstrap interval of the mean of values, (n,), over `DRAWS` resamples."""
     if not len(values):

@@ -35,8 +35,9 @@ from dynlora.errors import ConfigError, DataError
 from dynlora.jobs import environment
 from dynlora.kinds.run_kind import kind_of_run
 from dynlora.safe_files import why_not_a_file
-from dynlora.store.measurements import KnockedOut, Knockouts
+from dynlora.store.measurements import Effects, KnockedOut, Knockouts
 from dynlora.tasks import WritingTask
+from dynlora.text import clean_text
 from dynlora.training.build import named_groups
 from dynlora.training.inputs import read_data
 
@@ -198,6 +199,9 @@ def _trained_state(folder: Path, which: str) -> dict[str, Any]:
     raise ConfigError(f"run {folder.name}: has no {which} adapter; it was not saved, or no step has been trained yet")
 
 
+EFFECT_ROWS = 32
+"""Probe examples between two signs of life."""
+
 ROWS = 512
 """Held-out rows that a question looks at, unless told otherwise."""
 
@@ -335,6 +339,34 @@ class Examined:
                 knockouts = knockouts.having(KnockedOut(**{**asdict(effect), "by_group": by_group}))
             yield knockouts
 
+    def measured_effects(self, texts: Sequence[tuple[str, str | None]], file: Path) -> Iterator[dict[str, int]]:
+        """Measure how strongly each module acts on held-out rows, `Effects` in a file; yield after each batch.
+
+        Args:
+            texts: first and second text of each row, as the run recorded its probe examples.
+            file: where they are kept.
+
+        Raises:
+            DataError: when a text is not in the run's data any more.
+        """
+        held = self.data.held_out
+        pairs = zip(held.text, held.text_pair or [None] * len(held), strict=True)
+        place = {_beginning(pair): row for row, pair in enumerate(pairs)}
+        missing = [pair for pair in texts if _beginning(pair) not in place]
+        if missing:
+            raise DataError(
+                f"data={self.config.data.source}: has {len(missing)} of the run's {len(texts)} probe examples no more; "
+                "train the run again to record the effect of its modules"
+            )
+        tokens = self.model.tokens(held.take(np.array([place[_beginning(pair)] for pair in texts])))
+        rows: list[list[float | None]] = []
+        for start in range(0, len(tokens), EFFECT_ROWS):
+            part = tokens.take(np.arange(start, min(start + EFFECT_ROWS, len(tokens))))
+            effect = self.model.effects(part)
+            rows += [[None if one is None else float(f"{one:.6g}") for one in row] for row in plain(effect)]
+            yield {"measured": len(rows)}
+        Effects(which=self.which, step=self.model.step, effects=tuple(map(tuple, rows))).write(file)
+
     def shifted(self, kind: str, strength: float, rows: int = ROWS) -> dict[str, Any]:
         """Return how metrics, predictions and gates move when held-out texts are perturbed.
 
@@ -430,6 +462,11 @@ class Examined:
         return {"rows": len(rows), "metrics": {name: finite(value) for name, value in metrics.items()}} | {
             "gate": plain(gate)
         }
+
+
+def _beginning(pair: tuple[str, str | None]) -> tuple[str, str]:
+    """Return what tells the texts of a row: the store keeps long ones in part."""
+    return clean_text(pair[0])[:MAX_CHARACTERS], clean_text(pair[1] or "")[:MAX_CHARACTERS]
 
 
 def drawn_rows(rows: Rows, n: int, seed: int) -> Rows:

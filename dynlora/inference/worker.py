@@ -25,7 +25,7 @@ from typing import Any, TextIO, cast
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.inference import compress, writing
 from dynlora.inference.client import MAX_QUESTION
-from dynlora.inference.session import PLACES, ROWS, Examined
+from dynlora.inference.session import EFFECT_ROWS, PLACES, ROWS, Examined
 from dynlora.jobs.helper_job import Failure
 from dynlora.kinds.run_kind import kind_of_run
 from dynlora.store.measurements import Knockouts, keep_knockouts, kept_knockouts
@@ -273,6 +273,10 @@ class Answering:
     def _compress(self, folder: str, which: str, file: str, rows: int) -> Any:
         return compress.kept_sizes(Path(folder), which, Path(file), rows)
 
+    def _effects(self, folder: str, which: str, file: str, texts: list[list[str | None]]) -> Any:
+        rows = [(str(first), second) for first, second in texts]
+        return self.model(folder, which).measured_effects(rows, Path(file)), -(-len(rows) // EFFECT_ROWS)
+
     def _of_kind(self, operation: str, folder: str, **arguments: Any) -> Any:
         """Perform an operation that the kind of a run declares; its model is kept until it is saved again.
 
@@ -298,6 +302,7 @@ class Answering:
 OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "knockout": Answering._knockout,
     "compress": Answering._compress,
+    "effects": Answering._effects,
     "read": Answering._read,
     "end": Answering._end,
 }

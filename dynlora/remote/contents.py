@@ -52,6 +52,7 @@ KEPT: Mapping[str, int] = {
     measurements.KNOCKOUT_NAME: measurements.Knockouts.MAX_BYTES,
     "knockout-begun.json": measurements.Knockouts.MAX_BYTES,
     measurements.COMPRESS_NAME: measurements.Compressed.MAX_BYTES,
+    measurements.EFFECTS_NAME: measurements.Effects.MAX_BYTES,
 }
 """Small files of a run, and the most bytes that each may have."""
 

@@ -1,7 +1,8 @@
-"""What was measured of a finished run: modules switched off (`knockout.json`), sizes of its adapter (`compress.json`).
+"""What was measured of a finished run: `knockout.json`, `compress.json` and `effects.json`.
 
-Not in `run.db`, which has one writer, the training process. The file is as little trusted as the rest of a run: what
-cannot be read, or does not fit the run, counts as not measured.
+They hold modules switched off, sizes of the adapter, and how strongly each module acts on an input. They are not in
+`run.db`, which has one writer, the training process. A file is as little trusted as the rest of a run: what cannot be
+read, or does not fit the run, counts as not measured.
 """
 
 from __future__ import annotations
@@ -130,6 +131,33 @@ class Compressed(Record):
     def ranks_of(self, size: Size) -> dict[str, int]:
         """Return the ranks of a size by module name."""
         return dict(zip(self.modules, size.ranks, strict=True))
+
+
+EFFECTS_NAME = "effects.json"
+
+
+class Effects(Record):
+    """How strongly each module of a trained adapter acts on each probe example, of a run that did not record it.
+
+    Attributes:
+        which: last or best adapter.
+        step: optimizer steps the adapter had behind it.
+        effects: ‖h - h₀‖ / ‖h₀‖, a row for each example with a number for each module; None where it is not known.
+    """
+
+    MAX_BYTES: ClassVar[int] = 16_000_000
+    VERSION: ClassVar[int] = 1
+
+    which: Which
+    step: Count
+    effects: Row[Row[float | None]] = Field(max_length=100_000)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        """Refuse rows of different lengths."""
+        if len({len(row) for row in self.effects}) > 1 or any(len(row) > MAX_MODULES for row in self.effects[:1]):
+            raise ValueError("effects that do not fit")
+        return self
 
 
 KNOCKOUT_NAME = "knockout.json"

@@ -29,6 +29,7 @@ __all__ = [
     "list_runs",
     "logs_frame",
     "modules_frame",
+    "probe_effects",
     "probe_gates",
     "rank_moves",
     "readable",
@@ -287,9 +288,18 @@ def probe_gates(folder: Folder, step: int | None = None) -> pd.DataFrame:
 
     Index: positions of the examples; columns: module names; no rows when gates were not recorded.
     """
+    return _probe_by_module(folder, "probe_gate", step)
+
+
+def probe_effects(folder: Folder, step: int | None = None) -> pd.DataFrame:
+    """Return how strongly each module acts on each probe example, as `probe_gates` returns gates."""
+    return _probe_by_module(folder, "probe_effect", step)
+
+
+def _probe_by_module(folder: Folder, signal: str, step: int | None) -> pd.DataFrame:
     with RunReader(folder) as reader:
         modules = [module.name for module in reader.modules()]
-        values = _vector(reader, "probe_gate", step)
+        values = _vector(reader, signal, step)
     if values is None or not modules or len(values) % len(modules):
         return pd.DataFrame(columns=modules)
     return pd.DataFrame(values.reshape(-1, len(modules)), columns=modules)

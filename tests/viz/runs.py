@@ -25,7 +25,7 @@ KINDS = (
 LAYERS = 3
 N_MODULES = len(KINDS) * LAYERS
 GROUPS = ("movies", "tweets")
-N_EXAMPLES = 24
+N_EXAMPLES = 48
 N_HELD_OUT = 40
 
 HOSTILE = (
@@ -67,6 +67,7 @@ def make_run(  # noqa: PLR0913
     error: str | None = None,
     seed: int = 0,
     extras: bool = False,
+    effects: bool = False,
     own: bool = False,
     moves: bool = True,
     about: Mapping[str, Any] | None = None,
@@ -83,6 +84,7 @@ def make_run(  # noqa: PLR0913
         gates: record gates.
         error: why it failed.
         seed: of the run; losses lie a little higher with each, and other modules move.
+        effects: record how strongly each module acts on each probe example.
         extras: record what newer runs do: losses of held-out rows, the base model, the machine.
         own: record signals, numbers and decisions that only this run's method knows, named by `text`.
         moves: move rank at step 10; else all modules keep theirs, as with plain LoRA.
@@ -97,6 +99,7 @@ def make_run(  # noqa: PLR0913
         "error": error,
         "seed": seed,
         "extras": extras,
+        "effects": effects,
         "own": own,
         "moves": moves,
     }
@@ -136,6 +139,7 @@ def _write(  # noqa: PLR0913
     error: str | None,
     seed: int,
     extras: bool,
+    effects: bool,
     own: bool,
     moves: bool,
     about: Mapping[str, Any] | None = None,
@@ -176,6 +180,8 @@ def _write(  # noqa: PLR0913
         record(writer, step, text, gates, seed, moves=moves)
     if extras:
         record_extras(writer, steps, seed, strategy)
+    if effects:
+        record_effects(writer, steps)
     if own:
         record_own(writer, text)
     writer.log("warning", text)
@@ -254,6 +260,14 @@ def record_own(writer: RunWriter, text: str) -> None:
     tried = [{"round": i, **best, "population": [[1100, 0.7], [1000, 0.6 - i / 10]]} for i in range(2)]
     payload = {"budget": 1152, "budget_used": 1080, "edits": edits, "history": tried}
     writer.event(20, "reallocate", [0, 1], payload)
+
+
+def record_effects(writer: RunWriter, step: int) -> None:
+    """Record how strongly modules act: module 1 acts more on the second group, all others alike on both."""
+    writer.define_signal("probe_effect", "example", "ratio", N_EXAMPLES * N_MODULES)
+    effects = 0.1 + 0.01 * np.random.default_rng(1).random((N_EXAMPLES, N_MODULES))
+    effects[1::2, 1] += 0.3
+    writer.vector("probe_effect", step, effects.ravel())
 
 
 def probe_gates() -> np.ndarray:

@@ -16,7 +16,6 @@ from dynlora.kinds.train.panels.inputs import groups as groups_caption
 from dynlora.viz import capacity
 from dynlora.viz import methods as methods_model
 from dynlora.viz.compare import text as compare_text
-from dynlora.viz.inputs import figures
 from dynlora.viz.runs import cards
 from tests.viz.listed import listed, swept_rows
 
@@ -27,38 +26,11 @@ def groups(*values: float) -> pd.DataFrame:
     return pd.DataFrame({"group": [f"g{i}" for i in range(len(values))], "metric": values})
 
 
-def caption_of(
-    frame: pd.DataFrame, effect: GateEffect | None = EFFECT, *, gated: bool = True, low: bool = False
-) -> str:
-    return figures.conclusion(frame, "accuracy", 600, effect, gated=gated, low_is_good=low)
-
-
 def test_one_group_is_not_compared_with_itself() -> None:
-    caption = caption_of(groups(0.8))
-    assert caption.startswith("Accuracy is 0.800 in the one group, g0 (1 input group, n = 600 held-out examples). ")
-    assert caption.endswith(" Set data.group_by to compare groups.")
     series = pd.DataFrame({"step": [10, 20], "group": ["short", "short"], "value": [0.5, 0.75]})
     assert groups_caption(series, "accuracy") == (
         "At step 20, accuracy is 0.750 in the one group, short; set data.group_by to compare groups."
     )
-
-
-def test_inputs_say_where_results_are_best_and_worst_and_what_gates_tell() -> None:
-    caption = caption_of(groups(0.8, 0.9, 0.7))
-    assert caption.startswith(
-        "Accuracy is best for g1 (0.900) and worst for g2 (0.700): 3 input groups, n = 600 held-out"
-    )
-    assert caption.endswith("2 of 3 gates differ between the groups beyond chance (n = 24 probe examples).")
-    assert "best for g2 (0.700) and worst for g1" in caption_of(groups(0.8, 0.9, 0.7), low=True)
-
-
-def test_inputs_know_ties_and_what_was_not_recorded() -> None:
-    assert caption_of(groups(0.8, 0.8)).startswith("Accuracy is 0.800 for all groups")
-    assert caption_of(groups(np.nan), None, gated=False) == (
-        "This run has no results by input group. The run has no gates: its adapters treat every input alike."
-    )
-    none = GateEffect(np.zeros(3), 0.05, 24, 2)
-    assert "No gate differs between the groups beyond chance (n = 24 probe examples)." in caption_of(groups(0.8), none)
 
 
 def state(ranks: list[int], importance: list[float]) -> pd.DataFrame:

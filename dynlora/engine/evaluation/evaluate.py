@@ -374,9 +374,15 @@ class Evaluation:
             "rows": len(part.rows),
             "of": part.of,
             "labels": list(self.task.labels),
+            "group_rows": [] if self.group is None else self._group_rows(part),
             "worst": [self._worst(int(index), predictions, part) for index in worst],
             **self.task.details(self.tokens.label[part.rows], predictions.prediction),
         }
+
+    def _group_rows(self, part: HeldOutPart) -> list[int]:
+        """Return how many rows of each group an evaluation looks at."""
+        group = np.asarray(self.group)[part.rows]
+        return np.bincount(group, minlength=len(self.group_names)).tolist()
 
     def _example(self, row: int, position: np.ndarray) -> dict[str, Any]:
         """Return one probe example as the store keeps it."""

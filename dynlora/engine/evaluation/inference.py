@@ -135,8 +135,20 @@ class AdaptedModel:
         """Return predictions for tokenised rows; `on_batch` is called with the number of rows that are done."""
         return self._predict(self.strategy.forward, tokens, batch_size, on_batch)
 
+    def effects(self, tokens: Tokens, batch_size: int = 64) -> np.ndarray:
+        """Return how strongly each module acts on each row, ‖h - h₀‖ / ‖h₀‖ of its output, (n, n_modules)."""
+        predictions = self._predict(
+            self.strategy.forward, tokens, batch_size, lambda rows: None, acted_on=range(len(tokens))
+        )
+        return np.stack(list([] if predictions.effect is None else predictions.effect))
+
     def _predict(
-        self, forward: Forward, tokens: Tokens, batch_size: int, on_batch: Callable[[int], None]
+        self,
+        forward: Forward,
+        tokens: Tokens,
+        batch_size: int,
+        on_batch: Callable[[int], None],
+        acted_on: Sequence[int] = (),
     ) -> Predictions:
         return predict(
             self.base.model,
@@ -147,6 +159,8 @@ class AdaptedModel:
             gates=self.adapters.gates,
             disagreement=self.strategy.disagreement,
             autocast=self.autocast,
+            acted_on=acted_on,
+            adapters=self.adapters,
             on_batch=on_batch,
         )
 

@@ -11,7 +11,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.analysis.frames import at_highest
-from dynlora.analysis.gate_effect import GateEffect
+from dynlora.analysis.inputs import large_enough
+from dynlora.analysis.module_effects import LEAST_EXAMPLES
 from dynlora.analysis.stats import normal_reach
 from dynlora.text import one_line, percent, plotly_text, plural, score, sentence_case, signed
 from dynlora.viz.kit import theme
@@ -19,47 +20,30 @@ from dynlora.viz.kit.theme import Palette
 from dynlora.viz.kit.token_text import Colouring, TextToken, visible
 
 
-def conclusion(
-    groups: pd.DataFrame, metric: str, n: int | None, effect: GateEffect | None, *, gated: bool, low_is_good: bool
-) -> str:
-    """Say how far the groups differ in their result, and whether the gates tell them apart.
+def loss_by_group(groups: pd.DataFrame) -> str:
+    """Return the held-out loss of each group that is large enough to be named, the lowest first."""
+    known = large_enough(groups).dropna(subset=["loss"]).sort_values("loss", kind="stable")
+    pairs = [f"{one_line(group, 40)} {score(loss)}" for group, loss in zip(known["group"], known["loss"], strict=True)]
+    return f"Loss by group: {' · '.join(pairs)}." if pairs else "The loss of single groups is not known."
+
+
+def without_a_module(table: pd.DataFrame, groups: pd.DataFrame) -> str:
+    """Say which group loses most without a module, and what the others lose without it.
 
     Args:
-        groups: columns group and metric.
-        metric: what is recorded of each group.
-        n: held-out examples that were evaluated; None when that is not known.
-        effect: of the groups on the gates.
-        gated: whether the run has gates.
-        low_is_good: whether less of the metric is better.
+        table: loss without each module (columns) minus that with it, by group, as `retention.by_group` returns it.
+        groups: columns group and n.
     """
-    known = groups.dropna(subset=["metric"])
-    if known.empty:
-        return f"This run has no results by input group. {_gates_tell(effect, gated=gated)}"
-    where = f"{plural(len(known), 'input group')}{'' if n is None else f', n = {n:,} held-out examples'}"
-    ordered = known.sort_values("metric", ascending=low_is_good, kind="stable")
-    best, worst = ordered.iloc[0], ordered.iloc[-1]
-    name, (high, low) = one_line(sentence_case(metric), 40), (score(best["metric"]), score(worst["metric"]))
-    if len(known) == 1:
-        group = one_line(best["group"], 40)
-        tell = _gates_tell(effect, gated=gated)
-        return f"{name} is {high} in the one group, {group} ({where}). {tell} Set data.group_by to compare groups."
-    if high == low:
-        return f"{name} is {high} for all groups ({where}). {_gates_tell(effect, gated=gated)}"
-    extremes = f"best for {one_line(best['group'], 40)} ({high}) and worst for {one_line(worst['group'], 40)} ({low})"
-    return f"{name} is {extremes}: {where}. {_gates_tell(effect, gated=gated)}"
-
-
-def _gates_tell(effect: GateEffect | None, *, gated: bool) -> str:
-    """Say whether the gates distinguish the groups, with the number of examples."""
-    if not gated:
-        return "The run has no gates: its adapters treat every input alike."
-    if effect is None:
-        return "The gates cannot be compared: fewer than two groups have examples in the probe set."
-    n = f"n = {effect.examples} probe examples"
-    if not effect.is_significant.any():
-        return f"No gate differs between the groups beyond chance ({n})."
-    different, gates = int(effect.is_significant.sum()), len(effect.is_significant)
-    return f"{different} of {gates} gates differ between the groups beyond chance ({n})."
+    known = table[table.index.isin(large_enough(groups)["group"])].dropna()
+    if len(known) < 2:
+        return f"Fewer than two groups have {LEAST_EXAMPLES} examples, so none is named."
+    module = known.max().idxmax()
+    losses = known[module].sort_values()
+    (least, low), *_, (most, high) = losses.items()
+    return (
+        f"Without {one_line(module, 40)} the loss of {one_line(most, 40)} changes by {signed(high, 3)} nats, "
+        f"that of {one_line(least, 40)} by {signed(low, 3)}."
+    )
 
 
 def probe(examples: pd.DataFrame) -> str:

@@ -11,21 +11,27 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from dynlora.analysis import inputs
-from dynlora.analysis.gate_effect import REACTION, reaction_conclusion, reactions
+from dynlora.analysis import inputs, retention
+from dynlora.analysis.gate_effect import REACTION, reactions
 from dynlora.analysis.inputs import InputsReading
-from dynlora.analysis.run_summary import evaluated_rows, loss_unit
+from dynlora.analysis.retention import effects_target
 from dynlora.errors import DynloraError
+from dynlora.kinds.train.panels.effects import BY, PAIR, evidence, group_effects, what_moves
 from dynlora.store import queries
 from dynlora.text import one_line
+from dynlora.viz import measured as viz_measured
 from dynlora.viz.inputs import figures
 from dynlora.viz.inputs.figures import TokenTrace
+from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.token_text import cut_words, tokens_html
+from dynlora.viz.knockout import ablation_button
+from dynlora.viz.measured import why_not
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, chart, colours, note, number_columns, plot_config, under
+from dynlora.viz.ui.cards import card, chart, colours, in_row, note, number_columns, picture, plot_config, safe, under
+from dynlora.viz.ui.live import guarded
 from dynlora.viz.ui.model_client import ask_model, in_background
-from dynlora.viz.ui.panel_cards import conclusion
-from dynlora.viz.ui.run_picker import has_model, link
+from dynlora.viz.ui.panel_cards import conclusion, panel_card
+from dynlora.viz.ui.run_picker import Chosen, has_model, is_read_only, link
 from dynlora.viz.ui.url_state import among_steps, choose, segmented, to_address
 
 MOST_EXAMPLES = 64
@@ -163,24 +169,102 @@ def shows(folder: Path) -> int:
     return 1 + ("gate" in names) + any(one.low is not None and one.low > 0 for one in measured[:1])
 
 
-def show_conclusion(view: InputsReading) -> None:
-    """Draw what the page shows, in a sentence, and where to go next."""
-    summary = view.summary
-    name, low_is_good = inputs.group_title("metric", summary["metric"])
-    words = figures.conclusion(
-        view.groups,
-        name,
-        evaluated_rows(summary, view.step),
-        view.effect,
-        gated=not view.gates.empty,
-        low_is_good=low_is_good,
-    )
-    if view.reactions:
-        words = f"{reaction_conclusion(view.reactions[0], loss_unit(summary))} {words}"
-    with conclusion(words, ""):
+GROUPINGS = {"group": "Input groups", "class": "Classes", "length": "Lengths"}
+"""What the probe examples can be grouped by, and what people call it."""
+
+
+MAPS = {"effects": "Effect on the output", "gates": "Gates"}
+"""What the page maps by input group."""
+
+
+def choose_map(view: InputsReading) -> str:
+    """Draw what is mapped and what the examples are grouped by, where there is a choice; return what is mapped."""
+    usual = "gates" if view.module_effects is None else "effects"
+    with in_row("inputs-controls", "bottom"):
+        is_gated = "gate" in cached_queries.signal_names(view.folder)
+        name = segmented("map", "Map", list(MAPS), usual, MAPS.__getitem__) if is_gated else "effects"
+        if view.module_effects is not None and name == "effects" and len(view.groupings) > 1:
+            segmented(BY, "Grouped by", list(view.groupings), next(iter(view.groupings)), GROUPINGS.__getitem__)
+    return name
+
+
+def addressed(view: InputsReading) -> dict[str, str]:
+    """Return what the address groups the examples by, and the two groups that it compares."""
+    return {name: st.query_params[name] for name in (BY, *PAIR) if name in st.query_params}
+
+
+def show_conclusion(run: Chosen, view: InputsReading, drawn: RunView) -> None:
+    """Draw what the page shows, in a sentence, and where to go next.
+
+    Args:
+        run: the run.
+        view: its inputs.
+        drawn: what the panels draw, with what the reader chose.
+    """
+    data = group_effects(drawn)
+    unknown = "How strongly each module acts on an input was not recorded in this run."
+    with conclusion(*((unknown, NOT_KNOWN) if data is None else (what_moves(data), evidence(data)))):
+        if data is None:
+            measure_now(run, view)
         if has_model(view.folder):
-            link("pages/playground.py", "Try a text of your own", run=summary["id"])
-        link("pages/run.py", "Worst examples", run=summary["id"], section="results")
+            link("pages/playground.py", "Try a text of your own", run=run.id)
+        link("pages/run.py", "Worst examples", run=run.id, section="results")
+
+
+NOT_KNOWN = "Runs made now record it at each evaluation, at less than 1 % of their time."
+
+
+def measure_now(run: Chosen, view: InputsReading) -> None:
+    """Draw the button that measures how strongly each module acts on the probe set, of a run that did not record it."""
+    if is_read_only() or not has_model(view.folder):
+        read_only = "This dashboard is read-only. Measure on the machine of the dashboard."
+        note(read_only if is_read_only() else why_not(cached_queries.ask(queries.recorded_by, view.folder)))
+        return
+    with guarded():
+        file = effects_target(view.folder, is_own=run.is_own)
+    pairs = zip(view.examples["text"], view.examples["text_pair"], strict=True)
+    texts = [[first, second if isinstance(second, str) else None] for first, second in pairs]
+    in_background("effects", "Measure now", "batches", view.folder, "effects", file=str(file), texts=texts)
+
+
+def effect_cards(run: Chosen, view: InputsReading, drawn: RunView, panels: Mapping[str, Panel[Any]]) -> None:
+    """Draw the map of each group, what changes between two of them, and whether that matters.
+
+    Args:
+        run: the run.
+        view: its inputs.
+        drawn: what the panels draw, with what the reader chose.
+        panels: by id.
+    """
+    data = group_effects(drawn)
+    if data is None:
+        return
+    panel_card(panels["effects"], drawn)
+    left, right = st.columns([5, 4])
+    if data.moved is not None:
+        groups, moved = data.means.index.tolist(), data.moved
+        with left:
+            with in_row("pair-of-groups", "bottom"):
+                words = {group: one_line(group, 40) for group in groups}.__getitem__
+                for name, label, usual in zip(PAIR, ("From", "To"), (moved.first, moved.second), strict=True):
+                    choose(name, label, groups, usual, words, width=220)
+            panel_card(panels["effect_shift"], drawn)
+    with right:
+        _matters(run, view)
+
+
+def _matters(run: Chosen, view: InputsReading) -> None:
+    """Draw what each group loses without a module, where that was measured, and what measures it elsewhere."""
+    knockouts = retention.kept(view.folder)
+    table = pd.DataFrame() if knockouts is None else retention.by_group(knockouts, view.modules)
+    with card("Does it matter?", "matters"):
+        note(figures.loss_by_group(view.groups))
+        if knockouts is None or len(table) < 2:
+            note("Module ablation measures what each group loses without a module.")
+        else:
+            picture(viz_measured.by_group(knockouts, view.modules, colours()), "by-group")
+            st.markdown(f"**{safe(figures.without_a_module(table, view.groups))}**")
+        ablation_button(run)
 
 
 def colour_choice(kinds: list[str], modules: Mapping[str, str]) -> tuple[str, str]:

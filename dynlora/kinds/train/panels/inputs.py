@@ -12,7 +12,8 @@ import plotly.graph_objects as go
 from dynlora.analysis import inputs as analysis_inputs
 from dynlora.analysis.frames import at_highest, at_lowest
 from dynlora.analysis.gate_effect import GateEffect, Reaction, reaction_conclusion
-from dynlora.analysis.inputs import InputsReading, inputs_of
+from dynlora.analysis.inputs import InputsReading, group_with_size, inputs_of, large_enough
+from dynlora.analysis.module_effects import LEAST_EXAMPLES
 from dynlora.analysis.run_reading import RunReading
 from dynlora.analysis.run_summary import loss_unit
 from dynlora.text import one_line, percent, plotly_text, score, sentence_case
@@ -285,7 +286,7 @@ class GroupSeries:
     """A number of each group over the evaluations.
 
     Attributes:
-        numbers: columns step, group, value.
+        numbers: columns step, group, value and n, the examples of the group.
         title: of the number, with its unit.
         low_is_good: whether less of it is better.
         sample: on how many examples it was measured, in words.
@@ -329,7 +330,10 @@ class GroupsOverSteps(Panel[GroupSeries]):
             return None
         inputs = inputs_of(run)
         title, low_is_good = analysis_inputs.group_title(name, run.summary["metric"])
-        return GroupSeries(inputs.over_steps(name), title, low_is_good, inputs.sampled)
+        sizes = inputs.groups[["group", "n"]]
+        return GroupSeries(
+            inputs.over_steps(name).merge(sizes, on="group", how="left"), title, low_is_good, inputs.sampled
+        )
 
     def caption(self, data: GroupSeries) -> str:
         """Return which group does best and worst at the last evaluation."""
@@ -348,11 +352,13 @@ def _numbers(run: RunReading) -> list[str]:
 
 
 def groups(series: pd.DataFrame, name: str, *, low_is_good: bool = False) -> str:
-    """Say which group does best and worst at the last evaluation; `series` holds step, group, value."""
+    """Say which group does best and worst at the last evaluation; `series` holds step, group, value and n."""
     known = series.dropna(subset=["value"])
     if known.empty:
         return "No group has been evaluated yet."
-    last = known[known["step"] == known["step"].max()]
+    last = large_enough(known[known["step"] == known["step"].max()])
+    if last.empty:
+        return f"No group has {LEAST_EXAMPLES} examples, so none is named."
     best, worst = last.loc[at_highest(last["value"])], last.loc[at_lowest(last["value"])]
     if len(last) == 1:
         return (
@@ -368,7 +374,7 @@ def groups(series: pd.DataFrame, name: str, *, low_is_good: bool = False) -> str
 
 
 def group_lines(series: pd.DataFrame, title: str, colours: Palette) -> go.Figure:
-    """Draw a number of each group over the evaluations; `series` holds step, group, value."""
+    """Draw a number of each group over the evaluations; `series` holds step, group, value and n."""
     drawn = theme.figure(colours, 380)
     style = theme.contrasting(list(dict.fromkeys(series["group"])))
     for group, part in series.groupby("group", sort=False):
@@ -377,7 +383,7 @@ def group_lines(series: pd.DataFrame, title: str, colours: Palette) -> go.Figure
             x=part["step"],
             y=part["value"],
             mode="lines+markers",
-            name=plotly_text(group, 24),
+            name=plotly_text(group_with_size(group, part["n"].iloc[0] if "n" in part else np.nan), 36),
             line={"color": colour, "width": 1.8, "dash": dash},
             marker={"symbol": symbol, "size": 7},
             hovertemplate="%{fullData.name}<br>step %{x}: %{y:.4f}<extra></extra>",

@@ -11,9 +11,10 @@ import plotly.graph_objects as go
 
 from dynlora.analysis import results, run_summary
 from dynlora.analysis.frames import at_highest, at_lowest
+from dynlora.analysis.inputs import group_with_size, large_enough, sized_groups
+from dynlora.analysis.module_effects import LEAST_EXAMPLES
 from dynlora.analysis.results import as_written
 from dynlora.analysis.run_reading import RunReading
-from dynlora.store import queries
 from dynlora.text import number, one_line, percent, plotly_text, plural, score, sentence_case
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.charts import score_dots
@@ -192,7 +193,7 @@ class ResultsByGroup(Panel[GroupResults]):
     def data(self, view: RunView) -> GroupResults | None:
         """Return the groups; None where there are none."""
         run: RunReading = view.result
-        groups = run.store.ask_events(queries.groups_frame, run.folder)
+        groups = sized_groups(run.store, run.folder)
         if groups.empty or groups["metric"].isna().all():
             return None
         metric = run.summary.get("metric") or run_summary.main_metric(run.summary)[0] or "metric"
@@ -209,7 +210,8 @@ class ResultsByGroup(Panel[GroupResults]):
 
     def figure(self, data: GroupResults, colours: Palette) -> go.Figure:
         """Draw a dot for each group."""
-        return score_dots(data.groups, "group", ["metric"], data.metric, colours)
+        names = [group_with_size(group, n) for group, n in zip(data.groups["group"], data.groups["n"], strict=True)]
+        return score_dots(data.groups.assign(group=names), "group", ["metric"], data.metric, colours)
 
 
 class WorstExamples(Panel[pd.DataFrame]):
@@ -246,6 +248,9 @@ def group_scores(groups: pd.DataFrame, metric: str) -> str:
     known = groups.dropna(subset=["metric"])
     if known.empty:
         return "No group has been evaluated yet."
+    known = large_enough(known)
+    if known.empty:
+        return f"No group has {LEAST_EXAMPLES} examples, so none is named."
     best, worst = known.loc[at_highest(known["metric"])], known.loc[at_lowest(known["metric"])]
     if score(best["metric"]) == score(worst["metric"]):
         groups_of = "the one group" if len(known) == 1 else f"all {len(known)} groups"

@@ -1,0 +1,296 @@
+"""How strongly each module's adapter acts on each input group, and what of it moves from one group to another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from dynlora.analysis.inputs import InputsReading, inputs_of
+from dynlora.analysis.module_effects import Moved, by_group
+from dynlora.text import listed, one_line, percent, plotly_text, spans
+from dynlora.viz.kit import theme
+from dynlora.viz.kit.panel import Panel, RunView
+from dynlora.viz.kit.theme import Palette
+
+BY = "by"
+"""What the reader groups the examples by, a key of `InputsReading.groupings`."""
+
+PAIR = ("first", "second")
+"""The two groups that the reader compares."""
+
+ALL = "all examples"
+MOST_MAPS, IN_A_ROW = 12, 4
+CELL, TITLE, TICKS = 24, 26, 22
+"""Heights of a row of a map, of its title and of the numbers of its layers, pixels."""
+
+
+@dataclass(frozen=True)
+class GroupEffects:
+    """The effect of each module on each group.
+
+    Attributes:
+        modules: those of the chosen kind and depth, as `analysis.frames.described` returns them.
+        means: a row for each group, a column for each module as recorded.
+        counts: examples of each group.
+        moved: from one group to another; None without two groups.
+        step: of the adapter.
+    """
+
+    modules: pd.DataFrame
+    means: pd.DataFrame
+    counts: Mapping[str, int]
+    moved: Moved | None
+    step: int
+
+
+def group_effects(view: RunView) -> GroupEffects | None:
+    """Return what is drawn of a run; None where nothing was recorded or measured."""
+    inputs: InputsReading = inputs_of(view.result)
+    effects = inputs.module_effects
+    if effects is None or not len(inputs.modules):
+        return None
+    by = grouping(inputs, view.chosen.get(BY))
+    groups = inputs.groupings[by] if by else [ALL] * len(effects)
+    first, second = (view.chosen.get(name, "") for name in PAIR)
+    moved = inputs.moved(by, (first, second) if {first, second} <= set(groups) and first != second else None)
+    counts = {group: groups.count(group) for group in sorted(set(groups), key=groups.index)}
+    means = by_group(effects, groups)
+    if by == "group":
+        order = [name for name in counts if name in inputs.groups["group"].tolist()]
+        means = means.loc[[*sorted(order, key=inputs.groups["group"].tolist().index), *counts.keys() - order]]
+    return GroupEffects(inputs.modules, means, counts, moved, inputs.step)
+
+
+def grouping(inputs: InputsReading, chosen: str | None) -> str:
+    """Return what the examples are grouped by, the first that there is without a choice; empty for nothing."""
+    return chosen if chosen in inputs.groupings else next(iter(inputs.groupings), "")
+
+
+def layer_grid(values: np.ndarray, modules: pd.DataFrame) -> pd.DataFrame:
+    """Return values of modules, by position, as kinds by layers; modules outside of the layers are at the end."""
+    frame = modules.assign(value=values[modules["position"].to_numpy(int)], layer=modules["layer"].astype(float))
+    frame["layer"] = frame["layer"].fillna(np.inf)
+    grid = frame.pivot_table(index="label", columns="layer", values="value", aggfunc="mean")
+    return grid.reindex(list(dict.fromkeys(modules["label"]))).sort_index(axis=1)
+
+
+class EffectsByGroup(Panel[GroupEffects]):
+    """A map of kinds and layers for each input group, all on one scale of colours."""
+
+    id = "effects"
+    order = 17
+    part = "Inputs"
+    title = "Effect of each module by input group"
+    about = "‖h − h₀‖ / ‖h₀‖ of a module's output with and without its adapter, mean over tokens and examples"
+    missing = "The effect of each module is recorded from the first evaluation on; an older run can be measured."
+    is_wide = True
+
+    def applies(self, view: RunView) -> bool:
+        """Say whether the effects were recorded or measured; a page has a button that measures them."""
+        return self.data(view) is not None
+
+    def data(self, view: RunView) -> GroupEffects | None:
+        """Return the effects; None where they were neither recorded nor measured."""
+        return group_effects(view)
+
+    def caption(self, data: GroupEffects) -> str:
+        """Return how much modules change their output, and which the most."""
+        return how_strong(data)
+
+    def table(self, data: GroupEffects) -> pd.DataFrame:
+        """Return a row for each module, a column for each group."""
+        values = data.means.to_numpy(float)[:, data.modules["position"].to_numpy(int)].T
+        columns = [f"{group} (n = {data.counts[group]})" for group in data.means.index]
+        frame = pd.DataFrame(values, columns=columns)
+        frame.insert(0, "module", data.modules["name"].to_numpy(), allow_duplicates=True)
+        return frame
+
+    def figure(self, data: GroupEffects, colours: Palette) -> go.Figure:
+        """Draw the maps, as many as fit."""
+        grids = {
+            f"{one_line(group, 28)}  n = {data.counts[group]}": layer_grid(values, data.modules)
+            for group, values in zip(data.means.index[:MOST_MAPS], data.means.to_numpy(float), strict=False)
+        }
+        most = float(np.nanmax([np.nanmax(grid.to_numpy(float)) for grid in grids.values()]))
+        scale = {"colorscale": colours.sequential_scale, "cmin": 0, "cmax": most if most > 0 else 1.0}
+        return layer_maps(grids, scale, "Relative change of the output", ".3f", colours)
+
+
+class EffectShift(Panel[GroupEffects]):
+    """Which modules take a larger part of the adapter's effect on one group than on another."""
+
+    id = "effect_shift"
+    order = 18
+    part = "Inputs"
+    title = "What changes between two groups"
+    about = "Difference of each module's part of the adapter's effect, percentage points"
+    missing = "There are no two groups of inputs to compare."
+
+    def applies(self, view: RunView) -> bool:
+        """Say whether there are two groups to compare."""
+        return self.data(view) is not None
+
+    def data(self, view: RunView) -> GroupEffects | None:
+        """Return the effects; None without two groups."""
+        data = group_effects(view)
+        return data if data is not None and data.moved is not None else None
+
+    def heading(self, view: RunView) -> str:
+        """Return the title with the groups."""
+        data = self.data(view)
+        if data is None or data.moved is None:
+            return self.title
+        return f"What changes from {one_line(data.moved.first, 40)} to {one_line(data.moved.second, 40)}"
+
+    def caption(self, data: GroupEffects) -> str:
+        """Return how much moves, with its interval and its value without groups."""
+        return f"{what_moves(data)} {evidence(data)}".strip()
+
+    def table(self, data: GroupEffects) -> pd.DataFrame:
+        """Return the difference of each module."""
+        gain = np.zeros(0) if data.moved is None else data.moved.gain
+        points = 100 * gain[data.modules["position"].to_numpy(int)]
+        return pd.DataFrame({"module": data.modules["name"].to_numpy(), "percentage points": points})
+
+    def figure(self, data: GroupEffects, colours: Palette) -> go.Figure:
+        """Draw the difference; blue modules take more of the effect on the second group."""
+        gain = np.zeros(1 + int(data.modules["position"].max())) if data.moved is None else data.moved.gain
+        grid = layer_grid(100 * gain, data.modules)
+        reach = max(float(np.nanmax(np.abs(grid.to_numpy(float)))), 1e-3)
+        scale = {"colorscale": colours.diverging_scale, "cmin": -reach, "cmax": reach}
+        return layer_maps({"": grid}, scale, "Percentage points", "+.2f", colours)
+
+
+def how_strong(data: GroupEffects) -> str:
+    """Say how much modules change their output on average, and which one the most."""
+    values = data.means.to_numpy(float)[:, data.modules["position"].to_numpy(int)]
+    if not np.isfinite(values).any():
+        return "The effect of these modules is not known."
+    weights = np.array([data.counts[group] for group in data.means.index], dtype=float)
+    mean = pd.Series(weights @ np.nan_to_num(values) / weights.sum(), index=data.modules["short"])
+    n = f"n = {int(weights.sum()):,} probe examples, step {data.step:,}"
+    if not mean.any():
+        return f"The adapters do not change the output of any module yet ({n})."
+    left = len(data.means) - MOST_MAPS
+    more = f" The first {MOST_MAPS} of {len(data.means)} groups are drawn." if left > 0 else ""
+    return (
+        f"The adapter changes a module's output by {percent(float(mean.mean()))} on average, most in "
+        f"{one_line(mean.idxmax(), 40)} ({percent(float(mean.max()))}; {n}).{more}"
+    )
+
+
+def what_moves(data: GroupEffects) -> str:
+    """Say how much of the effect moves between two groups, and to which modules."""
+    moved = data.moved
+    if moved is None:
+        return how_strong(data)
+    first, second = one_line(moved.first, 40), one_line(moved.second, 40)
+    share = percent(moved.share, 0 if moved.share >= 0.1 else 1)
+    if not moved.is_beyond_chance:
+        return f"The adapter acts alike on {first} and {second}: {share} of its effect moves, no more than by chance."
+    place = _place(moved, data.modules)
+    return (
+        f"From {first} to {second}, {share} of the adapter's effect moves{f', most of it to {place}' if place else ''}."
+    )
+
+
+def evidence(data: GroupEffects) -> str:
+    """Return the interval of what moves, what would move without groups, and the examples; empty without groups."""
+    moved = data.moved
+    if moved is None:
+        return ""
+    digits = 0 if moved.share >= 0.1 else 1
+    ends = f"{100 * moved.low:.{digits}f} to {percent(moved.high, digits)}"
+    chance = percent(moved.shuffled, digits)
+    return f"95 % CI {ends}; up to {chance} where the groups are shuffled (n = {moved.n[0]} and {moved.n[1]})."
+
+
+def _place(moved: Moved, modules: pd.DataFrame) -> str:
+    """Return the kinds and the layers that gain most of what moves, in words; empty where no two kinds do."""
+    gain = modules.assign(gain=np.maximum(moved.gain, 0)[modules["position"].to_numpy(int)])
+    whole = float(gain["gain"].sum())
+    by_kind = gain.groupby("label", sort=False)["gain"].sum().sort_values(ascending=False, kind="stable")
+    kinds = by_kind.index[: 1 if by_kind.iloc[0] > whole / 2 else 2].tolist()
+    if not whole or by_kind[kinds].sum() < whole / 2:
+        return ""
+    part = gain[gain["label"].isin(kinds)]
+    by_layer = part.dropna(subset=["layer"]).groupby("layer")["gain"].sum().sort_values(ascending=False, kind="stable")
+    reached = int((by_layer.cumsum() < 0.6 * part["gain"].sum()).sum()) + 1
+    names = listed([one_line(kind, 24) for kind in kinds])
+    if 2 * reached > max(by_layer.size, 1) or not len(by_layer):
+        return names
+    layers = by_layer.index[:reached].astype(int)
+    return f"{names} of layer{'s' if reached > 1 else ''} {spans(layers)}"
+
+
+def layer_maps(
+    grids: Mapping[str, pd.DataFrame], scale: Mapping[str, object], unit: str, digits: str, colours: Palette
+) -> go.Figure:
+    """Draw maps of kinds by layers side by side, all on one scale.
+
+    Args:
+        grids: as `layer_grid` returns them, by title.
+        scale: of plotly's colour axis.
+        unit: of the values, for the bar.
+        digits: format of a value.
+        colours: of the mode.
+    """
+    columns = min(IN_A_ROW, len(grids))
+    rows = -(-len(grids) // columns)
+    kinds, layers = next(iter(grids.values())).index, next(iter(grids.values())).columns
+    above = TITLE if any(grids) else 0
+    high = CELL * len(kinds) + above + TICKS
+    drawn = theme.figure(colours, rows * high + 24, left=72)
+    names = [plotly_text(kind, 18) for kind in kinds]
+    ticks = ["outside" if np.isinf(layer) else f"{layer:.0f}" for layer in layers]
+    gap = 0.02 if columns > 1 else 0.0
+    wide = (1 - gap * (columns - 1)) / columns
+    for place, (title, grid) in enumerate(grids.items()):
+        row, column = divmod(place, columns)
+        end = "" if not place else str(place + 1)
+        top, left = 1 - row / rows, column * (wide + gap)
+        drawn.add_heatmap(
+            z=grid.to_numpy(float),
+            x=list(range(len(layers))),
+            y=list(range(len(names))),
+            xaxis=f"x{end}",
+            yaxis=f"y{end}",
+            xgap=2,
+            ygap=2,
+            coloraxis="coloraxis",
+            hoverongaps=False,
+            customdata=[[f"{name}, layer {tick}" for tick in ticks] for name in names],
+            hovertemplate=f"%{{customdata}}<br>%{{z:{digits}}}<extra>{plotly_text(title, 40)}</extra>",
+        )
+        look = {**theme.axis(colours), "showgrid": False}
+        drawn.update_layout(
+            {
+                f"xaxis{end}": {
+                    **look,
+                    "domain": [left, left + wide],
+                    "anchor": f"y{end}",
+                    "tickmode": "array",
+                    "tickvals": list(range(0, len(ticks), max(1, -(-len(ticks) // 8)))),
+                    "ticktext": ticks[:: max(1, -(-len(ticks) // 8))],
+                },
+                f"yaxis{end}": {
+                    **look,
+                    "domain": [top - (high - above) / high / rows, top - above / high / rows],
+                    "anchor": f"x{end}",
+                    "autorange": "reversed",
+                    "tickmode": "array",
+                    "tickvals": list(range(len(names))),
+                    "ticktext": names,
+                    "showticklabels": column == 0,
+                },
+            }
+        )
+        words = {"text": plotly_text(title, 40), "font": {"size": 12, "color": colours.text}, "showarrow": False}
+        place_at = {"xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "top", "x": left, "y": top}
+        drawn.add_annotation(**words, **place_at)
+    drawn.update_layout(margin={"b": 12}, coloraxis={**scale, "colorbar": theme.colour_bar(unit, colours, nticks=5)})
+    return drawn
