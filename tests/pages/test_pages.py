@@ -150,3 +150,17 @@ def test_capacity_begins_with_the_newest_run_in_which_rank_moved(runs_dir: Path)
     make_run(runs_dir, run_id=still, strategy="lora", gates=False, moves=False)
     assert open_page("capacity").selectbox(key="address-run").value == moved
     assert open_page("run").selectbox(key="address-run").value == still
+
+
+def test_module_and_step_stay_when_another_run_is_chosen(runs_dir: Path) -> None:
+    first, second = "20260101-000001-00000000", "20260101-000002-00000000"
+    make_run(runs_dir, run_id=first)
+    make_run(runs_dir, run_id=second)
+    module = "bert.encoder.layer.1.attention.self.key"
+    app = open_page("capacity", run=first, step="5", module=module)
+    app.selectbox(key="address-run").set_value(second).run()
+    assert not app.exception
+    assert {name: app.query_params[name] for name in ("run", "step", "module")} in (
+        {"run": second, "step": "5", "module": module},
+        {"run": [second], "step": ["5"], "module": [module]},
+    )

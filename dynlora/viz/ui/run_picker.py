@@ -370,7 +370,8 @@ def cannot_open(problem: DynloraError | None) -> NoReturn:
 
 
 def _other_run() -> None:
-    to_address(run=st.session_state["address-run"], step=None, module=None)
+    """Write the chosen run to the address; module and step stay, where the other run has them."""
+    to_address(run=st.session_state["address-run"])
 
 
 def pick_runs(
