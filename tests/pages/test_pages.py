@@ -155,7 +155,7 @@ def test_capacity_begins_with_the_newest_run_in_which_rank_moved(runs_dir: Path)
 def test_module_and_step_stay_when_another_run_is_chosen(runs_dir: Path) -> None:
     first, second = "20260101-000001-00000000", "20260101-000002-00000000"
     make_run(runs_dir, run_id=first)
-    make_run(runs_dir, run_id=second)
+    make_run(runs_dir, run_id=second, text="other")
     module = "bert.encoder.layer.1.attention.self.key"
     app = open_page("capacity", run=first, step="5", module=module)
     app.selectbox(key="address-run").set_value(second).run()
