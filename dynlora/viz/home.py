@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from dynlora.analysis import seed_groups
 from dynlora.analysis.frames import records
 from dynlora.analysis.planted_ranks import PLANTED_DATA, compared_sentence, needed_modules, outlined
 from dynlora.analysis.run_reading import RunReading
@@ -163,10 +164,11 @@ def beside(view: RunReading, runs: pd.DataFrame) -> str:
     """Say the result of a run beside that of samples of the same teacher; empty where its need is not known."""
     if not needed_modules(view.summary):
         return ""
-    groups = {one_line(format_strategy(view.summary), 40): [view.summary]}
+    summaries: dict[str, Mapping[str, Any]] = {view.summary["id"]: view.summary}
     for row in _samples(runs):
         with suppress(DynloraError):
-            groups.setdefault(one_line(format_strategy(row), 40), [queries.run_summary(Path(row["folder"]))])
+            summaries.setdefault(row["id"], queries.run_summary(Path(row["folder"])))
+    groups = {one.label: [summaries[run] for run in one.runs] for one in seed_groups.grouped(list(summaries.values()))}
     return compared_sentence(groups)
 
 

@@ -48,7 +48,7 @@ HEIGHT = "document.querySelector('[data-testid=stMain]').scrollHeight"
             for at, name in enumerate(("run", "capacity", "inputs"))
             for of, run in enumerate((METHOD, WRITER, CLASSIFIER))
         ),
-        "compare?runs=20261125-134523-f2854937,20261125-134532-a9d7786f,20261125-142142-091b68c2",
+        "compare?runs=20261125-133850-b965a50f,20261125-133850-d21e73ce,20261125-142142-091b68c2",
         "launch",
     ],
 )
@@ -85,7 +85,7 @@ def test_a_middling_window_leaves_charts_and_sentences_their_width(width: int, s
         f"inputs?run={CLASSIFIER}",
         f"run?run={CLASSIFIER}",
         f"shrink?run={SHRUNK}",
-        f"compare?runs=20261125-134523-f2854937,20261125-134532-a9d7786f,{METHOD}",
+        f"compare?runs=20261125-133850-b965a50f,20261125-133850-d21e73ce,{METHOD}",
         *(
             pytest.param(address, marks=pytest.mark.torture)
             for address in ("", "runs", "launch", f"playground?run={SHRUNK}", "decode", "recycle", "tour", "methods")
