@@ -254,6 +254,9 @@ def _queue(configs: Mapping[str, dict[str, Any]], runs: NextRuns, compared: Sequ
 HEIGHT = 168
 """Pixels of a race's chart."""
 
+MOST_RACES = 2
+"""Races that are drawn side by side."""
+
 
 @dataclass(frozen=True)
 class Race:
@@ -305,7 +308,7 @@ class Race:
 
 
 def races(runs: pd.DataFrame) -> list[Race]:
-    """Return the races among sample runs with enough seeds: the clearest that the method wins, then one it does not.
+    """Return two races among sample runs with enough seeds: the clearest that the method wins, then ones it does not.
 
     Args:
         runs: as `run_picker.list_all` returns them.
@@ -323,7 +326,7 @@ def _races(key: tuple[tuple[str, str], ...], _samples: Sequence[Mapping[str, Any
     every = [race for rows in _fields(_samples) if (race := _race(rows)) is not None]
     every.sort(key=lambda race: race.contest.gain, reverse=True)
     won = [race for race in every if race.is_won]
-    return [*won[:1], *[race for race in every if not race.is_won][:1]]
+    return [*won[:1], *[race for race in every if not race.is_won]][:MOST_RACES]
 
 
 def _fields(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
@@ -367,9 +370,9 @@ def race_card(cases: Sequence[Race]) -> None:
         return
     with card(f"Does {cases[0].names[1]} help?", "race"):
         note(conditions(cases[0]))
-        for race, place in zip(cases, st.columns(len(cases), gap="small"), strict=True):
+        for number, place in enumerate(st.columns(len(cases), gap="small")):
             with place:
-                _one(race)
+                _one(cases[number], f"race-{number}")
         with in_row("race-next", "top"):
             link("pages/launch.py", "Test yours", data="upload")
             link("pages/compare.py", "Compare these runs", runs=",".join(cases[0].runs))
@@ -386,8 +389,7 @@ def conditions(race: Race) -> str:
     return f"{words} The head had the learning rate of the adapters; a rate of its own gains more than the method."
 
 
-def _one(race: Race) -> None:
-    key = "race-won" if race.is_won else "race-open"
+def _one(race: Race, key: str) -> None:
     with headed(race.title, key):
         chart(race_figure(race, colours()), race_caption(race), race.bands.drop(columns=["x"]), key)
     st.markdown(f"#### {safe(race.answer.answer)}")

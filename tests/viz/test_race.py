@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,13 +26,11 @@ def sample_races(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Race
         yield races(run_picker.list_all())
 
 
-def test_one_race_is_won_and_one_is_not(sample_races: list[Race]) -> None:
-    assert [race.is_won for race in sample_races] == [True, False]
-    won, other = sample_races
-    assert won.contest.is_clear
-    assert won.contest.excludes_0
-    assert re.fullmatch(r"Yes: \+\d+\.\d points over lora", won.answer.answer)
-    assert not other.contest.is_clear
+def test_two_races_are_drawn_and_what_does_not_help_is_said(sample_races: list[Race]) -> None:
+    assert [race.title.partition(",")[0] for race in sample_races] == ["clinc150", "sentiment4"]
+    for race in sample_races:
+        assert not race.is_won
+        assert re.fullmatch(r"Undecided: [+−]\d+\.\d points against lora", race.answer.answer)
 
 
 def test_all_runs_of_a_race_share_model_data_steps_and_budget(sample_races: list[Race]) -> None:
@@ -68,11 +65,6 @@ def test_the_lines_end_where_the_runs_ended(sample_races: list[Race]) -> None:
 
 
 def test_a_head_at_the_rate_of_the_adapters_is_named(sample_races: list[Race]) -> None:
-    for race in sample_races:
-        words = conditions(race)
-        assert words.endswith(
-            "head had the learning rate of the adapters; a rate of its own gains more than the method."
-        )
-        assert words.startswith("dynamic moves rank")
-    own = replace(sample_races[0], summaries=({"config": {"train": {"head_lr": 0.01}}}, sample_races[0].summary))
-    assert conditions(own).endswith("equal budget.")
+    own, shared = (conditions(race) for race in sample_races)
+    assert own == "dynamic moves rank; uniform lora does not. Recorded runs of equal budget."
+    assert shared.endswith("head had the learning rate of the adapters; a rate of its own gains more than the method.")
