@@ -108,7 +108,11 @@ class OurStep:
         rows = [ModuleRow(i.name, i.layer, i.kind, i.d_in, i.d_out, setting.rank) for i in infos]
         self.writer.define_modules(rows)
         readings = Readings(self.writer)
-        self.trainer.on_step = lambda _trainer: readings.take()
+
+        def take(_trainer: Trainer) -> None:
+            readings.take()
+
+        self.trainer.on_step = take
         self.keeper = RunCheckpoints(folder, self.writer, inputs)
         self.order, self.signals = self.trainer.begin()
         self.trainer.model.train()

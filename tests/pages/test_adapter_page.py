@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ def test_an_adapter_is_sent_and_its_address_restores_it(runs_dir: Path, tmp_path
     app = open_page("capacity", adapter="send")
     kinds = ("attention.self.query", "output.dense")
     ranks = {f"layer.{i}.{kind}": 1 + i + j for i in range(3) for j, kind in enumerate(kinds)}
-    named = {"target_modules": ["query", "dense"], "modules_to_save": ["classifier"]}
+    named: dict[str, Any] = {"target_modules": ["query", "dense"], "modules_to_save": ["classifier"]}
     folder = small_adapter(tmp_path / "adapter", rank_pattern=ranks, **named)
     app.file_uploader(key="adapter-files-send").set_value(sent(folder)).run()
     assert not app.exception

@@ -46,7 +46,7 @@ class Planted:
         return torch.tensor([True] * (self.slots - 1) + [False])
 
 
-PLANTED = Planted(torch.eye(3, 5))
+PLANTED: Any = Planted(torch.eye(3, 5))
 
 
 def run(search: Inversion) -> list[float]:
