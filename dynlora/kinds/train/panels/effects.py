@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from dynlora.analysis.inputs import InputsReading, inputs_of
 from dynlora.analysis.module_effects import Moved, by_group
@@ -242,55 +243,37 @@ def layer_maps(
     columns = min(IN_A_ROW, len(grids))
     rows = -(-len(grids) // columns)
     kinds, layers = next(iter(grids.values())).index, next(iter(grids.values())).columns
-    above = TITLE if any(grids) else 0
-    high = CELL * len(kinds) + above + TICKS
-    drawn = theme.figure(colours, rows * high + 24, left=72)
+    titles = [plotly_text(title, 40) for title in grids]
+    between = TICKS + (TITLE if any(titles) else 0)
+    high = rows * (CELL * len(kinds) + between)
+    drawn = make_subplots(
+        rows,
+        columns,
+        subplot_titles=titles,
+        shared_yaxes=True,
+        horizontal_spacing=0.02,
+        vertical_spacing=between / high if rows > 1 else 0,
+        figure=theme.figure(colours, high, left=72),
+    )
     names = [plotly_text(kind, 18) for kind in kinds]
     ticks = ["outside" if np.isinf(layer) else f"{layer:.0f}" for layer in layers]
-    gap = 0.02 if columns > 1 else 0.0
-    wide = (1 - gap * (columns - 1)) / columns
-    for place, (title, grid) in enumerate(grids.items()):
+    for place, (title, grid) in enumerate(zip(titles, grids.values(), strict=True)):
         row, column = divmod(place, columns)
-        end = "" if not place else str(place + 1)
-        top, left = 1 - row / rows, column * (wide + gap)
         drawn.add_heatmap(
             z=grid.to_numpy(float),
-            x=list(range(len(layers))),
-            y=list(range(len(names))),
-            xaxis=f"x{end}",
-            yaxis=f"y{end}",
+            x=ticks,
+            y=names,
             xgap=2,
             ygap=2,
             coloraxis="coloraxis",
             hoverongaps=False,
-            customdata=[[f"{name}, layer {tick}" for tick in ticks] for name in names],
-            hovertemplate=f"%{{customdata}}<br>%{{z:{digits}}}<extra>{plotly_text(title, 40)}</extra>",
+            hovertemplate=f"%{{y}}, layer %{{x}}<br>%{{z:{digits}}}<extra>{title}</extra>",
+            row=row + 1,
+            col=column + 1,
         )
-        look = {**theme.axis(colours), "showgrid": False}
-        drawn.update_layout(
-            {
-                f"xaxis{end}": {
-                    **look,
-                    "domain": [left, left + wide],
-                    "anchor": f"y{end}",
-                    "tickmode": "array",
-                    "tickvals": list(range(0, len(ticks), max(1, -(-len(ticks) // 8)))),
-                    "ticktext": ticks[:: max(1, -(-len(ticks) // 8))],
-                },
-                f"yaxis{end}": {
-                    **look,
-                    "domain": [top - (high - above) / high / rows, top - above / high / rows],
-                    "anchor": f"x{end}",
-                    "autorange": "reversed",
-                    "tickmode": "array",
-                    "tickvals": list(range(len(names))),
-                    "ticktext": names,
-                    "showticklabels": column == 0,
-                },
-            }
-        )
-        words = {"text": plotly_text(title, 40), "font": {"size": 12, "color": colours.text}, "showarrow": False}
-        place_at = {"xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "top", "x": left, "y": top}
-        drawn.add_annotation(**words, **place_at)
-    drawn.update_layout(margin={"b": 12}, coloraxis={**scale, "colorbar": theme.colour_bar(unit, colours, nticks=5)})
+    look = {**theme.axis(colours), "showgrid": False, "type": "category"}
+    drawn.update_xaxes(**look, nticks=8).update_yaxes(**look, autorange="reversed")
+    drawn.update_annotations(font={"size": 12, "color": colours.text})
+    drawn.update_layout(margin={"t": TITLE, "b": TICKS})
+    drawn.update_layout(coloraxis={**scale, "colorbar": theme.colour_bar(unit, colours, nticks=5)})
     return drawn
