@@ -211,7 +211,7 @@ def show_conclusion(run: Chosen, view: InputsReading, drawn: RunView) -> None:
         link("pages/run.py", "Worst examples", run=run.id, section="results")
 
 
-NOT_KNOWN = "Runs made now record it at each evaluation, at less than 1 % of their time."
+NOT_KNOWN = "Runs made now record it at each evaluation."
 
 
 def measure_now(run: Chosen, view: InputsReading) -> None:
