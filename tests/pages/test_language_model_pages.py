@@ -285,12 +285,12 @@ def test_inputs_shows_where_the_adapter_helps_by_example_and_by_token(here: Here
 
 
 def test_groups_of_a_run_that_writes_have_perplexity_accuracy_and_gates(here: Here, gated: str) -> None:
-    app = open_whole("inputs", run=gated, lab="group", apart="on")
+    app = open_whole("inputs", run=gated, lab="group", apart="on", map="gates")
     text = plain(app)
     assert not app.error
     for title in ("Perplexity by input group", "Loss by input group", "Token accuracy by input group"):
         assert title in text
-    assert "Perplexity is best for" in text
+    assert "Perplexity is best for" not in text, "the groups have fewer than 20 examples"
     assert "Gates by input group" in text
     assert "This run has no gates" not in text
     frame = next(one.value for one in app.dataframe if "perplexity" in one.value.columns)

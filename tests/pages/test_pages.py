@@ -86,9 +86,9 @@ def test_a_link_opened_first_of_all_gets_the_whole_app(runs_dir: Path, monkeypat
     assert "dynlora" in [element.value.strip("# ") for element in app.sidebar.markdown]
 
 
-def test_inputs_says_when_a_run_has_no_gates(runs_dir: Path) -> None:
+def test_inputs_says_when_no_effect_was_recorded(runs_dir: Path) -> None:
     make_run(runs_dir, run_id="20260101-000000-00000001", gates=False)
-    assert "This run has no gates" in words(open_page("inputs"))
+    assert "Runs made now record it at each evaluation" in words(open_page("inputs"))
 
 
 def test_a_double_click_starts_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
