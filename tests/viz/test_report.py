@@ -390,7 +390,7 @@ def test_a_report_holds_the_knock_outs_and_which_score_knew(runs_dir: Path) -> N
         "Measured with the last adapter of step 40.",
     ):
         assert words in read.text + json.dumps(read.charts, ensure_ascii=False), words
-    bars = next(chart for chart in read.charts if "customdata" in str(chart) and "nats (" in str(chart))
+    bars = next(chart for chart in read.charts if "Loss without" in str(chart))
     assert numbers(bars["figure"]["data"][0]["y"]) == pytest.approx(
         [0.01 * i for i in (0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11)], abs=1e-6
     )

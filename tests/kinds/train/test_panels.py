@@ -8,14 +8,14 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import dynlora
-from dynlora.contracts.test_panels import QUARTER
+from dynlora.contracts.test_panels import THIRD
 from dynlora.errors import NotRecordedError
 from tests.kinds.train import samples
 
 each_run = pytest.mark.parametrize("folder", samples.TRAININGS, ids=lambda folder: folder.name)
 each_drawn_run = pytest.mark.parametrize(
     "folder",
-    [run if run in QUARTER else pytest.param(run, marks=pytest.mark.torture) for run in samples.TRAININGS],
+    [run if run in THIRD else pytest.param(run, marks=pytest.mark.torture) for run in samples.TRAININGS],
     ids=lambda folder: folder.name,
 )
 
@@ -48,7 +48,7 @@ def test_a_page_draws_every_panel(folder: Path) -> None:
 
 
 def test_the_runs_that_are_always_drawn_have_data_for_every_panel_of_the_samples() -> None:
-    cards = (card for folder in QUARTER for card in samples.cards(samples.view_of(folder)))
+    cards = (card for folder in THIRD for card in samples.cards(samples.view_of(folder)))
     drawn = {panel.id for panel, _, view in cards if panel.data(view) is not None}
     assert drawn == {file.stem for file in samples.CAPTIONS.glob("*.txt")}
 
