@@ -98,6 +98,7 @@ def test_a_range_of_steps_is_drawn_at_full_resolution(server: str, page: Page, l
     )
     while "steps=" in page.url:  # one entry in the history for each value that the server saw
         page.go_back()
+        settled(page)
     expect(page.get_by_text("400 of 1,201 recorded steps shown")).to_be_visible()
 
 
