@@ -53,6 +53,7 @@ OLD = {
     "Knockouts": '{"format": 1, "which": "last", "step": 60, "rows": 512, "loss": 0.4, "groups": ["long", "short"], '
     '"n_modules": 12, "effects": [{"modules": [1, 2], "loss": 0.5, "delta": 0.1, "low": 0.05, "high": 0.2, '
     '"changed": 0.25, "by_group": [0.1, null]}]}\n',
+    "Effects": '{"format": 1, "which": "last", "step": 60, "effects": [[0.25, null], [0.125, 0.5]]}\n',
     "Compressed": '{"format": 1, "which": "last", "step": 3, "weighting": "loss", "rows": 40, "parameters": 20, '
     '"modules": ["a", "b"], "whole": {"loss": 1.0, "difference": 0.0, "low": 0.0, "high": 0.0, "metrics": '
     '{"accuracy": 0.5}}, "planned": 1, "sizes": [{"method": "global", "share": 0.5, "parameters": 10, "ranks": [1, 0], '
