@@ -118,10 +118,10 @@ class Grid(NamedTuple):
     columns: np.ndarray
 
     def of(self, values: np.ndarray) -> np.ndarray:
-        """Return the mean over the modules of each cell, NaN where there is none."""
+        """Return the mean over the modules of each cell whose value is known, NaN where there is none."""
         sums, counts = np.zeros((2, len(self.kinds), len(self.layers)))
-        np.add.at(sums, (self.rows, self.columns), values)
-        np.add.at(counts, (self.rows, self.columns), 1)
+        np.add.at(sums, (self.rows, self.columns), np.nan_to_num(values))
+        np.add.at(counts, (self.rows, self.columns), np.isfinite(values))
         return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
 
 
@@ -172,7 +172,7 @@ AGREEMENTS = (
 """What a rank correlation of importance and rank is called, from the number on."""
 
 
-RECONCILED = ": importance is the mean over a module's parameters at this step, so rank that was added lowers it"
+RECONCILED = ": ranks were set at earlier steps, and this is the importance of this one"
 """Why modules that got rank because they were important can have less importance than others afterwards."""
 
 

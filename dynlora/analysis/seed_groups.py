@@ -249,15 +249,9 @@ def _settings(summary: Mapping[str, Any], ignoring: Collection[str]) -> dict[str
 
 
 def other_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Return the settings beside the method, seed and log in which two runs differ, by dotted key, as words.
-
-    A setting that one of them lacks is what runs did before it was there (`BEFORE`); where that is not known, the run
-    is older or newer than the setting, and says nothing.
-    """
-    ours, theirs = ({**BEFORE, **flat(one.get("config") or {})} for one in (first, second))
-    shared = [key for key in ours if key in theirs and key not in NOT_COMPARED]
-    differ = [key for key in shared if not key.startswith(("strategy.", "log.")) and ours[key] != theirs[key]]
-    return {key: (_word(key, ours[key]), _word(key, theirs[key])) for key in differ}
+    """Return the settings beside the method, seed and log in which two runs differ, by dotted key, as words."""
+    differ, _ = differences_of([one.get("config") or {} for one in (first, second)])
+    return {key: (ours, theirs) for key, (ours, theirs) in differ.items() if not key.startswith("strategy.")}
 
 
 def confounders(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[str, str]]:

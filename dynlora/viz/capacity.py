@@ -293,10 +293,10 @@ def capacity_conclusion(run: RunReading) -> None:
     ranks = dict(zip(state["name"], state["rank"].fillna(0).astype(int), strict=True))
     moved = capacity_text(state, run.ranks(run.first), *run.traced(), *steps)
     sentences = (placement_sentence(run.summary, ranks), moved, outlook(run.summary, len(run.event_steps)))
-    first, *others = " ".join(filter(None, sentences)).split(". ")
+    first, *others = filter(None, sentences)
     headline = run_summary.headline(run.summary, len(run.event_steps), run_summary.step_times(run.scalars))
     with st.container(key="conclusion", gap=None):
-        st.markdown(f"**{safe(first.removesuffix('.'))}.** {safe('. '.join(others))}")
+        st.markdown(f"**{safe(first)}** {safe(' '.join(others))}")
         with in_row("conclusion-next", gap="medium"):
             note(" · ".join(f"{label} {value}" for label, value in headline.items()))
             if _may_have_helped(run.summary):

@@ -424,5 +424,5 @@ def race_figure(race: Race, colours: Palette) -> go.Figure:
     inside = {"orientation": "v", "x": 1, "xanchor": "right", "y": 1.04, "yanchor": "top", "font": {"size": 11}}
     drawn.update_layout(showlegend=True, legend=inside)
     drawn.update_xaxes(title_text="Training step", nticks=4)
-    drawn.update_yaxes(title_text="Loss", nticks=5)
+    drawn.update_yaxes(title_text=f"Loss ({run_summary.loss_unit(race.summary)})", nticks=5)
     return drawn

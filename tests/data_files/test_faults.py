@@ -282,7 +282,8 @@ def test_repairs_survive_the_command_line_and_the_file(repairs: list[Any]) -> No
 
 def test_an_unknown_repair_names_the_ones_there_are() -> None:
     with pytest.raises(
-        ConfigError, match=r"^data\.repair=drop_all: unknown repair; use one of drop_long_rows, drop_empty_texts, .*merge"
+        ConfigError,
+        match=r"^data\.repair=drop_all: unknown repair; use one of drop_long_rows, .*merge",
     ):
         parse_config({"data": {"repair": ["drop_duplicates", "drop_all"]}})
 

@@ -341,6 +341,7 @@ def test_pictures_outline_the_modules_that_need_rank_and_count_their_components(
 ) -> None:
     subject = subject_of(make_run(tmp_path, run_id=RUN, about=planted(2, 5)))
     words = "9 of 48 components are in the 2 modules that need them (uniform LoRA: 8 of 48)."
+    assert {of_rank(rank, colours) for rank in (3, 4, 5)} <= colours_of(opened(map_picture(subject, colours)))
     for draw in (map_picture, moving_picture):
         one = draw(subject, colours)
         assert colours.needed in colours_of(opened(one))

@@ -154,7 +154,7 @@ def test_flow_and_scatter_words() -> None:
     )
     turned = capacity_frames.module_state(modules(), np.array([5.0, 3, 4, 4]), np.array([1.0, 8, 2, 4]))
     assert transfers.followed(turned).startswith("The more important modules have less rank (rank correlation −0.95")
-    assert "so rank that was added lowers it. Most importance" in transfers.followed(turned), "one sentence reconciles"
+    assert "the importance of this one. Most importance" in transfers.followed(turned), "one sentence reconciles"
     assert "No importance" in transfers.followed(capacity_frames.module_state(modules(), np.ones(4), None))
 
 

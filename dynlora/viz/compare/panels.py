@@ -24,7 +24,7 @@ from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.kit.panel import Choice, Panel, RunView
-from dynlora.viz.kit.run_colours import KEPT, MOST_COLOURED, LineStyle, line_styles
+from dynlora.viz.kit.run_colours import MOST_COLOURED, LineStyle, line_styles
 from dynlora.viz.kit.theme import Palette
 
 POINTS = 600
@@ -138,7 +138,7 @@ class Compared:
         in_colour = set(self.highlighted)
         if not in_colour and len(titles) > MOST_COLOURED:
             plain = (one.title for one in self.groups if run_summary.is_uniform(self.summaries[one.runs[0]]))
-            own = (one.title for one in self.groups if one.method == KEPT)
+            own = (one.title for one in self.groups if one.method == seed_groups.DEFAULTS["strategy.name"])
             judged = [one.title for one in self.groups if self.judged and set(one.runs) & set(self.judged.sides or ())]
             first = [next(plain, self.groups[0].title), *judged, *list(own)[:1], *titles]
             in_colour = set(list(dict.fromkeys(first))[:MOST_COLOURED])
@@ -290,7 +290,9 @@ class CurvesPanel(ComparisonPanel):
         """Draw the mean of each group with its band."""
         title = f"{self.name(data.runs, data.chosen)} (held-out)"
         if self.split == "train":
-            title = "Training loss" if data.chosen.get("smoothing") == "none" else "Smoothed training loss"
+            units = {run_summary.loss_unit(summary) for summary in data.runs.rows}
+            words = "Training loss" if data.chosen.get("smoothing") == "none" else "Smoothed training loss"
+            title = f"{words} ({units.pop()})" if len(units) == 1 else words
         return compare_figures.curves(
             data.numbers,
             seed_groups.CLOCKS[data.chosen.get("x", "step")],

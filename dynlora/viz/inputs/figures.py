@@ -41,7 +41,7 @@ def without_a_module(table: pd.DataFrame, groups: pd.DataFrame) -> str:
     losses = known[module].sort_values()
     (least, low), *_, (most, high) = losses.items()
     return (
-        f"Without {one_line(module, 40)} the loss of {one_line(most, 40)} changes by {signed(high, 3)} nats, "
+        f"Without {one_line(module, 40)} the loss of {one_line(most, 40)} changes by {signed(high, 3)}, "
         f"that of {one_line(least, 40)} by {signed(low, 3)}."
     )
 

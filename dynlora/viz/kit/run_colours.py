@@ -37,9 +37,6 @@ PLACES = {
 }
 """Places of the methods among the colours of `theme.METHODS`, each its own."""
 
-KEPT = "dynamic"
-"""The method whose best configuration keeps its colour among many, as plain LoRA and the best do."""
-
 MOST_STYLES = 48
 """Styles of one colour: its markers by the dashes. More configurations than that look alike."""
 

@@ -243,9 +243,9 @@ def _heading(subject: Subject, canvas: Canvas, words: str, ranks: np.ndarray) ->
     canvas.text((bar.left - 8, y - 1), "0", font(SMALL), colours.muted, "rs")
     canvas.text((bar.right + 8, y - 1), f"{end:.0f}{'+' if highest > end else ''}", font(SMALL), colours.muted)
     if subject.needed.any():
-        end = bar.left - 48
-        canvas.text((end, y - 1), NEEDED, font(SMALL), colours.muted, "rs")
-        left = round(end - font(SMALL).getlength(NEEDED)) - 24
+        right = bar.left - 48
+        canvas.text((right, y - 1), NEEDED, font(SMALL), colours.muted, "rs")
+        left = round(right - font(SMALL).getlength(NEEDED)) - 24
         _outline(canvas, (left, bar.top + 2, left + 10, bar.top + 12))
     return end
 

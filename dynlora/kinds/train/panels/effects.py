@@ -10,6 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from dynlora.analysis.capacity_frames import Grid, grid_of
 from dynlora.analysis.inputs import InputsReading, inputs_of
 from dynlora.analysis.module_effects import Moved, by_group
 from dynlora.text import listed, one_line, percent, plotly_text, spans
@@ -71,14 +72,6 @@ def grouping(inputs: InputsReading, chosen: str | None) -> str:
     return chosen if chosen in inputs.groupings else next(iter(inputs.groupings), "")
 
 
-def layer_grid(values: np.ndarray, modules: pd.DataFrame) -> pd.DataFrame:
-    """Return values of modules, by position, as kinds by layers; modules outside of the layers are at the end."""
-    frame = modules.assign(value=values[modules["position"].to_numpy(int)], layer=modules["layer"].astype(float))
-    frame["layer"] = frame["layer"].fillna(np.inf)
-    grid = frame.pivot_table(index="label", columns="layer", values="value", aggfunc="mean")
-    return grid.reindex(list(dict.fromkeys(modules["label"]))).sort_index(axis=1)
-
-
 class EffectsByGroup(Panel[GroupEffects]):
     """A map of kinds and layers for each input group, all on one scale of colours."""
 
@@ -112,13 +105,14 @@ class EffectsByGroup(Panel[GroupEffects]):
 
     def figure(self, data: GroupEffects, colours: Palette) -> go.Figure:
         """Draw the maps, as many as fit."""
-        grids = {
-            f"{one_line(group, 28)}  n = {data.counts[group]}": layer_grid(values, data.modules)
+        grid, places = grid_of(data.modules), data.modules["position"].to_numpy(int)
+        cells = {
+            f"{one_line(group, 28)}  n = {data.counts[group]}": grid.of(values[places])
             for group, values in zip(data.means.index[:MOST_MAPS], data.means.to_numpy(float), strict=False)
         }
-        most = float(np.nanmax([np.nanmax(grid.to_numpy(float)) for grid in grids.values()]))
+        most = float(np.nanmax(list(cells.values())))
         scale = {"colorscale": colours.sequential_scale, "cmin": 0, "cmax": most if most > 0 else 1.0}
-        return layer_maps(grids, scale, "Relative change of the output", ".3f", colours)
+        return layer_maps(grid, cells, scale, "Relative change of the output", ".3f", colours)
 
 
 class EffectShift(Panel[GroupEffects]):
@@ -159,11 +153,13 @@ class EffectShift(Panel[GroupEffects]):
 
     def figure(self, data: GroupEffects, colours: Palette) -> go.Figure:
         """Draw the difference; blue modules take more of the effect on the second group."""
-        gain = np.zeros(1 + int(data.modules["position"].max())) if data.moved is None else data.moved.gain
-        grid = layer_grid(100 * gain, data.modules)
-        reach = max(float(np.nanmax(np.abs(grid.to_numpy(float)))), 1e-3)
+        places = data.modules["position"].to_numpy(int)
+        gain = np.zeros(1 + int(places.max())) if data.moved is None else data.moved.gain
+        grid = grid_of(data.modules)
+        cells = grid.of(100 * gain[places])
+        reach = max(float(np.nanmax(np.abs(cells))), 1e-3)
         scale = {"colorscale": colours.diverging_scale, "cmin": -reach, "cmax": reach}
-        return layer_maps({"": grid}, scale, "Percentage points", "+.2f", colours)
+        return layer_maps(grid, {"": cells}, scale, "Percentage points", "+.2f", colours)
 
 
 def how_strong(data: GroupEffects) -> str:
@@ -229,23 +225,23 @@ def _place(moved: Moved, modules: pd.DataFrame) -> str:
 
 
 def layer_maps(
-    grids: Mapping[str, pd.DataFrame], scale: Mapping[str, object], unit: str, digits: str, colours: Palette
+    grid: Grid, cells: Mapping[str, np.ndarray], scale: Mapping[str, object], unit: str, digits: str, colours: Palette
 ) -> go.Figure:
     """Draw maps of kinds by layers side by side, all on one scale.
 
     Args:
-        grids: as `layer_grid` returns them, by title.
+        grid: kinds and layers of the maps.
+        cells: values as `Grid.of` returns them, (kinds, layers), by title.
         scale: of plotly's colour axis.
         unit: of the values, for the bar.
         digits: format of a value.
         colours: of the mode.
     """
-    columns = min(IN_A_ROW, len(grids))
-    rows = -(-len(grids) // columns)
-    kinds, layers = next(iter(grids.values())).index, next(iter(grids.values())).columns
-    titles = [plotly_text(title, 40) for title in grids]
+    columns = min(IN_A_ROW, len(cells))
+    rows = -(-len(cells) // columns)
+    titles = [plotly_text(title, 40) for title in cells]
     between = TICKS + (TITLE if any(titles) else 0)
-    high = rows * (CELL * len(kinds) + between)
+    high = rows * (CELL * len(grid.kinds) + between)
     drawn = make_subplots(
         rows,
         columns,
@@ -255,13 +251,12 @@ def layer_maps(
         vertical_spacing=between / high if rows > 1 else 0,
         figure=theme.figure(colours, high, left=72),
     )
-    names = [plotly_text(kind, 18) for kind in kinds]
-    ticks = ["outside" if np.isinf(layer) else f"{layer:.0f}" for layer in layers]
-    for place, (title, grid) in enumerate(zip(titles, grids.values(), strict=True)):
+    names = [plotly_text(kind, 18) for kind in grid.kinds]
+    for place, (title, values) in enumerate(zip(titles, cells.values(), strict=True)):
         row, column = divmod(place, columns)
         drawn.add_heatmap(
-            z=grid.to_numpy(float),
-            x=ticks,
+            z=values,
+            x=grid.layers,
             y=names,
             xgap=2,
             ygap=2,

@@ -29,8 +29,8 @@ function pressed(event, keys) {
 
 function player() {
   for (const element of document.querySelectorAll('[data-testid="stBidiComponentRegular"], [data-testid="stBidiComponentIsolated"], [class*="st-key-replay"] *')) {
-    const found = (element.shadowRoot || element).querySelector(".replay .controls button");
-    if (found) return found;
+    const button = (element.shadowRoot || element).querySelector(".replay .controls button");
+    if (button) return button;
   }
   return null;
 }
