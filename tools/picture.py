@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dynlora.analysis.planted_ranks import needed_modules
 from dynlora.server.serve import sample_runs_dir, server_command, server_environment
 from dynlora.store import queries
 
@@ -43,9 +44,9 @@ CHROMIUM = (
 
 
 def sample() -> str:
-    """Return the id of the sample run of `dynamic` with the most steps."""
+    """Return the id of the sample run of `dynamic` whose need for rank is known."""
     summaries = [queries.run_summary(folder) for folder in sample_runs_dir().iterdir() if (folder / "run.db").is_file()]
-    return max((run for run in summaries if run["strategy"] == "dynamic"), key=lambda run: run["max_steps"])["id"]
+    return next(run["id"] for run in summaries if run["strategy"] == "dynamic" and needed_modules(run))
 
 
 @contextmanager
@@ -126,7 +127,7 @@ def animation(pictures: list[bytes], path: Path) -> int:
 def main() -> int:
     """Record both pictures; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", default=None, help="id of a sample run; the longest one of dynamic by default")
+    parser.add_argument("--run", default=None, help="id of a sample run (default: dynamic on planted ranks)")
     parser.add_argument("--frames", type=int, default=30)
     parser.add_argument("--out", type=Path, default=IMAGES)
     arguments = parser.parse_args()

@@ -76,7 +76,7 @@ class EffectsByGroup(Panel[GroupEffects]):
     """A map of kinds and layers for each input group, all on one scale of colours."""
 
     id = "effects"
-    order = 17
+    order = 20
     part = "Inputs"
     title = "Effect of each module by input group"
     about = "‖h − h₀‖ / ‖h₀‖ of a module's output with and without its adapter, mean over tokens and examples"
@@ -112,14 +112,14 @@ class EffectsByGroup(Panel[GroupEffects]):
         }
         most = float(np.nanmax(list(cells.values())))
         scale = {"colorscale": colours.sequential_scale, "cmin": 0, "cmax": most if most > 0 else 1.0}
-        return layer_maps(grid, cells, scale, "Relative change of the output", ".3f", colours)
+        return layer_maps(grid, cells, scale, "Relative change", ".3f", colours)
 
 
 class EffectShift(Panel[GroupEffects]):
     """Which modules take a larger part of the adapter's effect on one group than on another."""
 
     id = "effect_shift"
-    order = 18
+    order = 21
     part = "Inputs"
     title = "What changes between two groups"
     about = "Difference of each module's part of the adapter's effect, percentage points"

@@ -38,7 +38,7 @@ class GateReaction(Panel[Reactions]):
     """The held-out loss with each gate at its mean, minus the loss with the gates."""
 
     id = "reaction"
-    order = 20
+    order = 22
     part = "Inputs"
     title = "Gain from reacting to the input"
     about = "Loss with each gate at its mean, minus the loss with the gates"
@@ -101,7 +101,7 @@ class GatesByGroup(Panel[Gates]):
     """The mean gate of each input group and module at the last evaluation up to the chosen step."""
 
     id = "gates"
-    order = 21
+    order = 23
     part = "Inputs"
     title = "Gates by input group"
     missing = (
@@ -302,7 +302,7 @@ class GroupsOverSteps(Panel[GroupSeries]):
     """A line for each input group, a figure for each number that was recorded of the groups."""
 
     id = "group"
-    order = 22
+    order = 24
     part = "Inputs"
     title = "Results by input group over time"
     missing = "No number of input groups was recorded."

@@ -176,8 +176,8 @@ class Player {
     this.legend = element("g");
     this.svg.append(this.legend);
     if (this.data.outlined) {
-      this.svg.append(element("rect", { x: width - 74, y: bottom + 14, width: 10, height: 10, rx: 2, fill: "none", stroke: colours.needed, "stroke-width": 1.6 }));
-      this.svg.append(text(this.data.outlined, width - 60, bottom + 23, { fill: colours.muted }));
+      this.svg.append(element("rect", { x: width - 74, y: bottom + 27, width: 10, height: 10, rx: 2, fill: "none", stroke: colours.needed, "stroke-width": 1.6 }));
+      this.svg.append(text(this.data.outlined, width - 60, bottom + 36, { fill: colours.muted }));
     }
     this.svg.setAttribute("viewBox", `0 0 ${width} ${bottom + FOOT}`);
     this.svg.style.height = `${bottom + FOOT}px`;
