@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from click.testing import CliRunner, Result
 
@@ -18,51 +16,11 @@ from dynlora.jobs import quick_launch
 from dynlora.kinds.run_kind import kind_of_run, registry
 from dynlora.kinds.settings import KindSettings
 from dynlora.store.reader import RunReader
-from dynlora.training.stepwise import Stepwise
-
-
-class Killed(BaseException):
-    """What stands for a process that is killed."""
 
 
 def work(settings: KindSettings, runs_dir: Path) -> Any:
     """Make a run and return its outcome."""
     return registry()[settings.kind].resume(quick_launch.create(settings, runs_dir, "running"), is_new=True)
-
-
-def check_killed(
-    finished: Path,
-    steps: type[Stepwise],
-    step: int,
-    monkeypatch: pytest.MonkeyPatch,
-    read: Callable[[Path], Any] = lambda folder: None,
-) -> None:
-    """Make a finished run again, kill it after a step, continue it, and check that nothing of it differs.
-
-    Args:
-        finished: the run.
-        steps: what takes its steps.
-        step: after which it is killed.
-        monkeypatch: of the test.
-        read: returns what must be equal beside adapter, results and numbers.
-    """
-    kind = kind_of_run(finished)
-    settings: Any = kind.settings
-    folder = quick_launch.create(settings.of_run(finished), finished.parent, "running")
-    advance = steps.advance
-
-    def dying(self: Stepwise) -> None:
-        if self.step == step:
-            raise Killed
-        advance(self)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(steps, "advance", dying)
-        with pytest.raises(Killed):
-            kind.resume(folder, is_new=True)
-    assert kind.resume(folder).state == "finished"
-    assert read(folder) == read(finished)
-    check_equal(folder, finished)
 
 
 def check_equal(folder: Path, finished: Path) -> None:

@@ -143,24 +143,12 @@ def test_all_components_stand_in_the_row_of_their_module() -> None:
     assert table.set_index("module").loc["query 0", "component 1"] == 0.5
 
 
-def test_what_components_say_in_words() -> None:
+def test_what_no_sample_run_has_is_said_of_components() -> None:
     modules = layers()
-    values = components.by_module(np.array([0.0, 0.2, 0.3, 0.4, 0.5]), modules)
-    assert components.spread(values, modules, SHARE, 7, neutral=0.3) == (
-        "At step 7, the trained share ranges from 0 (value 0, component 0) to 0.5 (query 0, component 1). The mean is "
-        "0.28 over 5 components of 2 modules; 1 is 0. Colours show whether a component is above or below 0.3."
-    )
-    same = components.by_module(np.ones(5), modules)
-    assert components.spread(same, modules, SHARE, 7).endswith("is 1 in all 5 components of 2 modules.")
     mask = About("mask", "Which", choices=("frozen", "trained"))
-    assert "3 trained and 2 frozen" in components.spread(
-        components.by_module(np.array([0, 1, 1, 0, 1.0]), modules), modules, mask, 7
-    )
+    values = components.by_module(np.array([0, 1, 1, 0, 1.0]), modules)
+    assert "3 trained and 2 frozen" in components.spread(values, modules, mask, 7)
     rows = pd.DataFrame([[0.5, 0.5], [0.4, 0.4]], columns=[0, 10])
-    assert components.over_steps(rows, "b 0", SHARE) == (
-        "b 0: 2 components at the end, trained share 0.4 to 0.5; constant over all steps."
-    )
     assert components.over_steps(rows + [0, 0.1], "b 0", SHARE).endswith("0.5 to 0.6.")
     assert "At step 10" in components.over_steps(pd.DataFrame([[0, 1.0]], columns=[0, 10]), "b 0", mask)
     assert components.over_steps(rows.iloc[:0], "b 0", SHARE).startswith("No trained share")
-    assert components.over_steps(rows * np.nan, "b 0", SHARE) == "b 0: 0 components at the end."

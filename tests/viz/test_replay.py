@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from dynlora.analysis import capacity_frames
+from dynlora.kinds.train.panels import transfers
 from dynlora.kinds.train.panels.replay import Look, frames
-from dynlora.kinds.train.panels.transfers import ImportanceStability
 from dynlora.viz.kit import theme
 from tests.analysis.test_flows import modules
 
@@ -64,14 +64,18 @@ def test_rows_by_kind_depth_and_rank() -> None:
     assert by["rank"]["group"].tolist() == ["rank 6", "rank 4", "rank 4", "rank 2"]
 
 
+def test_without_importance_nothing_is_compared_with_rank() -> None:
+    state = capacity_frames.module_state(modules(), np.ones(4), None)
+    assert "No importance" in transfers.followed(state)
+
+
 def test_importance_that_keeps_its_order_is_steady_and_noise_is_not() -> None:
     same = table([[1, 2, 3], [2, 3, 4], [3, 4, 5], [4, 5, 6]], [5, 10, 15])
     steadiness = capacity_frames.steadiness(same, [5, 10, 15])
     assert steadiness["step"].tolist() == [10, 15]
     assert steadiness["value"].tolist() == pytest.approx([1.0, 1.0])
-    assert "stable: median Spearman correlation 1.00" in ImportanceStability().caption(steadiness)
     noise = table([[1, 4], [2, 3], [3, 2], [4, 1]], [5, 10])
-    assert "mostly noise" in ImportanceStability().caption(capacity_frames.steadiness(noise, [5, 10]))
+    assert capacity_frames.steadiness(noise, [5, 10])["value"].tolist() == pytest.approx([-1.0])
     assert capacity_frames.steadiness(noise, [5]).empty
 
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from dynlora import text as kit_text
-from dynlora.analysis import capacity_frames, run_summary, seed_groups
+from dynlora.analysis import run_summary, seed_groups
 from dynlora.analysis.frames import csv_text
 from dynlora.errors import ConfigError
-from dynlora.kinds.train.panels import capacity, transfers
 from dynlora.viz.launch import form_model
-from tests.analysis.test_flows import moves, ranks
-from tests.viz.test_figures import modules
 
 
 @pytest.mark.parametrize(
@@ -128,34 +124,6 @@ def test_long_words_of_a_figure_stand_in_lines_of_their_own() -> None:
 def test_csv_holds_no_formula() -> None:
     text = csv_text(pd.DataFrame({"=a": ["=cmd()", "+1", "fine"], "n": [-1, 2, 3]}))
     assert text.splitlines() == ["'=a,n", "'=cmd(),-1", "'+1,2", "fine,3"]
-
-
-def test_where_rank_moved() -> None:
-    start, end = np.full(4, 4.0), np.array([3.0, 4, 4, 5])
-    words = capacity.rank_moved(modules(), start, end, 30, [10])
-    assert words == (
-        "Up to step 30, rank moved from query (layer 0) to key (layer 1). The last reallocation was after step 10."
-    )
-    assert "No rank has moved up to step 30" in capacity.rank_moved(modules(), start, start, 30, [])
-    assert "first reallocation is after step 10" in capacity.rank_moved(modules(), start, start, 5, [10])
-    assert "was removed from" in capacity.rank_moved(modules(), start, start - 1, 5, [5])
-
-
-def test_flow_and_scatter_words() -> None:
-    held = ranks(s0=[4, 4, 4, 4], s10=[3, 5, 4, 4])
-    traced = capacity_frames.trace(modules(), moves((10, "layer.0.query", "layer.0.key")), held)
-    words = transfers.flow(traced, capacity_frames.balance(traced, modules(), held), 1, 0, 10)
-    assert words.startswith("After 1 reallocation, 16 parameters are in other modules than at step 0")
-    assert "The totals match (without gates): before, 256 in use and 0 free; after, 256 in use and 0 released." in words
-    state = capacity_frames.module_state(modules(), np.array([3.0, 5, 4, 4]), np.array([1.0, 8, 2, 4]))
-    assert transfers.followed(state) == (
-        "Importance and rank go together closely (rank correlation 0.95, 4 modules). Most importance for its rank: "
-        "key 0. Least: query 0."
-    )
-    turned = capacity_frames.module_state(modules(), np.array([5.0, 3, 4, 4]), np.array([1.0, 8, 2, 4]))
-    assert transfers.followed(turned).startswith("The more important modules have less rank (rank correlation −0.95")
-    assert "the importance of this one. Most importance" in transfers.followed(turned), "one sentence reconciles"
-    assert "No importance" in transfers.followed(capacity_frames.module_state(modules(), np.ones(4), None))
 
 
 def test_progress_says_what_a_run_does_and_how_long_it_still_takes() -> None:

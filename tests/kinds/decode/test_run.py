@@ -8,8 +8,6 @@ import re
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +34,6 @@ from tests.command_line import document
 from tests.command_line import run as command
 from tests.kinds.decode.conftest import STEP, Runs
 from tests.tiny import tiny_tokenizer
-from tests.waiting import until
 
 SHORT = ("--step-string", STEP, "--max-tokens", "16", "--step-tokens", "5", "--limit", "3")
 
@@ -146,37 +143,6 @@ def test_a_killed_decode_continues_to_the_same_result(
     assert rounded(solved(folder)) == rounded(solved(whole))
     results = (run_summary(path)["results"] for path in (folder, whole))
     assert without_seconds(next(results)) == without_seconds(next(results))
-
-
-@pytest.mark.torture  # `make journeys` has test_killed.py, which kills forked decodes at chosen calls
-def test_a_process_that_is_killed_loses_nothing_that_was_solved(named: tuple[str, ...], runs_dir: Path) -> None:
-    limits = ("--step-string", STEP, "--max-tokens", "60", "--step-tokens", "5", "--threshold", "0:1:9")
-    arguments = [sys.executable, "-m", "dynlora", "rsd", *named, *limits, "--runs-dir", str(runs_dir)]
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until(lambda: any(_events(path) > 2 for path in runs_dir.glob("2*")))
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    (folder,) = runs_dir.glob("2*")
-    before = solved(folder)
-    assert 2 < len(before) < 440
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dynlora", "resume", folder.name, "--runs-dir", str(runs_dir)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    until(lambda: _events(folder) > len(before) + 2)
-    process.send_signal(signal.SIGINT)
-    assert process.wait() == 130
-    assert run_summary(folder)["status"] == "stopped"
-    assert solved(folder)[: len(before)] == before
-
-
-def _events(folder: Path) -> int:
-    try:
-        with RunReader(folder) as reader:
-            return len(reader.events(kinds=["problem"]))
-    except Exception:  # it is being made
-        return 0
 
 
 def _settings(named: tuple[str, ...], reward: Any, **more: Any) -> DecodeSettings:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dynlora.kinds.distil import result
-from dynlora.kinds.distil.panels.student import Divergence, TeacherTexts, Texts
+from dynlora.kinds.distil.panels.student import Divergence
 from dynlora.kinds.distil.result import Distil
 from dynlora.kinds.distil.settings import NOT_RECYCLE
 from dynlora.viz.kit import theme
@@ -90,13 +90,6 @@ def test_teachers_and_models_are_shown_in_order(tmp_path: Path) -> None:
     assert [list(trace.x) for trace in drawn] == [
         pytest.approx(values) for values in ([0.1, 0.08, 0.12], [0.4, 0.38, 0.42], [0.2, 0.18, 0.22])
     ]
-
-
-def test_empty_texts_are_named(tmp_path: Path) -> None:
-    distil = Distil.read(written_distil(tmp_path))
-    caption = Texts().caption(TeacherTexts(distil, distil.written[0]))
-    assert "Each begins with its token for the beginning of a text" in caption
-    assert "tales: 1 empty, 0 repeated" in caption
 
 
 def test_a_value_of_another_kind_counts_as_none(tmp_path: Path) -> None:

@@ -21,11 +21,11 @@ from dynlora.errors import ConfigError
 from dynlora.jobs import quick_launch
 from dynlora.kinds.distil.result import Distil
 from dynlora.kinds.distil.settings import NOT_RECYCLE, DistilSettings, settings_of_teachers
-from dynlora.kinds.distil.work.run import Distilling, resume
+from dynlora.kinds.distil.work.run import resume
 from dynlora.store.reader import RunReader
 from tests.kinds.distil.conftest import SAID, settings_of, train_writer
 from tests.kinds.recycle.conftest import TASKS, train_teacher
-from tests.kinds.work import check_equal, check_killed, command, meta_of, work
+from tests.kinds.work import check_equal, command, meta_of, work
 from tests.tiny import save_tiny
 from tests.tiny_lm import save_tiny_lm
 from tests.waiting import until
@@ -100,11 +100,6 @@ def test_data_that_is_gone_leaves_out_the_losses_alone(decoder: Path, tmp_path: 
     assert results["loss"] == {}
     assert any(f"the data of teacher {folder.name} cannot be read" in note for note in results["notes"])
     assert set(results["kl"]) == {"base", "averaged", "student"}
-
-
-@pytest.mark.parametrize("step", [pytest.param(4, marks=pytest.mark.torture), 14])
-def test_killed_anywhere_and_resumed_is_bit_equal(step: int, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_killed(finished, Distilling, step, monkeypatch)
 
 
 @pytest.mark.journey

@@ -19,13 +19,13 @@ from dynlora.jobs import launch
 from dynlora.kinds.merge.kind import MergeKind
 from dynlora.kinds.merge.result import Merge
 from dynlora.kinds.merge.settings import MergeSettings
-from dynlora.kinds.merge.work.run import Merging, resume
+from dynlora.kinds.merge.work.run import resume
 from dynlora.kinds.run_kind import kind_of_run
 from dynlora.store.writer import RunWriter
 from tests.kinds.distil.conftest import SAID, train_writer
 from tests.kinds.recycle.conftest import TASKS, train_teacher
 from tests.kinds.test_settings import trained
-from tests.kinds.work import check_killed, command, meta_of, work
+from tests.kinds.work import command, meta_of, work
 from tests.tiny_lm import save_tiny_lm
 
 
@@ -113,12 +113,6 @@ def test_the_whole_stack_is_the_weighted_sum_of_the_updates(taught: Path, teache
         expected = 0.25 * theirs[0][module.info.name] + 1.5 * theirs[1][module.info.name]
         torch.testing.assert_close(module.delta_weight(), expected, atol=1e-5, rtol=1e-4)
     shutil.rmtree(folder)
-
-
-@pytest.mark.parametrize("stage", ["modules", "test"])
-def test_killed_anywhere_and_resumed_is_bit_equal(stage: str, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = {"modules": 5, "test": len(Merge.read(finished).ranks) + 1}[stage]
-    check_killed(finished, Merging, step, monkeypatch, Merge.read)
 
 
 def test_the_command_merges_and_prints_the_conclusion(writers: Path, writer_ids: list[str]) -> None:

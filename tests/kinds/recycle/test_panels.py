@@ -12,7 +12,6 @@ from dynlora.errors import ConfigError, DynloraError
 from dynlora.kinds.recycle import result
 from dynlora.kinds.recycle.panels import inversion
 from dynlora.kinds.recycle.panels.few_shot import Episodes, FewShotAccuracy, FewShotResult
-from dynlora.kinds.recycle.panels.inversion import Agreement
 from dynlora.kinds.recycle.result import Recycle
 from dynlora.store import queries
 from dynlora.viz import trials
@@ -136,13 +135,11 @@ def test_classes_that_their_teacher_does_not_see_are_named(tmp_path: Path) -> No
     frame = result.agreement_frame(Recycle.read(folder), folder)
     assert frame["class"].tolist() == ["happy", "bad", "good", "angry"]
     assert frame["agreement"].tolist() == [0.5, 1.0, 1.0, 1.0]
-    assert Agreement().caption(frame).startswith("1 of 4 classes is below 95 %: happy. Its inputs")
 
 
 def test_methods_are_shown_in_order_with_their_intervals(tmp_path: Path) -> None:
     frame = result.accuracy_frame(Recycle.read(written_recycle(tmp_path)).accuracy)
     assert frame["name"].tolist()[:3] == ["Meta-LoRA", "Base model", "Meta-LoRA on noise (control)"]
-    assert "Highest: 1-shot Meta-LoRA with 75.0 %" in FewShotAccuracy().caption(FewShotResult(frame, frame.iloc[:0]))
     drawn = FewShotAccuracy().figure(FewShotResult(frame, frame.iloc[:0]), theme.LIGHT)
     assert [list(trace.x) for trace in traces_of(drawn)] == [[0.75, 0.7, 0.6], [0.8, 0.8, 0.7]]
 
