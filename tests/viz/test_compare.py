@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,14 +11,17 @@ import pytest
 from dynlora.analysis import frames, pairing, run_summary, seed_groups
 from dynlora.analysis.retention import Retention
 from dynlora.analysis.seed_groups import Group
+from dynlora.store import queries
+from dynlora.viz.compare import cards, scatter_model
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.run_colours import MOST_COLOURED
+from dynlora.viz.runs import table as runs_table
 from tests.analysis.test_pairing import series, summary
 from tests.viz.drawn import traces_of
-from tests.viz.runs import HOSTILE
+from tests.viz.runs import HOSTILE, make_run
 
 COLUMNS = ["name", "layer", "kind", "d_in", "d_out", "max_rank"]
 
@@ -208,3 +213,68 @@ def test_columns_of_ranks_have_names_however_many_there_are() -> None:
         axis = compare_figures.final_ranks(ranks, rows, theme.LIGHT).to_plotly_json()["layout"]["xaxis"]
         assert len(axis["ticktext"]) == len(axis["tickvals"]) <= compare_figures.LABELLED_COLUMNS
         assert list(axis["ticktext"]) == [f"run {i}" for i in axis["tickvals"]]
+
+
+RUN = "20260101-000000-00000001"
+TIMES = pd.DataFrame({"step": [1], "step_ms": [100.0], "strategy_ms": [1.0]})
+
+
+def test_the_parameters_in_use_are_one_number_on_every_page(tmp_path: Path) -> None:
+    summary = queries.run_summary(make_run(tmp_path, run_id=RUN))
+    used = run_summary.parameters_in_use(summary["params"])
+    assert used == 1056 + 24
+    listed = queries.list_runs(tmp_path)
+    assert run_summary.headline(summary, 1, TIMES)["Adapter parameters in use"] == f"{used:,}"
+    assert runs_table.runs_table(listed)["adapter parameters"].tolist() == [used]
+    final = compare_model.final_table([summary], {RUN: "a"}, "accuracy")
+    assert final["adapter parameters in use"].tolist() == [used]
+    groups = compare_model.by_group({RUN: summary}, seed_groups.alone({RUN: "a"}, {RUN: summary}), "accuracy")
+    assert groups["active"].tolist() == [used]
+    assert scatter_model.numbers(runs_table.plain_rows(listed)[0])[scatter_model.USED] == used
+    assert run_summary.budget_share(summary["params"]) == 100 * used / 1152
+    assert run_summary.parameters_in_use({}) is None
+
+
+SUMMARIES = {run: {"seed": i, "labels": ["bad", "good"]} for i, run in enumerate("abc")}
+GROUPS = [Group("dynamic", ("b",)), Group("lora", ("a", "c"))]
+
+
+def frame(losses: list[float], predictions: list[float], texts: tuple[str, ...] = ("x", "y")) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "text": texts,
+            "text_pair": None,
+            "label": ["good", "bad"][: len(losses)],
+            "loss": losses,
+            "prediction": predictions,
+            "probability": [0.75, np.nan][: len(losses)],
+        }
+    )
+
+
+def test_only_runs_with_the_same_probe_set_are_set_side_by_side() -> None:
+    frames = {"a": frame([1, 2], [1, 0]), "b": frame([1, 2], [1, 0], ("x", "z")), "c": frame([3, 2], [0, 0])}
+    assert list(cards.shared_examples(frames)) == ["a", "c"]
+    assert cards.shared_examples({"a": frame([], [], ()).iloc[:0]}) == {}
+
+
+def test_an_example_is_told_by_configuration_and_seed() -> None:
+    frames = {"a": frame([0.1, 2], [1, 0]), "b": frame([0.5, 2], [0, np.nan]), "c": frame([0.3, 2], [1, 0])}
+    assert cards.most_disputed(frames) == 0
+    rows = cards.in_every_run(frames, 0, GROUPS, SUMMARIES)
+    assert rows.to_numpy().tolist() == [
+        ["dynamic", 1, "bad", "no", 0.75, 0.5],
+        ["lora", 0, "good", "yes", 0.75, 0.1],
+        ["lora", 2, "good", "yes", 0.75, 0.3],
+    ]
+    caption = cards.sentence(rows)
+    assert caption == "2 of 3 runs predict its label. Its loss runs from 0.1 (lora) to 0.5 (dynamic)."
+    alike = cards.in_every_run(frames, 1, GROUPS, SUMMARIES)
+    assert alike["right"].fillna("–").tolist() == ["–", "yes", "yes"]
+    assert " in every run." in cards.sentence(alike)
+
+
+def test_what_was_never_evaluated_says_so() -> None:
+    frames = {run: frame([np.nan, np.nan], [np.nan, np.nan]) for run in "ab"}
+    assert cards.most_disputed(frames) == 0
+    assert "have not recorded" in cards.sentence(cards.in_every_run(frames, 0, GROUPS, SUMMARIES))

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_fscore_support
 
-from dynlora.analysis import results
-from dynlora.kinds.train.panels import cost
+from dynlora.analysis import results, run_summary
+from dynlora.kinds.train.panels import cost, training
 from dynlora.kinds.train.panels import results as group_results
+from dynlora.store import search
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.charts import score_dots
+from dynlora.viz.kit.charts import limits, score_dots
+from dynlora.viz.kit.theme import LIGHT
 from dynlora.viz.run import live_cards, result_figures
 from tests.viz.drawn import layout_of, traces_of
 from tests.viz.runs import HOSTILE
@@ -151,3 +157,136 @@ def test_machine_words() -> None:
     assert live_cards.machine_caption(live_cards.minutes(system.head(0)), {"rss_mib": "process"}, "MiB").startswith(
         "Not rec"
     )
+
+
+def metrics(**values: list[float]) -> pd.DataFrame:
+    rows = [(name, 10 * step, value) for name, every in values.items() for step, value in enumerate(every)]
+    return pd.DataFrame(rows, columns=["name", "step", "value"])
+
+
+def test_perplexity_and_fractions_have_a_panel_each() -> None:
+    drawn = training.metric_lines(
+        metrics(perplexity=[280.0, 20.0], token_accuracy=[0, 0.7], exact_match=[0, 0.5]), LIGHT
+    )
+    axes = {trace["name"]: trace["yaxis"] for trace in traces_of(drawn)}
+    assert axes == {"Perplexity": "y", "Token accuracy": "y2", "Exact match": "y2"}
+    layout = layout_of(drawn)
+    assert (layout["yaxis"]["title"]["text"], layout["yaxis2"]["title"]["text"]) == ("Perplexity", "Score")
+    assert layout["yaxis"]["type"] == "log"
+    assert {"20", "50", "100", "200"} <= set(layout["yaxis"]["ticktext"]), "every tick can be read alone"
+    assert layout["yaxis"]["domain"][0] > layout["yaxis2"]["domain"][1], "the panels do not overlap"
+    assert layout["xaxis"]["anchor"] == "y2"
+
+
+def test_the_legend_has_the_names_of_the_metrics() -> None:
+    drawn = training.metric_lines(
+        metrics(brier=[0.3], ece=[0.1], macro_f1=[0.4], matthews=[0.2], exact_match=[1]), LIGHT
+    )
+    assert [trace["name"] for trace in traces_of(drawn)] == [
+        "Brier score",
+        "Calibration error (ECE)",
+        "Macro F1",
+        "Matthews correlation",
+        "Exact match",
+    ]
+
+
+def test_fractions_alone_keep_one_panel() -> None:
+    layout = layout_of(training.metric_lines(metrics(accuracy=[0.5, 0.7], macro_f1=[0.4, 0.6]), LIGHT))
+    assert "yaxis2" not in layout
+    assert layout["yaxis"]["title"]["text"] == "Score"
+
+
+@pytest.mark.parametrize(("name", "word"), [("perplexity", "lowest"), ("token_accuracy", "highest")])
+def test_the_best_value_is_the_lowest_where_lower_is_better(name: str, word: str) -> None:
+    series = pd.DataFrame({"step": [0, 10, 20], "value": [30.0, 10.0, 20.0]})
+    best = {"lowest": "10.000 at step 10", "highest": "30.000 at step 0"}[word]
+    assert f"the {word} value is {best}" in training.metric(series, name)
+    assert limits(name)[0] == {"lowest": 1.0, "highest": 0.0}[word]
+
+
+def test_how_much_was_judged_is_no_metric() -> None:
+    scalars = metrics(perplexity=[9.0], tokens=[4000.0], loss=[2.0]).assign(split="validation")
+    assert run_summary.held_out(scalars)["name"].tolist() == ["perplexity"]
+
+
+def test_generated_texts_are_counted_by_their_prompts() -> None:
+    summary = {
+        "config": {"log": {"eval_rows": 256, "generate_rows": 32}},
+        "data_size": {"held_out": 480},
+        "max_steps": 10,
+    }
+    with_counts = run_summary.with_rows(metrics(perplexity=[9.0, 8.0], exact_match=[0.1, 0.2]), summary)
+    assert with_counts["examples"].tolist() == [256, 480, 32, 32]
+
+
+def test_examples_are_prompt_completion_and_right_tokens() -> None:
+    worst = pd.DataFrame(
+        {"loss": [2.9], "label": ["10 tokens"], "prediction": ["8 tokens"], "text": ["a2:"], "text_pair": ["aa"]}
+    )
+    rows = results.as_written(worst)
+    assert rows.to_dict("records") == [{"loss": 2.9, "right tokens": "8 of 10", "prompt": "a2:", "completion": "aa"}]
+    changed = pd.DataFrame({"true": ["9 tokens"], "prediction before": ["0"], "prediction after": ["8"], "text": ["x"]})
+    records = results.as_written(changed).to_dict("records")
+    assert records == [{"right tokens before": "0 of 9", "right tokens after": "8 of 9", "text": "x"}]
+
+
+def test_without_classes_no_example_is_called_wrong() -> None:
+    named = pd.DataFrame(
+        {"first_loss": [5.0], "last_loss": [2.0], "first": ["0"], "last": ["8"], "label": ["9 tokens"], "text": ["x"]}
+    )
+    drawn = result_figures.before_after(named, "Before", "After", "nats", LIGHT, has_classes=False)
+    assert [trace["name"] for trace in traces_of(drawn)] == ["No change", "Example"]
+
+
+def test_the_best_perplexity_can_be_searched_for() -> None:
+    rows = [{"id": "a", "best": {"perplexity": 9.0}}, {"id": "b", "best": {"perplexity": 20.0}}]
+    assert search.fits("best.perplexity<10", rows) == [True, False]
+
+
+def events(*steps: tuple[int, list[dict[str, Any]]]) -> pd.DataFrame:
+    return pd.DataFrame({"step": [step for step, _ in steps], "payload": [{"rows": rows} for _, rows in steps]})
+
+
+def row(place: int, text: str, right: bool | None = None) -> dict[str, Any]:
+    return {"row": place, "group": "a", "prompt": "p", "expected": "e", "text": text, "ended": True, "right": right}
+
+
+@given(st.text("ab \n", max_size=30), st.text("ab \n", max_size=30))
+def test_the_pieces_of_a_text_are_the_text(before: str, after: str) -> None:
+    pieces = result_figures.changes(before, after)
+    assert "".join(piece for piece, _ in pieces) == after
+    assert any(new for _, new in pieces) <= (before != after)
+    if before == after:
+        assert not any(new for _, new in pieces)
+
+
+@pytest.mark.parametrize(
+    ("steps", "caption"),
+    [
+        (
+            [(0, [row(1, "x", False)] * 4), (9, [row(1, "y", True)] * 2 + [row(2, "z", False)] * 2)],
+            "At step 9, 2 of 4 answers are correct (95 % CI 15 % to 85 %); at step 0 it was 0.",
+        ),
+        ([(0, [row(1, "x", True)])], "At step 0, 1 of 1 answers are correct (95 % CI 21 % to 100 %)."),
+        ([(0, [row(1, "x")]), (3, [row(1, "y")])], "1 of 1 texts are other ones at step 3 than at step 0."),
+        ([(0, [row(1, "x")])], "The model continued 1 prompts at step 0."),
+    ],
+)
+def test_the_conclusion_counts(steps: list[tuple[int, list[dict[str, Any]]]], caption: str) -> None:
+    assert result_figures.conclusion(result_figures.by_step(events(*steps))) == caption
+
+
+def test_what_is_no_text_is_left_out() -> None:
+    texts = result_figures.by_step(
+        pd.DataFrame({"step": [3, 1, 2], "payload": [{"rows": [row(0, "a"), 7]}, "x", {"rows": 3}]})
+    )
+    assert list(texts) == [3]
+    assert [text.text for text in texts[3]] == ["a"]
+    assert result_figures.by_step(events((0, [{"text": None, "row": "no", "right": 1}])))[0][0].right is None
+
+
+def test_texts_are_beside_those_of_the_first_evaluation() -> None:
+    steps = result_figures.by_step(events((0, [row(5, "old")]), (2, [row(5, "new", False), row(6, "more")])))
+    table = result_figures.table(steps[2], steps[0])
+    assert table[["at first", "now", "correct"]].to_numpy().tolist() == [["old", "new", "no"], ["", "more", "–"]]
