@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -297,6 +297,15 @@ def open_run(page: Page) -> None:
         return "/run?" in page.url
 
     until(leads_there, "the page of the run")
+
+
+def fill(page: Page, values: Mapping[str, str]) -> None:
+    """Enter values into the fields of a form, by their labels, each as soon as the one before has arrived."""
+    for label, value in values.items():
+        box = page.get_by_label(label, exact=True)
+        box.fill(value)
+        box.press("Enter")
+        settled(page)
 
 
 def repair_each(page: Page) -> None:

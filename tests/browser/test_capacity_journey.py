@@ -103,31 +103,6 @@ def test_a_range_of_steps_is_drawn_at_full_resolution(server: str, page: Page, l
 
 
 @pytest.mark.journey
-def test_the_flow_adds_up_between_two_steps(server: str, page: Page) -> None:
-    from playwright.sync_api import expect
-
-    _open(page, f"{server}/capacity?run={OTHER}&section=transfers&steps=5-30")
-    expect(page.get_by_text("The totals match")).to_be_visible()
-    plot = page.locator('[class*="st-key-card-flow"] .js-plotly-plot')
-    sides = plot.evaluate(
-        """plot => {
-          const {link, node} = plot._fullData[0], side = {};
-          link.value.forEach((value, i) => {
-            side['from ' + node.label[link.source[i]]] = (side['from ' + node.label[link.source[i]]] ?? 0) + value;
-            side['to ' + node.label[link.target[i]]] = (side['to ' + node.label[link.target[i]]] ?? 0) + value;
-          });
-          return side;
-        }"""
-    )
-    given = sum(value for name, value in sides.items() if name.startswith("from ") and name != "from free")
-    received = sum(value for name, value in sides.items() if name.startswith("to ") and name != "to released")
-    assert given + sides.get("from free", 0) == pytest.approx(received + sides.get("to released", 0))
-    page.get_by_text("By module", exact=True).click()
-    expect(page).to_have_url(re.compile("flow=module"))
-    expect(page.get_by_text("The totals match")).to_be_visible()
-
-
-@pytest.mark.journey
 @pytest.mark.parametrize(("width", "height"), [(1440, 900), (1920, 1080)])
 def test_the_first_screen_holds_all_rows_of_a_map_of_36_modules(
     width: int, height: int, server: str, page: Page

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dynlora.store import queries
-from tests.browser.conftest import OTHER, Window, settled
+from tests.browser.conftest import OTHER, Window, fill, settled
 from tests.tiny import tiny_rows, write_csv
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _launches_demo(page: Page, server: str, tiny_bert: Path) -> int:
     page.get_by_role("link", name="Launch", exact=True).click()
     page.get_by_role("button", name="Start", exact=True).wait_for()
     settled(page)
-    _fill(page, {"Model": str(tiny_bert), **SMALL})
+    fill(page, {"Model": str(tiny_bert), **SMALL})
     page.get_by_role("button", name="Start", exact=True).click()
     page.get_by_text(re.compile(r"Started as \S+")).wait_for()
     return _clicks(page)
@@ -146,7 +146,7 @@ def _launches(page: Page, server: str, tmp_path: Path, tiny_bert: Path) -> int:
     _begin(page, f"{server}/launch?data=upload")
     page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(write_csv(tmp_path / "reviews.csv", rows))
     page.get_by_text("In its 60 rows the label is").wait_for()
-    _fill(page, {"Model": str(tiny_bert), **SMALL})
+    fill(page, {"Model": str(tiny_bert), **SMALL})
     page.locator('[class*="st-key-card-command"] code').filter(has_text="max_length=16").first.wait_for()
     settled(page)
     page.get_by_role("button", name="Start", exact=True).click()
@@ -161,7 +161,7 @@ def _compares(page: Page, server: str, runs_dir: Path, tiny_bert: Path) -> int:
     page.get_by_text("Experiment", exact=True).click()
     page.get_by_role("heading", name="Methods, ranks and seeds").wait_for()
     settled(page)
-    _fill(page, {"Model": str(tiny_bert), **SMALL, "Maximum training examples": "64"})
+    fill(page, {"Model": str(tiny_bert), **SMALL, "Maximum training examples": "64"})
     page.get_by_role("button", name=re.compile(r"Start \d+ runs")).click()
     page.wait_for_url(re.compile(r"/compare\?runs="))
     summaries = [queries.run_summary(runs_dir / one) for one in re.findall(RUN_ID, page.url)]
@@ -169,12 +169,3 @@ def _compares(page: Page, server: str, runs_dir: Path, tiny_bert: Path) -> int:
     assert sorted(one["seed"] or 0 for one in summaries) == sorted([0, 1, 2] * (len(summaries) // 3))
     assert len({one["config"]["adapter"]["rank"] for one in summaries}) == 1, "one budget"
     return _clicks(page)
-
-
-def _fill(page: Page, values: dict[str, str]) -> None:
-    """Enter values into the form's fields, by their labels, each as soon as the one before has arrived."""
-    for label, value in values.items():
-        box = page.get_by_label(label, exact=True)
-        box.fill(value)
-        box.press("Enter")
-        settled(page)

@@ -17,7 +17,7 @@ from dynlora.engine.evaluation.inference import bake_gates, mean_gates
 from dynlora.inference.session import GATE_ROWS, load_run
 from dynlora.store import queries
 from dynlora.training.inputs import read_data
-from tests.browser.conftest import Picture, repair_each, settled
+from tests.browser.conftest import Picture, fill, repair_each, settled
 from tests.data_files.files import csv_text
 from tests.data_files.odd import WITH_ODD_ROWS
 from tests.waiting import until
@@ -52,7 +52,7 @@ def test_an_engineer_goes_from_a_csv_with_odd_rows_to_an_adapter(
     expect(page.get_by_text("no faults in").first).to_be_visible()
     document = page.locator('[class*="st-key-card-command"] code').last
     expect(document).to_contain_text("drop_empty_texts")
-    _fill(page, {"Model": str(tiny_bert), **FIELDS})
+    fill(page, {"Model": str(tiny_bert), **FIELDS})
 
     page.get_by_role("button", name="Start 4 runs").click()
     expect(page).to_have_url(re.compile(r"/compare\?runs="))
@@ -89,15 +89,6 @@ def _download(page: Page, place: Path) -> None:
     started.value.save_as(place / "adapter.zip")
     with zipfile.ZipFile(place / "adapter.zip") as archive:
         archive.extractall(place)
-
-
-def _fill(page: Page, values: dict[str, str]) -> None:
-    """Enter values into the form's fields, by their labels, each as soon as the one before has arrived."""
-    for label, value in values.items():
-        box = page.get_by_label(label, exact=True)
-        box.fill(value)
-        box.press("Enter")
-        settled(page)
 
 
 def _finished(runs_dir: Path, ids: list[str]) -> bool:

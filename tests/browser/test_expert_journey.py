@@ -35,7 +35,7 @@ def test_an_expert_compares_fifteen_runs_follows_a_module_and_pins_an_example(
     assert len(names) == 6, names
     picture(page, "expert-compare", full_page=True)
 
-    page.goto(f"{server}/capacity?run={RUNS[3]}")
+    page.goto(f"{server}/capacity?run={RUNS[3]}&section=transfers")
     click_point(page, _points(page, "map").nth(2), re.compile("module=bert"))
     module = re.findall(r"module=([^&]+)", page.url)[0]
     expect(page.get_by_text(f"is the module {module}.").first).to_be_attached()
@@ -43,10 +43,18 @@ def test_an_expert_compares_fifteen_runs_follows_a_module_and_pins_an_example(
     marked = page.locator('[class*="st-key-card-map"] .shapelayer path')
     assert marked.count() >= 2, "the step and the module's row"
     picture(page, "expert-module", full_page=True)
+    click_point(page, _points(page, "scatter").nth(1), re.compile(rf"module=(?!{re.escape(module)}(?:&|$))"))
+    page.go_back()
+    expect(page.get_by_text(f"is the module {module}.").first).to_be_attached()
 
     page.goto(f"{server}/inputs?run={RUNS[3]}")
     click_point(page, _points(page, "probe").nth(3), re.compile(r"points=\d+"))
     expect(page.get_by_role("heading", name="Selected examples: 1")).to_be_visible()
+    page.get_by_test_id("stDataFrame").last.hover()
+    expect(page.get_by_role("button", name="Search").last).to_be_visible()
+    unguarded = page.get_by_test_id("stMain").get_by_role("button", name="Download as CSV", include_hidden=True)
+    assert unguarded.count() > 0
+    assert not any(button.is_visible() for button in unguarded.all())
     pinned = re.findall(r"points=(\d+)", page.url)[0]
     page.get_by_role("link", name="Compare this example across runs").click()
     expect(page).to_have_url(re.compile(rf"example={pinned}"))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.conftest import settled, show
+from tests.browser.conftest import fits, settled, show
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -101,3 +101,11 @@ def test_no_label_is_cut_at_any_width(address: str, server: str, page: Page) -> 
         show(page, width, 900)
         settled(page)
         assert page.evaluate(CUT) == [], f"at {width} pixels"
+
+
+@pytest.mark.parametrize("section", ["paper", "sweeps"])
+def test_tables_and_sweeps_of_compare_fit_a_telephone(section: str, server: str, page: Page) -> None:
+    show(page, 375, 900, "dark")
+    page.goto(f"{server}/compare?runs=20261125-133850-b965a50f,20261125-133850-d21e73ce,{METHOD}&section={section}")
+    page.locator('[class*="st-key-under-"]').last.wait_for()
+    fits(page, "dark")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.conftest import IS_DARK, MODES, Picture, Window, fits, settled, show
+from tests.browser.conftest import IS_DARK, Picture, Window, settled
 from tests.viz.growing import RUN, Running
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def test_the_picture_plays_by_itself_and_says_within_a_minute_without_scrolling_
         assert box is not None
         assert 0 <= box["y"] <= 900 - box["height"], words
         picture(page, f"home-says-{words.replace(' ', '-').lower()}")
-    figure = page.get_by_role("heading", name=re.compile(r"Yes: \+\d\.\d points over lora"))
+    figure = page.get_by_role("heading", name=re.compile(r"Undecided: [+−]\d\.\d points against lora"))
     for box in (figure.bounding_box(), page.get_by_role("link", name="Test yours").bounding_box()):
         assert box is not None
         assert box["y"] + box["height"] <= 900
@@ -56,29 +56,6 @@ def test_the_picture_plays_by_itself_and_says_within_a_minute_without_scrolling_
     assert "step=" not in page.url
     player.get_by_role("button", name="Pause").click()
     player.get_by_role("button", name="Play training").wait_for()
-
-
-@pytest.mark.journey
-def test_whoever_asked_for_less_motion_starts_the_picture(server: str, page: Page) -> None:
-    page.goto(server)
-    player = page.locator(".replay")
-    player.get_by_role("button", name="Play training").wait_for()
-    settled(page)
-    assert player.get_by_role("listitem").filter(has_text="Its number is its rank").is_visible()
-    assert player.evaluate(STEP) > 0
-    assert player.get_by_role("button", name="Pause").count() == 0
-
-
-@pytest.mark.journey
-def test_an_old_link_to_the_list_leads_to_it(server: str, page: Page) -> None:
-    from playwright.sync_api import expect
-
-    page.goto(f"{server}/?q=strategy%3Ddynamic&sort=name")
-    page.wait_for_url(f"{server}/runs?q=*")
-    page.get_by_role("heading", name="Runs", level=1).wait_for()
-    expect(page.get_by_role("textbox", name="Search", exact=True)).to_have_value("strategy=dynamic")
-    page.goto(f"{server}/runs")
-    page.get_by_role("heading", name="Runs", level=1).wait_for()
 
 
 @pytest.mark.journey
@@ -105,15 +82,3 @@ def test_the_mode_is_switched_in_the_menu(server: str, page: Page) -> None:
     page.get_by_test_id("stMainMenu").click()
     page.get_by_text("Dark").click()
     page.wait_for_function(IS_DARK, arg=True)
-
-
-@pytest.mark.journey
-def test_home_fits_a_narrow_window(server: str, page: Page, picture: Picture) -> None:
-    for width in (1400, 1024, 375):
-        show(page, width=width)
-        page.goto(server)
-        page.locator(".replay").wait_for()
-        for scheme in MODES:
-            show(page, width=width, scheme=scheme)
-            fits(page, scheme)
-            picture(page, f"home-{width}-{scheme}", full_page=True)

@@ -8,19 +8,18 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import peft
 import pytest
 import torch
 import transformers
 
 from dynlora.store import queries
-from tests.browser.conftest import MODES, OTHER, Picture, Window, fits, open_run, settled
+from tests.browser.conftest import MODES, OTHER, Picture, Window, fill, fits, open_run, settled
 from tests.tiny_lm import save_tiny_lm, tiny_problems
 from tests.waiting import until
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Page
 
 STEPS = 40
 
@@ -57,9 +56,8 @@ def test_conversations_are_uploaded_learned_and_taken_to_peft(
     expect(page.get_by_text("no faults in 80 rows")).to_be_visible()
     command = page.locator('[class*="st-key-card-command"] code').first
     expect(command).to_contain_text("data.messages=messages")
-    _fill(
+    fill(
         page,
-        command,
         {
             "Model": str(model),
             "Steps": str(STEPS),
@@ -91,7 +89,6 @@ def test_conversations_are_uploaded_learned_and_taken_to_peft(
     picture(card, "instruction-texts")
 
     _same_in_peft(_downloaded(page, tmp_path, "Adapter"), run_id, model, last)
-    _same_in_llama_cpp(page, tmp_path, run_id, model)
 
 
 def _look_at_tokens(page: Page, window: Window, picture: Picture) -> None:
@@ -114,17 +111,6 @@ def _look_at_tokens(page: Page, window: Window, picture: Picture) -> None:
         narrow.context.close()
 
 
-def _fill(page: Page, command: Locator, values: dict[str, str]) -> None:
-    """Enter values into the form's fields, each as soon as the one before has arrived."""
-    from playwright.sync_api import expect
-
-    for label, value in values.items():
-        box = page.get_by_label(label, exact=True)
-        box.fill(value)
-        box.press("Enter")
-        expect(command).to_contain_text(value)
-
-
 def _texts(run: Path) -> dict[int, list[dict[str, Any]]]:
     """Return what was written at evaluations, by step: on a slow machine at the first and the last alone."""
     until(lambda: STEPS in set(queries.events_frame(run, ("generations",))["step"]), "the texts of the last evaluation")
@@ -140,27 +126,6 @@ def _downloaded(page: Page, folder: Path, button: str) -> Path:
     with zipfile.ZipFile(folder / "export.zip") as archive:
         archive.extractall(folder)
     return folder
-
-
-def _same_in_llama_cpp(page: Page, folder: Path, run_id: str, model: Path) -> None:
-    """Export for llama.cpp by where it goes, and check that the real library answers as PEFT does."""
-    pytest.importorskip("llama_cpp_py_sync", reason="llama.cpp has no wheel for this machine")
-    from tests.llama_cpp import logits, write_base
-
-    page.get_by_role("button", name="Export").click()
-    page.get_by_role("combobox", name="Where does it go?").click()
-    page.get_by_role("option", name="llama.cpp", exact=True).click()
-    settled(page)
-    _downloaded(page, folder, "Adapter for llama.cpp")
-    base = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    config = {**base.config.to_dict(), "rope_theta": 10_000.0}
-    write_base({name: one.numpy() for name, one in base.state_dict().items()}, config, folder / "base.gguf")
-    adapted: Any = peft.PeftModel.from_pretrained(base, str(folder / f"{run_id}-peft")).eval()
-    tokens = transformers.AutoTokenizer.from_pretrained(model)("a2: a a b1: b", return_tensors="pt")["input_ids"]
-    with torch.no_grad():
-        expected = adapted(input_ids=tokens).logits[0].numpy()
-    answers = logits(folder / "base.gguf", tokens[0].tolist(), folder / f"{run_id}-gguf" / "adapter.gguf")
-    np.testing.assert_allclose(answers, expected, atol=1e-4)
 
 
 def _same_in_peft(folder: Path, run_id: str, model: Path, last: dict[str, Any]) -> None:

@@ -120,7 +120,7 @@ def test_every_page_is_a_link_without_error_fits_and_follows_the_mode(
     wrong: list[str] = []
     page.on("response", lambda answer: wrong.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None)
     page.on("console", lambda message: wrong.append(message.text) if is_trouble(message) else None)
-    for place, name in enumerate(("capacity", "run", "inputs", "compare", "runs", "home")):
+    for place, name in enumerate(("capacity", "run", "inputs", "compare", "runs", "home", "launch", "methods")):
         turned = looks[:: -1 if place % 2 else 1]  # some pages are loaded in one look, some in the other
         show(page, turned[0][0], 1000, turned[0][1])
         page.goto(f"{server}/{'' if name == 'home' else name}?run={OTHER}")
@@ -128,7 +128,7 @@ def test_every_page_is_a_link_without_error_fits_and_follows_the_mode(
         expect(page).to_have_title(
             "finished: another run · dynlora" if name == "run" else f"{name.capitalize()} · dynlora"
         )
-        if name not in ("runs", "home"):
+        if name in ("capacity", "run", "inputs", "compare"):
             expect(page.locator(".js-plotly-plot:visible, [data-testid=stAlert]").first).to_be_visible()
         for width, scheme in turned:
             show(page, width, 1000, scheme)
@@ -140,6 +140,8 @@ def test_every_page_is_a_link_without_error_fits_and_follows_the_mode(
     page.get_by_role("link", name="Methods", exact=True).click()
     page.wait_for_url(f"{server}/methods")
     page.get_by_role("heading", name="Methods", level=1).wait_for()
+    page.get_by_test_id("stMain").get_by_role("link", name="Launch").first.click()
+    expect(page).to_have_url(re.compile("/launch.*strategy="))
     assert wrong == []
 
 

@@ -1,16 +1,14 @@
-"""A newcomer: Home, its moving picture, the tour, a first run, and what came of it."""
+"""A newcomer: Home, its moving picture, the tour, and the form that it leads to."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from dynlora.store import queries
 from dynlora.viz import tour
-from tests.browser.conftest import OTHER, Picture, Window, open_run, settled, show
+from tests.browser.conftest import Picture, Window, settled, show
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -19,19 +17,9 @@ if TYPE_CHECKING:
 CARD = ':is([class*="st-key-card-tour"], .st-key-card-race)'
 """The card of a stop."""
 
-FIELDS = {
-    "Steps": "12",
-    "Batch size (examples)": "8",
-    "Maximum length (tokens)": "16",
-    "Maximum training examples": "64",
-    "Maximum held-out examples": "50",
-}
-
 
 @pytest.mark.journey
-def test_a_newcomer_sees_it_move_takes_the_tour_and_trains(
-    server: str, window: Window, picture: Picture, runs_dir: Path, tiny_bert: Path
-) -> None:
+def test_a_newcomer_sees_it_move_and_takes_the_tour(server: str, window: Window, picture: Picture) -> None:
     from playwright.sync_api import expect
 
     page = window(reduced_motion="no-preference").new_page()
@@ -48,12 +36,6 @@ def test_a_newcomer_sees_it_move_takes_the_tour_and_trains(
     page.get_by_role("link", name="Launch a similar run").click()
     expect(page).to_have_url(re.compile("/launch"))
     settled(page)
-    run_id = _train(page, runs_dir, tiny_bert)
-    expect(page.get_by_text("No plain LoRA run to compare with")).to_be_visible()
-    expect(page.get_by_role("button", name="Train its plain LoRA baseline")).to_be_visible()
-    picture(page, "newcomer-verdict", full_page=True)
-    assert queries.run_summary(runs_dir / run_id)["status"] == "finished"
-
     page.goto(server)
     expect(page.get_by_text("Recent runs")).to_be_visible()
     assert page.get_by_role("link", name="Take the tour").count() == 0, "it was taken"
@@ -92,29 +74,3 @@ def _is_picture_beside_the_text(page: Page) -> bool:
     assert text is not None
     assert picture is not None
     return picture["x"] >= text["x"] + text["width"]
-
-
-def _train(page: Page, runs_dir: Path, tiny_bert: Path) -> str:
-    """Start a short run from the form and open its page once it has finished; return its id."""
-    from playwright.sync_api import expect
-
-    for label, value in {"Model": str(tiny_bert), **FIELDS}.items():
-        box = page.get_by_label(label, exact=True)
-        box.fill(value)
-        box.press("Enter")
-        settled(page)
-    page.get_by_role("button", name="Start", exact=True).dblclick()
-    expect(page.get_by_text(re.compile(r"Started as \S+"))).to_be_visible()
-    until(lambda: _finished(runs_dir), "the end of the run")
-    open_run(page)
-    expect(page.get_by_text("· finished").first).to_be_visible()
-    settled(page)
-    [run_id] = [run for run in queries.list_runs(runs_dir)["id"] if run != OTHER]  # one, although it was pressed twice
-    return run_id
-
-
-def _finished(runs_dir: Path) -> list[str]:
-    runs = queries.list_runs(runs_dir)
-    states = {run: status for run, status in zip(runs["id"], runs["status"], strict=True) if run != OTHER}
-    assert "failed" not in states.values(), states
-    return [run for run, status in states.items() if status == "finished"]

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dynlora.cli.main import main
 from dynlora.jobs import advice, helper_job
-from dynlora.jobs.advice import RATE, Answer
+from dynlora.jobs.advice import RANKS, RATE, Answer, Topic
 from dynlora.jobs.helper_job import Failure
 from tests.jobs.helpers import fails, helper, waits
 from tests.tiny import tiny_values
@@ -213,3 +214,14 @@ def test_the_command_of_each_question_is_the_one_that_answers_it(tmp_path: Path)
     ranks, rate = (advice._command(tmp_path, tmp_path, *topic.options) for topic in (advice.RANKS, RATE))
     assert "--rate" not in ranks
     assert [option for option in rate if option not in ranks] == ["--rate"]
+
+
+@pytest.mark.parametrize("topic", [RANKS, RATE])
+def test_the_process_that_looks_gets_a_command_that_there_is(topic: Topic, tmp_path: Path) -> None:
+    request, answer = tmp_path / "request.yaml", tmp_path / "answer.json"
+    request.touch()
+    command = advice._command(request, answer, *topic.options)
+    start = command.index("dynlora") + 1
+    options = main.commands[command[start]].make_context("advise", command[start + 1 :]).params
+    assert (options["config"], options["out"]) == (request, answer)
+    assert options["rate"] == (topic is RATE)
