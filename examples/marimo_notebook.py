@@ -20,14 +20,13 @@ def _():
 
 @app.cell
 def _(dynlora, runs_dir):
-    lora, dynamic, random = (
-        ["20261127-144657-74ce2b75", "20261127-145425-87d2856b"],
-        ["20261127-144833-de79b354", "20261127-150149-eac49b84"],
-        ["20261127-145003-10f675f9", "20261127-150824-c1846cb9"],
+    lora, dynamic = (
+        ["20261127-144657-74ce2b75", "20261127-145425-87d2856b", "20261130-014133-c29ab26e"],
+        ["20261127-144833-de79b354", "20261127-150149-eac49b84", "20261130-014133-886d825e"],
     )
-    comparison = dynlora.compare([*lora, *dynamic, *random], runs_dir)
+    comparison = dynlora.compare([*lora, *dynamic], runs_dir)
     comparison
-    return comparison, dynamic, lora, random
+    return comparison, dynamic, lora
 
 
 @app.cell
@@ -37,8 +36,8 @@ def _(comparison, theme):
 
 
 @app.cell
-def _(dynamic, lora, mo, random):
-    names = {"dynamic": dynamic[0], "random allocation": random[0], "lora": lora[0]}
+def _(dynamic, lora, mo):
+    names = {"dynamic": dynamic[0], "lora": lora[0]}
     chosen = mo.ui.dropdown(names, value="dynamic", label="Run")
     chosen
     return (chosen,)

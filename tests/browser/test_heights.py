@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 HIGHEST = 2000
 """Pixels of a page that is 1,400 wide."""
 
-CLASSIFIER, WRITER, METHOD = "20261125-133850-b965a50f", "20261127-232946-6305f22e", "20261125-142142-091b68c2"
+CLASSIFIER, WRITER, METHOD = "20261125-133850-b965a50f", "20261127-232946-6305f22e", "20261127-145216-32fc9273"
 """Samples of 36 modules, of 210 modules, and of a method with figures of its own."""
 
 WIDTHS = "[...document.querySelectorAll('.js-plotly-plot')].map(chart => chart.clientWidth).filter(width => width)"
@@ -48,7 +48,7 @@ HEIGHT = "document.querySelector('[data-testid=stMain]').scrollHeight"
             for at, name in enumerate(("run", "capacity", "inputs"))
             for of, run in enumerate((METHOD, WRITER, CLASSIFIER))
         ),
-        "compare?runs=20261125-133850-b965a50f,20261125-133850-d21e73ce,20261125-142142-091b68c2",
+        "compare?runs=20261125-133850-b965a50f,20261125-133850-d21e73ce,20261127-145216-32fc9273",
         "launch",
     ],
 )

@@ -58,7 +58,7 @@ def test_the_notebook_runs_shows_its_figures_the_same_each_time_and_calls_nobody
 ) -> None:
     with monkeypatch.context() as patch:
         figures = outputs(executed(patch, listened_to(heard)))
-    assert "too few to decide" in figures["compare"]["text/html"]
+    assert "3 seeds" in figures["compare"]["text/html"]
     assert all(answer in figures["run"]["text/html"] for answer in ("85.1 %", "95 % CI ", "Does dynamic help here?"))
     assert figures["play"]["text/html"].startswith("<iframe ")
     for cell in ("differences", "training", "ranks", "capacity", "flow", "ablation", "score"):
@@ -111,7 +111,7 @@ def test_marimo_can_show_every_cell(heard: Path) -> None:  # noqa: F811
     cells = json.loads(marimo(heard, "-c", SHOWN, str(MARIMO)).splitlines()[-1])
     assert [trouble for *_, trouble in cells if trouble] == []
     by_name = {name: data for name, _, data, _ in cells}
-    assert "too few to decide" in by_name["Comparison"]
+    assert "3 seeds" in by_name["Comparison"]
     assert by_name["Replay"].startswith("<iframe ")
     assert any("Up to step 120, rank moved from query" in data for data in by_name.values())  # a caption
     assert {kind for _, kind, *_ in cells} == {"text/html"}

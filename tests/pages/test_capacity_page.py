@@ -23,7 +23,7 @@ from tests.viz.drawn import layout_of
 from tests.viz.runs import HOSTILE, make_run, planted
 
 RUN = "20260101-000000-00000001"
-MANY = "20261125-141501-0a5e8658"
+MANY = "20261127-232946-6305f22e"
 """A sample of 210 modules in 30 layers."""
 
 
