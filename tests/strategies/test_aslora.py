@@ -11,7 +11,6 @@ import torch
 from dynlora.contracts.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config, tiny_tokens
 from dynlora.engine.context import Step
 from dynlora.engine.edits import apply, describe
-from dynlora.engine.loop.adapter_state import adapter_state
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
 from dynlora.strategies.aslora.sharing import (
@@ -166,16 +165,6 @@ def test_the_nearest_pair_merges_first() -> None:
     assert gap == pytest.approx(0.1 / 2.1, rel=1e-5)
     assert distance(torch.ones(3), -torch.ones(3)) == pytest.approx(1.0)
     assert [pair for pair, _ in closest_groups(trainer.adapters, [0, 1, 2], 1)] == [[0, 2], [0, 1]]
-
-
-def test_a_checkpoint_holds_a_shared_tensor_once() -> None:
-    trainer = trainer_of(group_share=0.5)
-    trainer.train(MemoryKeeper())
-    modules = adapter_state(trainer.adapters)["modules"]
-    first, second = (trainer.adapters[m].info.name for m in pairs(trainer)[0])
-    assert modules[first]["tied"] == {}
-    assert modules[second]["tied"] == {"lora_A": first, "lora_B": first}
-    assert modules[second]["lora_A"] is modules[second]["lora_B"] is None
 
 
 def test_merges_are_in_the_decision_log_with_their_distance() -> None:

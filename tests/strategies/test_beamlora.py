@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 import dynlora
-from dynlora.analysis.capacity_frames import trace
 from dynlora.contracts.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
 from dynlora.engine import edits
 from dynlora.engine.context import Step
@@ -235,12 +234,3 @@ def test_the_recorded_jump_is_what_the_event_does(copy: str) -> None:
     moved = float((after - before).norm() / (after.norm() + before.norm()))
     assert strategy.scalars(adapters)["jump"] == pytest.approx(moved, abs=1e-6)
     assert moved > 1e-4
-
-
-def test_a_flow_of_copies_leaves_capacity_where_it_was() -> None:
-    import pandas as pd
-
-    modules = pd.DataFrame({"position": [0, 1], "name": ["a", "b"], "cost": [11, 11]})
-    moves = pd.DataFrame({"step": [4, 4], "donor": ["a", "b"], "receiver": ["a", "b"], "count": [2, 1]})
-    traced = trace(modules, moves, pd.DataFrame({0: [4, 4], 4: [4, 4]}))
-    assert traced.to_numpy().tolist() == [[0, 0, 44.0], [1, 1, 44.0]]

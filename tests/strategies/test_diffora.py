@@ -287,17 +287,6 @@ def test_from_the_choice_on_it_trains_as_lora_on_the_chosen_modules() -> None:
     assert [losses[step] for step in expected] == pytest.approx(list(expected.values()), abs=1e-6)
 
 
-def test_while_all_weights_are_one_it_is_lora() -> None:
-    searched = make_trainer(tiny_config("diffora", train__lr=1e-2))
-    plain = make_trainer(tiny_config("lora", train__lr=1e-2), tokens=searched.tokens)
-    for trainer in (searched, plain):
-        order, signals = trainer.begin()
-        trainer.take_step(order, signals)
-    assert searched.loss == plain.loss
-    for one, other in zip(searched.adapters, plain.adapters, strict=True):
-        assert torch.equal(one.lora_B[:, :2], other.lora_B)
-
-
 def test_logits_learn_from_reserved_rows_alone() -> None:
     trainer = make_trainer(tiny_config("diffora"))
     kept = {tuple(row["input_ids"]) for row in trainer.strategy.held_back.reserve.features}

@@ -34,17 +34,6 @@ from dynlora.strategies.dynamic.explore import cut_steps
 from tests.pairwise import pairwise
 
 
-def test_dynamics_off_is_plain_lora_to_the_bit() -> None:
-    off = {"name": "dynamic", "allocation": "none", "gates": "off"}
-    runs = [
-        make_trainer(tiny_config("lora", adapter__dropout=0.1)),
-        make_trainer(tiny_config("dynamic", strategy=off, adapter__dropout=0.1)),
-    ]
-    for trainer in runs:
-        trainer.train(MemoryKeeper())
-    assert same(weights(runs[0]), weights(runs[1]))
-
-
 @pytest.mark.parametrize("gates", ["off", "scale", "module", "rank"])
 def test_packed_components_train_on_as_masked_ones_do(gates: str) -> None:
     """One run drops components, which packs the others; its twin sets their scale to 0 where they are."""

@@ -82,12 +82,6 @@ def test_the_largest_shares_are_taken() -> None:
     assert strategy._earned(infos, probe, seen) == [2, 4, 0]
 
 
-def test_rho_of_one_leaves_the_ranks_alike() -> None:
-    for budget in ("parameters", "components"):
-        trainer = make_trainer(tiny_config("eva", strategy=eva(rho=1.0, budget=budget)))
-        assert {module.rank for module in trainer.adapters} == {2}
-
-
 def test_scaling_stays_or_follows_the_rank() -> None:
     fixed = make_trainer(tiny_config("eva"))
     own = make_trainer(tiny_config("eva", strategy=eva(adjust=False)))

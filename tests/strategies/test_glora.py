@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import peft
 import pytest
 import torch
-import transformers
 from torch import nn
 
 import dynlora
@@ -28,8 +26,6 @@ from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.errors import ConfigError
-from dynlora.inference.export import export_run
-from dynlora.inference.session import load_run
 from dynlora.strategies import build
 from dynlora.strategies.glora.layer import LORA, GloraLinear, SettlePaths
 from dynlora.training import run as training_run
@@ -139,33 +135,6 @@ def test_a_run_that_would_exceed_its_budget_leaves_no_folder(tmp_path: Path) -> 
         with pytest.raises(ConfigError, match=r"raise adapter.rank to 2"):
             begin(parse_config(values), tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
-
-
-@pytest.fixture(scope="module", params=["searched", "fixed"])
-def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a short run on a tiny model: with found paths, or with one that is no LoRA."""
-    root = tmp_path_factory.mktemp("glora")
-    fields = {"name": "glora"} | ({"path": "vlvcv"} if request.param == "fixed" else {"population": 8, "rounds": 1})
-    values = tiny_values(save_tiny("bert", root / "model"), save_data(root), strategy=fields, adapter__rank=3)
-    outcome = training_run.train(parse_config(values), root / "runs")
-    assert outcome.state == "finished", outcome.error
-    return outcome.folder
-
-
-def test_both_exports_agree_with_the_run(run: Path, tmp_path: Path) -> None:
-    model = load_run(run)
-    batch = model.base.tokenizer(["the film was great", "a dull story"], return_tensors="pt", padding=True)
-    with torch.no_grad():
-        expected = model.base.model(**batch).logits
-        export_run(run, tmp_path / "merged", format="merged")
-        plain = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
-        assert torch.allclose(plain(**batch).logits, expected, atol=1e-4)
-        export_run(run, tmp_path / "peft", format="peft")
-        base = transformers.AutoModelForSequenceClassification.from_pretrained(model.base.folder, num_labels=2)
-        theirs = peft.PeftModel.from_pretrained(base, str(tmp_path / "peft")).eval()
-        assert torch.allclose(theirs(**batch).logits, expected, atol=1e-4)
-        with model.adapters.disabled():
-            assert not torch.allclose(model.base.model(**batch).logits, expected, atol=1e-3)
 
 
 def test_a_loop_of_ones_own_has_no_rows_to_search_on() -> None:

@@ -16,7 +16,6 @@ from transformers.pytorch_utils import Conv1D
 
 from dynlora.engine.loop.step_signals import spectrum
 from dynlora.engine.model.adapters import Adapters
-from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.errors import NotMergeableError
 from dynlora.strategies.glora.layer import LORA, PATHS, WITHOUT_BIAS, GloraLinear, path_cost
@@ -159,22 +158,6 @@ def test_agrees_with_peft_on_the_same_tensors(config_A_B: str, config_C: str, co
                 support.X.copy_(tensor if bias == "v" else tensor[:1])
         x = torch.randn(3, D_IN)
         assert torch.allclose(ours(x), theirs(x), atol=1e-5)
-
-
-def test_lora_path_is_lora() -> None:
-    ours, plain = (
-        module(LORA, trained=False),
-        LoraLinear(nn.Linear(D_IN, D_OUT), INFO, rank=RANK, max_rank=RANK, scaling=1.5),
-    )
-    plain.base_layer.load_state_dict(ours.base_layer.state_dict())
-    plain.reset_parameters(0)
-    assert torch.equal(ours.lora_A, plain.lora_A)
-    assert set(ours.adapter_parameters()) == {"lora_A", "lora_B"}
-    with torch.no_grad():
-        for adapter in (ours, plain):
-            adapter.lora_B.fill_(0.1)
-    x = torch.randn(4, D_IN)
-    assert torch.equal(ours(x), plain(x))
 
 
 def test_parameters_of_a_path_by_hand() -> None:

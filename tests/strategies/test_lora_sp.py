@@ -81,18 +81,6 @@ def test_the_optimizer_holds_moments_of_what_is_trained_alone(mask: str) -> None
         assert trained == whole / 2
 
 
-def test_all_of_it_is_lora_to_the_bit() -> None:
-    runs = [
-        make_trainer(tiny_config("lora", adapter__dropout=0.1)),
-        make_trainer(tiny_config("x", strategy={"name": "lora_sp", "share": 1.0}, adapter__dropout=0.1)),
-    ]
-    states = []
-    for trainer in runs:
-        trainer.train(MemoryKeeper())
-        states.append({m.info.name: torch.cat([m.lora_A.t(), m.lora_B]).detach() for m in trainer.adapters})
-    assert same(*states)
-
-
 @pytest.mark.filterwarnings("ignore:dynlora. After 6 steps, A and B do not require a gradient:UserWarning")
 def test_nothing_of_it_is_the_base_model() -> None:
     """A share of 0 is refused as a setting, since nothing would learn; the adapter itself must still be the base."""
