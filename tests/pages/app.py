@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest, local_script_runner
 
@@ -124,6 +125,28 @@ def words(app: AppTest) -> str:
     """Return what the page says."""
     kinds = ("title", "caption", "markdown", "error", "warning", "info", "success")
     return "\n".join(str(element.value) for kind in kinds for element in getattr(app, kind))
+
+
+def plain(app: AppTest) -> str:
+    """Return what the page says, without what keeps it from being markup."""
+    return words(app).replace("\\", "").replace("\u200b", "")
+
+
+def field(controls: Any, label: str) -> Any:
+    """Return the control that has a label."""
+    return next(control for control in controls if control.label == label)
+
+
+def press(app: AppTest, label: str) -> AppTest:
+    """Press the button of a label, and check that nothing broke."""
+    field(app.button, label).click().run()
+    assert not app.exception, [str(error.value) for error in app.exception]
+    return app
+
+
+def shown_config(app: AppTest) -> dict[str, Any]:
+    """Return the configuration that the page shows as a file."""
+    return yaml.safe_load(next(code.value for code in app.code if code.language == "yaml"))
 
 
 def charts(app: AppTest) -> list[dict]:

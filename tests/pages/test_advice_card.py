@@ -8,23 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from streamlit.testing.v1 import AppTest
 
 from dynlora.jobs import advice, quick_launch
 from tests.jobs.helpers import fails, waits
 from tests.jobs.test_advice import answer, rate_answer
-from tests.pages.app import charts, open_page
-from tests.pages.trained import plain
+from tests.pages.app import charts, open_page, plain, press
 from tests.waiting import until
 
 WRITES = "import sys, pathlib; pathlib.Path(sys.argv[1]).write_text(sys.argv[2])"
-
-
-def press(app: AppTest, label: str) -> AppTest:
-    """Press a button and check that nothing broke."""
-    next(button for button in app.button if button.label == label).click().run()
-    assert not app.exception
-    return app
 
 
 def answered(monkeypatch: pytest.MonkeyPatch, document: dict[str, Any]) -> None:

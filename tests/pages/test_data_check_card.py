@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 from streamlit.testing.v1 import AppTest
 
 from dynlora.config import parse_config
@@ -19,7 +17,7 @@ from dynlora.training.run import plan
 from dynlora.viz.launch import data_check
 from tests.data_files.files import csv_text
 from tests.data_files.odd import CLEAN, WITH_ODD_ROWS
-from tests.pages.app import open_page, words
+from tests.pages.app import field, open_page, plain, shown_config, words
 from tests.tiny import tiny_values
 from tests.viz.runs import config, make_run
 
@@ -28,16 +26,6 @@ from tests.viz.runs import config, make_run
 def odd(runs_dir: Path) -> str:
     """Digest of an uploaded CSV with ten odd rows."""
     return uploads.keep(runs_dir, "reviews.csv", csv_text(WITH_ODD_ROWS, ";").encode("utf-16")).parent.name
-
-
-def shown_config(app: AppTest) -> dict[str, Any]:
-    """Return the configuration that the page shows as a file."""
-    return yaml.safe_load(next(code.value for code in app.code if code.language == "yaml"))
-
-
-def page_text(app: AppTest) -> str:
-    """Return what the page says, without escapes."""
-    return words(app).replace("\\", "").replace("\u200b", "")
 
 
 def press(app: AppTest, key: str) -> AppTest:
@@ -49,7 +37,7 @@ def press(app: AppTest, key: str) -> AppTest:
 
 def test_each_fault_is_a_row_with_lines_and_a_button(odd: str) -> None:
     app = open_page("launch", data="upload", upload=odd)
-    text = page_text(app)
+    text = plain(app)
     assert "Read reviews.csv: UTF-16, semicolon between the cells. 63 training and 7 held-out examples" in text
     assert "training refuses the file until it is repaired" in text
     assert re.search(r"Empty text\*\* \(2\): reviews\.csv, lines \d+ and \d+: the text is empty", text)
@@ -64,7 +52,7 @@ def test_each_fault_is_a_row_with_lines_and_a_button(odd: str) -> None:
 
 def test_what_blocks_the_start_is_marked_and_start_waits_for_it(odd: str) -> None:
     app = open_page("launch", data="upload", upload=odd)
-    text = page_text(app)
+    text = plain(app)
     assert re.search(r"Blocks the start\]\s*\*\*Empty text", text)
     assert re.search(r"Warning\]\s*\*\*", text)
     assert app.button(key="start").disabled
@@ -73,9 +61,9 @@ def test_what_blocks_the_start_is_marked_and_start_waits_for_it(odd: str) -> Non
     assert "data.repair=" not in text
     assert "rows the label is empty 1 time" in text
     press(app, "repair-safe")
-    assert "rows, before the repairs, the label is empty 1 time" in page_text(app)
+    assert "rows, before the repairs, the label is empty 1 time" in plain(app)
     assert not app.button(key="start").disabled
-    assert "Start waits for the data" not in page_text(app)
+    assert "Start waits for the data" not in plain(app)
     assert [one.label for one in app.expander if one.label.startswith("Review ")] == ["Review 5 warnings"]
     assert "drop_near_duplicates" not in shown_config(app)["data"]["repair"], "it may be about rows that are right"
 
@@ -89,7 +77,7 @@ def test_a_row_with_too_many_cells_is_left_out_by_a_button(runs_dir: Path) -> No
     assert "data.repair" not in app.error[0].value
     press(app, "repair-long-rows")
     assert not app.error
-    assert "Left out 1 row: rows of a CSV file with more cells than the header (line 6)" in page_text(app)
+    assert "Left out 1 row: rows of a CSV file with more cells than the header (line 6)" in plain(app)
     assert shown_config(app)["data"]["repair"] == ["drop_long_rows"]
     assert not app.button(key="start").disabled
 
@@ -98,7 +86,7 @@ def test_the_odd_rows_are_repaired_one_by_one_and_the_run_trains(odd: str, tiny_
     app = open_page("launch", data="upload", upload=odd)
     for kind in ("empty_text", "empty_label", "spelling", "duplicate", "near_duplicate", "conflict", "rare"):
         press(app, f"repair-{kind}")
-    assert "no faults in" in page_text(app)
+    assert "no faults in" in plain(app)
     assert not [button for button in app.button if str(button.key).startswith("repair-")]
     data = shown_config(app)["data"]
     assert data["repair"] == [
@@ -141,7 +129,7 @@ def test_blockers_at_once_and_undone_one_by_one(odd: str) -> None:
     app = press(open_page("launch", data="upload", upload=odd), "repair-safe")
     press(app, "undo-0")
     assert "drop_empty_texts" not in shown_config(app)["data"]["repair"]
-    assert "Empty text" in page_text(app)
+    assert "Empty text" in plain(app)
 
 
 def test_a_link_holds_the_repairs_of_its_own_file_only(odd: str, runs_dir: Path) -> None:
@@ -171,7 +159,7 @@ def test_a_run_started_again_keeps_its_repairs(odd: str, runs_dir: Path) -> None
 
 def test_a_repair_that_cannot_be_done_is_said_and_can_be_undone(odd: str) -> None:
     app = press(open_page("launch", data="upload", upload=odd), "repair-spelling")
-    label = next(box for box in app.selectbox if box.label == "Label column")
+    label = field(app.selectbox, "Label column")
     label.set_value("thread").run()
     assert "no row is of class Good" in app.error[0].value.replace("\\", "")
     press(app, "undo-all")
@@ -180,7 +168,7 @@ def test_a_repair_that_cannot_be_done_is_said_and_can_be_undone(odd: str) -> Non
 
 def test_pickers_of_columns_show_values(odd: str) -> None:
     app = open_page("launch", data="upload", upload=odd)
-    options = next(box for box in app.selectbox if box.label == "Label column").options
+    options = field(app.selectbox, "Label column").options
     assert "label (bad, good, Good)" in options or "label (bad, good)" in options
     assert any(option.startswith("thread (t0, t1, t2)") for option in options)
 
@@ -188,7 +176,7 @@ def test_pickers_of_columns_show_values(odd: str) -> None:
 def test_a_large_file_is_left_to_the_command_line(odd: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data_check, "MAX_CHECKED_BYTES", 100)
     app = open_page("launch", data="upload", upload=odd)
-    assert "Check it on the command line: dynlora data check reviews.csv" in page_text(app)
+    assert "Check it on the command line: dynlora data check reviews.csv" in plain(app)
 
 
 def test_hostile_cells_are_text(runs_dir: Path) -> None:
@@ -203,13 +191,13 @@ def test_the_encoding_of_a_file_is_chosen_and_its_rows_are_read_with_it(runs_dir
     rows = [{"text": f"хороший фильм {i}", "label": ("да", "нет")[i % 2]} for i in range(30)]
     digest = uploads.keep(runs_dir, "rows.csv", csv_text(rows).encode("cp1251")).parent.name
     app = open_page("launch", data="upload", upload=digest)
-    assert "Encoding guessed** (30)" in page_text(app)
+    assert "Encoding guessed** (30)" in plain(app)
     assert "encoding" not in shown_config(app)["data"]
-    assert next(box for box in app.selectbox if box.label == "Encoding").value == "auto"
-    next(box for box in app.selectbox if box.label == "Encoding").set_value("windows-1251").run()
-    assert "no faults in 30 rows" in page_text(app)
+    assert field(app.selectbox, "Encoding").value == "auto"
+    field(app.selectbox, "Encoding").set_value("windows-1251").run()
+    assert "no faults in 30 rows" in plain(app)
     assert shown_config(app)["data"]["encoding"] == "windows-1251"
-    assert "label (да, нет)" in next(box for box in app.selectbox if box.label == "Label column").options
-    next(box for box in app.selectbox if box.label == "Encoding").set_value("utf-8").run()
+    assert "label (да, нет)" in field(app.selectbox, "Label column").options
+    field(app.selectbox, "Encoding").set_value("utf-8").run()
     assert "is not utf-8 text" in app.error[0].value.replace("\\", "")
-    assert next(box for box in app.selectbox if box.label == "Encoding").value == "utf-8"
+    assert field(app.selectbox, "Encoding").value == "utf-8"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,26 +9,16 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dynlora.cli.decode import rsd, settings_of
 from dynlora.errors import ConfigError
 from dynlora.jobs import quick_launch
 from dynlora.kinds.decode.settings import DecodeSettings
-from dynlora.kinds.run_kind import registry
 from dynlora.store.summary import run_summary
-from dynlora.viz import kinds as viz_kinds
 from dynlora.viz import trials
 from dynlora.viz.ui import model_client
 from tests.kinds.decode import written as decodes
 from tests.kinds.decode.written import written_decode
 from tests.kinds.test_settings import trained
-from tests.pages.app import charts, open_page, words
-
-
-def press(app: AppTest, label: str) -> AppTest:
-    """Press a button and check that nothing broke."""
-    next(button for button in app.button if button.label == label).click().run()
-    assert not app.exception
-    return app
+from tests.pages.app import charts, open_page, press, words
 
 
 def html_of(app: AppTest) -> str:
@@ -74,12 +63,6 @@ def test_point_problem_and_cost_are_in_the_address(runs_dir: Path) -> None:
     assert app.query_params["point"] == "threshold=0.9"
 
 
-@pytest.mark.parametrize("state", [None, "failed", "stopped"])
-def test_a_decode_that_did_not_end_well_says_so_and_shows_what_there_is(state: str | None, runs_dir: Path) -> None:
-    folder = written_decode(runs_dir, state=state)
-    assert "Conclusion" in words(open_page("decode", run=folder.name))
-
-
 def test_a_link_to_a_decode_on_another_page_leads_here(runs_dir: Path) -> None:
     folder = written_decode(runs_dir)
     for page in ("run", "capacity"):
@@ -105,16 +88,6 @@ def test_the_form_queues_a_decode_and_says_the_command(runs_dir: Path, monkeypat
     assert (settings.draft, settings.target, settings.limit) == (draft, target, 20)
     summary = run_summary(runs_dir / made)
     assert (summary["status"], summary["max_steps"]) == ("queued", settings.points * 20)
-
-
-def test_the_command_of_the_form_says_the_same(runs_dir: Path) -> None:
-    settings = {"draft": "a", "target": "b", "reward": "oracle", "values": (0.3, 0.7), "control": (0.5,), "limit": 20}
-    program, name, *arguments = shlex.split(viz_kinds.command(registry()["decode"], settings))
-    assert (program, name) == ("dynlora", "rsd")
-    options = rsd.make_context(name, arguments).params
-    read = settings_of(options)
-    assert {key: getattr(read, key) for key in settings} == settings
-    assert options["runs_dir"] == runs_dir
 
 
 def test_the_list_of_runs_holds_decodes_and_other_pages_do_not(run: Path, runs_dir: Path) -> None:

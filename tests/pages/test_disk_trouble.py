@@ -11,7 +11,7 @@ from dynlora.jobs import launch
 from dynlora.store import queries
 from dynlora.store.lifecycle import annotate
 from dynlora.viz.ui import cards
-from tests.pages.app import open_page, words
+from tests.pages.app import field, open_page, press, words
 from tests.store.builder import finished_run, new_run
 
 
@@ -23,8 +23,7 @@ def test_an_action_that_the_disk_refuses_is_a_sentence(runs_dir: Path, monkeypat
 
     monkeypatch.setattr(launch, "stop", refused)
     app = open_page("run", run="one")
-    next(button for button in app.button if button.label == "Stop").click().run()
-    assert not app.exception
+    press(app, "Stop")
     (message,) = [str(error.value) for error in app.error]
     assert "No space left on device" in message
     assert "db" in message
@@ -62,7 +61,7 @@ def test_a_path_that_cannot_be_used_is_a_sentence_on_launch(label: str, runs_dir
     (tmp_path / "two").symlink_to(tmp_path / "one")
     app = open_page("launch", data="file")
     for path in (f"/tmp/{'a' * 300}", str(tmp_path / "one"), "~nobody-of-this-name/x.csv"):
-        next(box for box in app.text_input if box.label == label).set_value(path).run()
+        field(app.text_input, label).set_value(path).run()
         assert not app.exception, (path, [str(error.value) for error in app.exception])
         assert "Errno" not in words(app)
 

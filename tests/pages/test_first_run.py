@@ -8,7 +8,7 @@ import pytest
 
 from dynlora.server.serve import sample_runs_dir
 from dynlora.viz.ui import run_picker
-from tests.pages.app import open_page, words
+from tests.pages.app import open_page, plain, words
 from tests.viz.runs import make_run
 
 ABLATED, SHRUNK = "20261125-133850-b965a50f", "20261127-144657-74ce2b75"
@@ -34,7 +34,7 @@ def test_without_a_run_of_ones_own_that_suits_the_fullest_sample_comes_first(
 def test_inputs_begins_with_the_sample_whose_gates_react() -> None:
     app = open_page("inputs")
     assert app.selectbox(key="address-run").value == REACTS
-    assert "Reacting to the input lowers the held-out loss by 0.014 nats" in words(app).replace("\\", "")
+    assert "Reacting to the input lowers the held-out loss by 0.014 nats" in plain(app)
     labels = [one.proto.label for one in app.get("page_link")]
     assert "Worst examples" in labels
     assert "Try a text of your own" not in labels, "its adapter is not kept, so no model could answer"

@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 from dynlora.server.serve import sample_runs_dir
 from dynlora.viz.tour import is_tour_taken, mark_tour_taken
 from dynlora.viz.ui import run_picker
-from tests.pages.app import charts, components, open_page, words
+from tests.pages.app import charts, components, open_page, plain, words
 from tests.viz.growing import RUN, Running
 from tests.viz.runs import make_run
 
@@ -58,7 +58,7 @@ def test_the_first_page_says_rank_importance_and_budget_and_one_figure_for_wheth
     for sentence in ("Its number is its rank", "share one budget", "cuts lead to it", "A cut removes"):
         assert sentence in text
     assert any("next reallocation" in due for due in picture(app)["due"])
-    card = words(app).replace("\\", "").replace("\u200b", "")
+    card = plain(app)
     assert "(synthetic)" in card
     assert re.search(r"dynamic 0\.221 \(26 of 38\); lora.* 0\.191 \(32 of 32\); lora.* 0\.618 \(4 of 36\)", card)
     assert "Undecided: +0.0 points against lora" in card
@@ -79,7 +79,7 @@ def test_without_samples_there_is_no_race(runs_dir: Path) -> None:
 def test_a_run_of_ones_own_that_moved_rank_takes_the_place_of_the_sample(runs_dir: Path) -> None:
     own = make_run(runs_dir, run_id="20260101-000000-00000001", text="tickets")
     app = open_page("home")
-    assert "Rank over training: tickets" in words(app).replace("\\", "").replace("\u200b", "")
+    assert "Rank over training: tickets" in plain(app)
     assert links(app)["Open Capacity"] == ("capacity", f"run={own.name}")
 
 

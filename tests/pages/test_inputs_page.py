@@ -13,8 +13,8 @@ import pytest
 from dynlora.store import queries
 from dynlora.store.measurements import Effects
 from dynlora.viz.kit import theme
-from tests.pages.app import charts, open_page, open_whole, words
-from tests.pages.trained import Here, plain
+from tests.pages.app import charts, open_page, open_whole, plain, press, words
+from tests.pages.trained import Here
 from tests.viz.runs import N_EXAMPLES, make_run
 
 RUN = "20260101-000000-00000001"
@@ -22,7 +22,7 @@ RUN = "20260101-000000-00000001"
 
 def test_only_the_gate_that_differs_is_named(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
-    text = words(open_whole("inputs", run=RUN)).replace("\\", "")
+    text = plain(open_whole("inputs", run=RUN))
     assert "1 of 12 gates differ between groups beyond chance" in text
     assert "The groups explain the largest fraction of the variation in key 0" in text
 
@@ -58,7 +58,7 @@ def test_an_older_run_is_measured_now(run: Path, here: Here) -> None:
         database.commit()
     app = open_page("inputs", run=run.name)
     assert "was not recorded in this run" in plain(app)
-    next(button for button in app.button if button.label == "Measure now").click().run()
+    press(app, "Measure now")
     here.finish()
     app.run()
     assert "The adapter changes a module's output by" in plain(app)
@@ -76,7 +76,7 @@ def test_points_in_the_address_list_their_texts(runs_dir: Path) -> None:
     ]
     assert sorted(tables[0]["example"]) == [3, 7]
     assert tables[0]["text"].str.startswith(("3 ", "7 ")).all()
-    assert "their mean gates differ most in layer" in words(app).replace("\\", "")
+    assert "their mean gates differ most in layer" in plain(app)
 
 
 def test_a_module_that_was_selected_elsewhere_is_followed_here(runs_dir: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_module_that_was_selected_elsewhere_is_followed_here(runs_dir: Path) -
     app = open_page("inputs", run=RUN, module="bert.encoder.layer.1.attention.self.key")
     (bars,) = [trace for trace in charts(app)[0]["data"] if trace["type"] == "bar"]
     assert bars["marker"]["color"].count(theme.LIGHT.second) == 1
-    assert "key 1: " in words(app).replace("\\", "").replace("\u200b", "")
+    assert "key 1: " in plain(app)
 
 
 def test_a_kind_that_was_selected_elsewhere_is_the_only_one_here(runs_dir: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_kind_that_was_selected_elsewhere_is_the_only_one_here(runs_dir: Path)
     assert (app.selectbox(key="address-kind").value, app.selectbox(key="address-depth").value) == ("value", "layer 1")
     (bars,) = [trace for trace in charts(app)[0]["data"] if trace["type"] == "bar"]
     assert [name for name, _ in bars["customdata"]] == ["bert.encoder.layer.1.attention.self.value"]
-    text = words(app).replace("\\", "").replace("\u200b", "")
+    text = plain(app)
     assert "no gate differs between groups beyond chance" in text, "the one that does is of another kind"
 
 
@@ -119,7 +119,7 @@ def test_nonsense_points_are_ignored(points: str, runs_dir: Path) -> None:
 def test_members_that_disagree_are_shown_by_group_and_example(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, extras=True)
     app = open_whole("inputs", run=RUN, colour="disagreement")
-    text = words(app).replace("\\", "")
+    text = plain(app)
     assert "Disagreement by input group" in text
     assert "disagreement is best for fine (0.010) and worst for tweets (0.200)" in text
     assert json.dumps(charts(app)).count('"Disagreement"') >= 1

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
-from dynlora.cli.decode import rsd, settings_of
+from dynlora.cli.decode import settings_of
 from dynlora.cli.main import main
 from dynlora.kinds.named_runs import RunField, run_fields
-from dynlora.kinds.run_kind import registry
+from dynlora.kinds.run_kind import kind_of_run, registry
 from dynlora.kinds.settings import annotation_of, is_several, marker
 from dynlora.viz import kinds
+from tests.kinds.decode.written import written_decode
+from tests.kinds.distil.written import written_distil
+from tests.kinds.merge.written import written_merge
+from tests.kinds.recycle.written import written_recycle
 from tests.kinds.test_settings import trained
-from tests.pages.app import open_page
+from tests.pages.app import charts, open_page, plain
 
 KINDS = [name for name, kind in registry().items() if kind.page != "run"]
 
@@ -48,11 +52,10 @@ def test_the_command_of_a_form_has_an_option_for_each_setting(name: str, runs_di
     }
     for setting, value in others(name):
         _, command, *arguments = shlex.split(kinds.command(kind, {**picked, setting: value}))
-        if name == "decode":
-            read: Any = getattr(settings_of(rsd.make_context(command, arguments).params), setting)
-        else:
-            read = main.commands[command].make_context(command, arguments).params[setting]
+        options = main.commands[command].make_context(command, arguments).params
+        read: Any = getattr(settings_of(options), setting) if name == "decode" else options[setting]
         assert kinds._typed(read) == kinds._typed(value), setting
+        assert options["runs_dir"] == runs_dir
 
 
 @pytest.mark.parametrize(
@@ -74,3 +77,31 @@ def test_each_setting_of_a_kind_has_a_widget(name: str, task: str, runs_dir: Pat
     keys = {str(widget.key) for widget in widgets}
     missing = [setting for setting, _ in others(name) if not any(key.startswith(f"{name}-{setting}") for key in keys)]
     assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("write", "drawn"), [(written_decode, 4), (written_recycle, 6), (written_distil, 3), (written_merge, 2)]
+)
+def test_a_finished_run_begins_with_its_conclusion(write: Callable[..., Path], drawn: int, runs_dir: Path) -> None:
+    folder = write(runs_dir)
+    kind = kind_of_run(folder)
+    app = open_page(kind.page, run=folder.name)
+    assert kind.conclusion(kind.read(folder)).text in plain(app)
+    assert len(charts(app)) == drawn
+
+
+@pytest.mark.parametrize(
+    ("write", "state", "until"),
+    [
+        *((written_decode, state, {}) for state in (None, "failed", "stopped")),
+        *((written_recycle, "stopped", {"until": until}) for until in (0, 2, 6)),
+        *((written_merge, "stopped", {"until": until}) for until in (0, 4)),
+    ],
+)
+def test_a_run_that_did_not_end_shows_what_there_is(
+    write: Callable[..., Path], state: str | None, until: dict[str, int], runs_dir: Path
+) -> None:
+    folder = write(runs_dir, state=state, **until)
+    kind = kind_of_run(folder)
+    app = open_page(kind.page, run=folder.name)
+    assert kind.conclusion(kind.read(folder)).text in plain(app)

@@ -18,8 +18,8 @@ from dynlora.store.lifecycle import annotate
 from dynlora.store.measurements import Knockouts
 from dynlora.viz import capacity, knockout
 from dynlora.viz.ui import run_picker
-from tests.pages.app import open_page, words
-from tests.pages.trained import Here, plain
+from tests.pages.app import open_page, plain, press, words
+from tests.pages.trained import Here
 from tests.viz.runs import make_run
 from tests.waiting import until
 
@@ -48,12 +48,6 @@ def measured_run(run: Path, all_measured: Path) -> Path:
     """A trained run whose modules have been measured."""
     shutil.copy(all_measured, run)
     return run
-
-
-def press(app: AppTest, label: str) -> None:
-    """Press a button and check that nothing broke."""
-    next(button for button in app.button if button.label == label).click().run()
-    assert not app.exception
 
 
 def watched(app: AppTest, here: Here) -> str:

@@ -15,8 +15,8 @@ from dynlora.config import parse_config
 from dynlora.store import queries
 from dynlora.training import run as training_run
 from dynlora.viz.ui import cached_queries
-from tests.pages.app import charts, open_page, open_whole, words
-from tests.pages.trained import Here, plain
+from tests.pages.app import charts, open_page, open_whole, plain, press
+from tests.pages.trained import Here, lent
 from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
 
 
@@ -49,12 +49,6 @@ def gated(trained_writers: list[Path], runs_dir: Path) -> str:
     return lent(trained_writers[1], runs_dir)
 
 
-def lent(folder: Path, runs_dir: Path) -> str:
-    """Copy a run into the runs folder of the test and return its id."""
-    shutil.copytree(folder, runs_dir / folder.name)
-    return folder.name
-
-
 def texts(app: AppTest) -> str:
     """Return the HTML on the page, without its style sheet."""
     blocks = [str(getattr(one, "value", "")) for one in app.get("html")]
@@ -69,16 +63,9 @@ def finished(app: AppTest) -> AppTest:
     return app
 
 
-def pressed(app: AppTest, label: str) -> AppTest:
-    """Press the button of a label."""
-    next(button for button in app.button if button.label == label).click().run()
-    assert not app.exception, [str(error.value) for error in app.exception]
-    return app
-
-
 def test_every_page_opens_and_texts_are_read_step_by_step(here: Here, writer: str) -> None:
     app = open_page("run", run=writer, section="results")
-    text = words(app).replace("\\", "")
+    text = plain(app)
     assert "Generated texts" in text
     assert "of 6 answers are correct (95 % CI" in text
     assert "Retention: On 70 public sentences the loss" in plain(app)
@@ -157,12 +144,12 @@ def test_at_strength_0_the_adapter_writes_as_the_base_model(here: Here, writer: 
 def test_stop_keeps_what_was_written_and_another_text_can_be_asked(here: Here, writer: str) -> None:
     here.pace = 1
     app = open_page("playground", run=writer, text="a2:", tokens="200")
-    pressed(app, "Stop")
+    press(app, "Stop")
     assert ", stopped" in texts(app)
     assert not app.error
     here.pace = 50
     app.text_area(key="playground-text").set_value("b1:")
-    pressed(app, "Generate")
+    press(app, "Generate")
     finished(app)
     assert ", stopped" not in texts(app)
     assert app.query_params["text"] == "b1:"
@@ -173,7 +160,7 @@ def test_a_chat_has_turns_that_are_kept_over_pages_and_can_be_cleared(here: Here
     app = open_page("playground", run=writer, mode="chat", other=gated, temperature="0.7", seed="3")
     for message in ("a2:", "and b1:"):
         app.text_area(key="talk-message").set_value(message)
-        finished(pressed(app, "Send"))
+        finished(press(app, "Send"))
         assert app.query_params["text"] == "a2:", "the link of a conversation has its first message"
     turns = texts(app)
     assert turns.count("dl-asked") == 2
@@ -186,7 +173,7 @@ def test_a_chat_has_turns_that_are_kept_over_pages_and_can_be_cleared(here: Here
     assert not app.exception
     assert texts(app).count("dl-asked") == 2
     assert app.query_params["temperature"] == "0.7"
-    pressed(app, "Clear conversation")
+    press(app, "Clear conversation")
     assert texts(app).count("dl-asked") == 0
     assert "text" not in app.query_params
 
@@ -207,7 +194,7 @@ def test_tokens_have_probabilities_and_alternatives_and_modules_are_measured(her
     assert "Estimate of 14 modules: the largest contribution is from" in plain(app)
     assert len(charts(app)) == 2
     here.pace = 2
-    pressed(app, "Measure all modules")
+    press(app, "Measure all modules")
     assert "of 14 modules" in str(app.get("progress")[0].proto)
     while [button for button in app.button if button.label == "Cancel"]:
         app.run()
@@ -220,11 +207,11 @@ def test_a_measurement_can_be_cancelled_and_begun_again(here: Here, writer: str)
     here.pace = 50
     app = finished(open_page("playground", run=writer, text="a2:"))
     here.pace = 1
-    pressed(app, "Measure all modules")
-    pressed(app, "Cancel")
+    press(app, "Measure all modules")
+    press(app, "Cancel")
     assert "Cancelled after" in plain(app)
     here.pace = 50
-    pressed(app, "Measure all modules")
+    press(app, "Measure all modules")
     while [button for button in app.button if button.label == "Cancel"]:
         app.run()
     assert len(charts(app)) == 2
@@ -278,7 +265,7 @@ def test_inputs_shows_where_the_adapter_helps_by_example_and_by_token(here: Here
     assert "adapter better" in blocks
     app = open_page("inputs", run=writer, example="0", **{"token-colour": "loss"})
     assert "<small>base</small>" in texts(app)
-    pressed(app, "Compute token losses of 40 examples")
+    press(app, "Compute token losses of 40 examples")
     assert "more probable with the adapter" in plain(app)
     (table,) = [one.value for one in app.dataframe if "context" in one.value.columns]
     assert table["difference"].is_monotonic_decreasing

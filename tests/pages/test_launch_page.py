@@ -5,31 +5,21 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
-import yaml
-from streamlit.testing.v1 import AppTest
 
 from dynlora.config import parse_config
 from dynlora.errors import ConfigError
 from dynlora.jobs import launch, uploads
 from dynlora.store.lifecycle import annotate
 from dynlora.viz.ui import run_picker
-from tests.pages.app import CATALOG, charts, draw_alone, open_page, words
+from tests.pages.app import CATALOG, charts, draw_alone, field, open_page, plain, shown_config, words
 from tests.viz.checked import preflight_document
 from tests.viz.runs import HOSTILE, config, make_run
 
 RUN = "20260101-000000-00000001"
 TABLE = b"review,verdict,source\n" + b"the film was great,good,web\nthe film was dull,bad,print\n" * 5
-
-
-def shown_config(app: AppTest) -> dict[str, Any]:
-    """Return the configuration that the page shows as a file."""
-    return yaml.safe_load(next(code.value for code in app.code if code.language == "yaml"))
-
-
-def page_text(app: AppTest) -> str:
-    return words(app).replace("\\", "").replace("\u200b", "")
 
 
 @pytest.fixture
@@ -105,7 +95,7 @@ def test_the_kind_of_an_upload_is_seen_and_its_columns_are_offered(kind: str, ru
 def test_a_link_names_the_strategy() -> None:
     app = open_page("launch", strategy="lora")
     assert shown_config(app)["strategy"] == {"name": "lora"}
-    assert "Uniform." in page_text(app)
+    assert "Uniform." in plain(app)
 
 
 @pytest.mark.parametrize("twin", ["same", "uniform", "random"])
@@ -124,7 +114,7 @@ def test_a_run_can_be_repeated_and_twinned_from_a_link(twin: str, runs_dir: Path
 def test_a_link_to_a_twin_that_a_run_lacks_says_so(runs_dir: Path) -> None:
     annotate(make_run(runs_dir, run_id=RUN), meta={"config": config("lora", 0)})
     app = open_page("launch", **{"from": RUN, "twin": "random"})
-    assert "This run has no random control" in page_text(app)
+    assert "This run has no random control" in plain(app)
     assert shown_config(app)["strategy"] == {"name": "lora"}
 
 
@@ -166,7 +156,7 @@ def test_ids_to_start_from_are_checked(run_id: str, runs_dir: Path) -> None:
 
 def test_an_uploaded_table_offers_its_columns(uploaded: str, runs_dir: Path) -> None:
     app = open_page("launch", data="upload", upload=uploaded)
-    assert "In its 10 rows the label is good 5 times and bad 5 times" in page_text(app)
+    assert "In its 10 rows the label is good 5 times and bad 5 times" in plain(app)
     path = runs_dir / ".uploads" / uploaded / "reviews.csv"
     assert shown_config(app)["data"] == {
         "path": str(path),
@@ -175,7 +165,7 @@ def test_an_uploaded_table_offers_its_columns(uploaded: str, runs_dir: Path) -> 
         "group_by": "source",
         "max_eval": 500,
     }
-    next(box for box in app.selectbox if box.label == "Second text column").set_value("source").run()
+    field(app.selectbox, "Second text column").set_value("source").run()
     assert shown_config(app)["data"]["text_pair"] == "source"
     assert app.dataframe[0].value["review"].tolist()[0] == "the film was great"
 
@@ -188,7 +178,7 @@ def test_what_is_sent_is_kept_and_what_is_removed_is_forgotten(runs_dir: Path) -
     assert path == runs_dir / ".uploads" / path.parent.name / "my-reviews.csv"
     assert app.query_params["upload"] in (path.parent.name, [path.parent.name])
     app.file_uploader(key="upload").set_value(None).run()
-    assert "Upload a file first." in page_text(app)
+    assert "Upload a file first." in plain(app)
     app.file_uploader(key="upload").set_value(("empty.csv", b"", "text/csv")).run()
     assert len(app.error) == 1
     assert "the file is empty" in app.error[0].value
@@ -196,7 +186,7 @@ def test_what_is_sent_is_kept_and_what_is_removed_is_forgotten(runs_dir: Path) -
 
 def test_without_a_file_nothing_can_be_started() -> None:
     app = open_page("launch", data="upload")
-    assert "Upload a file first." in page_text(app)
+    assert "Upload a file first." in plain(app)
     assert [button.disabled for button in app.button if button.key in ("start", "check")] == [True, True]
     assert not app.code
 
@@ -223,20 +213,20 @@ def test_hostile_tables_are_text(runs_dir: Path) -> None:
 def test_a_file_of_this_machine_and_a_missing_one(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_bytes(TABLE)
     app = open_page("launch", data="file")
-    assert "Enter the path of a file or folder first." in page_text(app)
-    box = next(box for box in app.text_input if box.label == "Path on this machine")
+    assert "Enter the path of a file or folder first." in plain(app)
+    box = field(app.text_input, "Path on this machine")
     box.set_value(str(tmp_path)).run()
     section = shown_config(app)["data"]
     assert (section["path"], section["text"], section["label"]) == (str(tmp_path), "review", "verdict")
     box.set_value(str(tmp_path / "no.csv")).run()
-    assert "does not exist; check the path" in page_text(app)
+    assert "does not exist; check the path" in plain(app)
 
 
 def test_a_link_to_nothing_beside_the_data_is_a_sentence_on_the_page(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_bytes(TABLE)
     (tmp_path / "validation.csv").symlink_to(tmp_path / "gone.csv")
     app = open_page("launch", data="file")
-    next(box for box in app.text_input if box.label == "Path on this machine").set_value(str(tmp_path)).run()
+    field(app.text_input, "Path on this machine").set_value(str(tmp_path)).run()
     assert not app.exception
     assert "validation.csv" in "".join(error.value for error in app.error).replace("\\", "")
 
@@ -246,7 +236,7 @@ def test_paths_are_meant_where_the_dashboard_was_started(tmp_path: Path, monkeyp
     (tmp_path / "mine.csv").write_bytes(TABLE)
     app = open_page("launch", data="file")
     for label, value in (("Path on this machine", "mine.csv"), ("Model", "./model")):
-        next(box for box in app.text_input if box.label == label).set_value(value).run()
+        field(app.text_input, label).set_value(value).run()
     values = shown_config(app)
     assert (values["data"]["path"], values["model"]["name"]) == (str(tmp_path / "mine.csv"), str(tmp_path / "model"))
 
@@ -263,8 +253,8 @@ def test_a_path_on_another_machine_is_not_looked_at(path: str, runs_dir: Path, m
 
 def test_a_hub_id_can_be_given() -> None:
     app = open_page("launch", data="hub")
-    assert "Enter the hub id of a data set first." in page_text(app)
-    next(box for box in app.text_input if box.label == "Hub id").set_value("nyu-mll/glue:sst2").run()
+    assert "Enter the hub id of a data set first." in plain(app)
+    field(app.text_input, "Hub id").set_value("nyu-mll/glue:sst2").run()
     assert shown_config(app)["data"]["name"] == "nyu-mll/glue:sst2"
 
 
@@ -274,8 +264,8 @@ def test_the_columns_of_a_folder_are_picked_by_their_values(tmp_path: Path) -> N
     rows = [{"question": f"{n}+1?", "reply": f"so {n + 1}", "result": str(n + 1)} for n in range(5)]
     (data / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     app = open_page("launch", data="file")
-    next(box for box in app.text_input if box.label == "Path on this machine").set_value(str(data)).run()
-    next(box for box in app.button_group if box.label == "Kind of data").set_value("completion").run()
+    field(app.text_input, "Path on this machine").set_value(str(data)).run()
+    field(app.button_group, "Kind of data").set_value("completion").run()
     boxes = {box.label: box for box in app.selectbox}
     for label, column in (("Prompt", "question"), ("Completion", "reply"), ("Answer", "result")):
         values = ", ".join(row[column] for row in rows[:3])
@@ -289,21 +279,21 @@ def test_the_columns_of_a_folder_are_picked_by_their_values(tmp_path: Path) -> N
 def test_a_folder_that_training_would_refuse_is_refused_with_its_sentence(tmp_path: Path) -> None:
     (tmp_path / "all.csv").write_bytes(TABLE)
     app = open_page("launch", data="file")
-    next(box for box in app.text_input if box.label == "Path on this machine").set_value(str(tmp_path)).run()
-    assert "has no train.csv, train.jsonl or train.parquet; name the files train.*" in page_text(app)
+    field(app.text_input, "Path on this machine").set_value(str(tmp_path)).run()
+    assert "has no train.csv, train.jsonl or train.parquet; name the files train.*" in plain(app)
     assert app.button(key="start").disabled
 
 
 def test_seeds_are_runs_and_the_queue_is_said(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, state="queued")
     app = open_page("launch")
-    assert "1 is in the queue; a run started now gets position 2." in page_text(app)
-    next(box for box in app.text_input if box.label == "Seeds").set_value("3-5").run()
+    assert "1 is in the queue; a run started now gets position 2." in plain(app)
+    field(app.text_input, "Seeds").set_value("3-5").run()
     assert app.button(key="start").label == "Start 3 runs"
-    assert "positions 2 to 4" in page_text(app)
+    assert "positions 2 to 4" in plain(app)
     commands = next(code.value for code in app.code if code.language == "bash").splitlines()
     assert [f"seed={seed} " in line for seed, line in zip((3, 4, 5), commands, strict=True)] == [True] * 3
-    next(box for box in app.text_input if box.label == "Seeds").set_value("x").run()
+    field(app.text_input, "Seeds").set_value("x").run()
     assert len(app.error) == 1
 
 
@@ -321,31 +311,20 @@ def test_a_check_says_what_the_run_costs(monkeypatch: pytest.MonkeyPatch, runs_d
     assert checks == [shown_config(app)]
     assert not (runs_dir / RUN).exists()
     assert len([drawn for drawn in charts(app) if drawn["data"]]) == 2  # one more is not seen
-    assert "7 possible reallocations between steps 17 and 59" in page_text(app)
+    assert "7 possible reallocations between steps 17 and 59" in plain(app)
     assert app.metric[0].value.replace("\\", "") == "64,878"
-    assert "64% of the training rows" in page_text(app)
+    assert "64% of the training rows" in plain(app)
     assert any("[CLS]" in str(frame.value) for frame in app.dataframe)
     assert "<img" not in words(app).replace("\\<img", "")
     assert "<img" not in json.dumps(charts(app))
     app.number_input(key="field-train.steps-100").set_value(120).run()
-    assert "The form has changed since the last check" in page_text(app)
+    assert "The form has changed since the last check" in plain(app)
     assert not charts(app)
     app.number_input(key="field-train.steps-100").set_value(100).run()
     assert len([drawn for drawn in charts(app) if drawn["data"]]) == 2  # one more is not seen
-    next(box for box in app.text_input if box.label == "Seeds").set_value("0-2").run()
+    field(app.text_input, "Seeds").set_value("0-2").run()
     figures = {metric.label: metric.value for metric in app.metric}
     assert figures["Estimated time, 3 runs"] == "8 min", "the sum of 3 runs of 2.5 minutes"
-
-
-def test_a_refused_check_is_its_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise ConfigError("strategy.moves=<b>0</b>: must be at least 1")
-
-    monkeypatch.setattr(launch, "preflight", refuse)
-    app = open_page("launch")
-    app.button(key="check").click().run()
-    assert "must be at least 1" in app.error[0].value.replace("\\", "")
-    assert "<b>" not in app.error[0].value
 
 
 def test_a_read_only_server_reads_no_files(uploaded: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,25 +344,9 @@ def test_the_whole_app_is_drawn_without_torch(uploaded: str, runs_dir: Path, cac
     draw_alone(pages, runs_dir, data="upload", upload=uploaded)
 
 
-def test_the_methods_page_tells_each_method() -> None:
-    app = open_page("methods")
-    assert "Fidelity: reconstruction: fills gaps of its paper" in page_text(app).replace("*", "")
-    assert [latex.value.strip("$\n") for latex in app.latex] == ["h = W x"]
-    assert [header.value for header in app.subheader] == ["Dynamic LoRA", "LoRA"]
-    assert app.dataframe[0].value["field"].tolist() == ["strategy.allocation", "strategy.moves"]
-
-
-def test_an_embedded_model_is_described() -> None:
-    app = open_page("launch")
-    assert "BERT encoder, 6 layers" in page_text(app)
-    next(box for box in app.text_input if box.label == "Model").set_value("smollm2-135m").run()
-    assert "Llama decoder, 30 layers" in page_text(app)
-    assert shown_config(app)["model"] == {"name": "smollm2-135m"}
-
-
 def test_what_was_entered_is_there_after_another_page() -> None:
     app = open_page("launch", preset="Teaching", strategy="lora")
-    steps = next(field for field in app.number_input if field.label == "Steps")
+    steps = field(app.number_input, "Steps")
     steps.set_value(33).run()
     app.text_input(key="name-").set_value("kept").run()
     app.switch_page("pages/methods.py").run()
@@ -408,9 +371,29 @@ def test_other_starting_settings_replace_what_was_entered(runs_dir: Path) -> Non
 
 def test_columns_and_repairs_are_there_after_another_page(uploaded: str) -> None:
     app = open_page("launch", data="upload", upload=uploaded)
-    next(box for box in app.selectbox if box.label == "Input groups").set_value("source").run()
+    field(app.selectbox, "Input groups").set_value("source").run()
     app.switch_page("pages/methods.py").run()
     app.query_params.clear()
     app.switch_page("pages/launch.py").run()
     assert app.query_params["upload"] == uploaded
     assert shown_config(app)["data"]["group_by"] == "source"
+
+
+@pytest.mark.parametrize(
+    ("refuses", "mode", "key"),
+    [
+        ("dynlora.viz.launch.form.start", "run", "start"),
+        ("dynlora.jobs.launch.preflight", "run", "check"),
+        ("dynlora.viz.ui.run_actions.enqueue_sweep", "experiment", "start-experiment"),
+    ],
+)
+def test_what_is_refused_is_its_sentence_as_text(
+    refuses: str, mode: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = mock.Mock(side_effect=ConfigError("train.lr=<b>99</b>: must be at most 10"))
+    monkeypatch.setattr(refuses, refused)
+    app = open_page("launch", mode=mode)
+    app.button(key=key).click().run()
+    assert not app.exception
+    assert "must be at most 10" in plain(app)
+    assert "<b>" not in app.error[0].value

@@ -1,16 +1,21 @@
-"""A page that follows a run looks more rarely where a look takes long."""
+"""Pages of a running run: they look more rarely where a look takes long, keep their address, and tell of the end."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
+from dynlora.store.lifecycle import annotate
 from dynlora.viz.ui import frame, live
 from dynlora.viz.ui.live import SHARE, SLOWEST_S, Paces
-from tests.pages.app import open_page
+from tests.pages.app import components, open_page, plain
+from tests.store.builder import finished_run, new_run
+from tests.viz.growing import PLANNED, RUN, Running
 
 
 @pytest.mark.parametrize(
@@ -79,3 +84,76 @@ def test_a_part_takes_its_new_pause_with_a_whole_run(monkeypatch: pytest.MonkeyP
     live.following(2, active=True)(draw)()
     live.following(2, active=False)(draw)()
     assert pauses == [2, 16, None]
+
+
+@pytest.fixture
+def running(runs_dir: Path) -> Running:
+    """A run at step 22 of 400."""
+    run = Running(runs_dir)
+    run.advance(22)
+    return run
+
+
+def address(app: AppTest) -> dict[str, str]:
+    """Return the names and values in the address of a page."""
+    return {name: value if isinstance(value, str) else value[0] for name, value in app.query_params.items()}
+
+
+@pytest.mark.parametrize(("page", "key"), [("capacity", "address-steps"), ("inputs", "address-step")])
+def test_a_page_left_alone_keeps_its_address_and_follows_the_run(page: str, key: str, running: Running) -> None:
+    app = open_page(page, run=RUN)
+    before = address(app)
+    identity = app.slider(key=key).proto.id
+    for step in (23, 24, 41, 60):
+        running.advance(step)
+        app.run()
+        assert not app.exception
+        assert address(app) == before, "nobody has touched a control"
+        assert app.slider(key=key).proto.id == identity, "drawn anew it would flicker, and lose what is being dragged"
+    running.writer.finish("stopped", None)
+    app = open_page(page, run=RUN)
+    assert app.slider(key=key).max == 60
+
+
+def test_an_end_that_was_picked_stays_and_an_open_one_follows(running: Running) -> None:
+    app = open_page("capacity", run=RUN)
+    app.slider(key="address-steps").set_range(5, 20).run()
+    assert address(app)["steps"] == "5-20"
+    running.advance(30)
+    app.run()
+    assert address(app)["steps"] == "5-20"
+    app.slider(key="address-steps").set_range(5, PLANNED).run()
+    assert address(app)["steps"] == "5-"
+    assert "steps 5 to 30" in plain(app)
+    running.advance(35)
+    app.run()
+    assert address(app)["steps"] == "5-"
+    assert "steps 5 to 35" in plain(app)
+
+
+ENDING, OTHER = "20260101-000000-00000001", "20260101-000000-00000002"
+
+
+def notices(app: AppTest) -> list[dict[str, str]]:
+    (element,) = components(app, "notice")
+    proto: Any = element.proto
+    return json.loads(proto.mixed.json if proto.HasField("mixed") else proto.json)["ended"]
+
+
+def test_a_run_that_ends_is_told_once_with_how_it_ended(runs_dir: Path) -> None:
+    finished_run(runs_dir, 3, OTHER, name="over before")
+    new_run(runs_dir, ENDING, "queued", name="<b>mine</b>")
+    app = open_page("methods")
+    assert notices(app) == []
+    annotate(runs_dir / ENDING, state="stopped")
+    assert notices(app.run()) == [{"id": ENDING, "name": "<b>mine</b>", "status": "stopped"}]
+    annotate(runs_dir / ENDING, state="queued")
+    assert notices(app.run()) == [], "a run that goes on has not ended"
+    assert notices(open_page("methods")) == []
+
+
+def test_a_run_that_was_removed_meanwhile_is_no_news(runs_dir: Path) -> None:
+    new_run(runs_dir, ENDING, "queued")
+    app = open_page("methods")
+    (runs_dir / ENDING).rename(runs_dir / ".gone")
+    assert notices(app.run()) == []

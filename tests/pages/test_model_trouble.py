@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 from dynlora.inference import client as inference_client
 from dynlora.inference.client import InferenceChild
 from dynlora.viz.ui import model_client
-from tests.pages.app import open_page, words
+from tests.pages.app import open_page, plain
 from tests.waiting import PATIENCE_S
 
 HANGS = "import sys, time; sys.stdin.readline(); time.sleep(600)"
@@ -47,11 +47,6 @@ def be_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     defaults = InferenceChild.ask.__kwdefaults__
     assert defaults is not None
     monkeypatch.setitem(defaults, "timeout_s", 1.0)
-
-
-def plain(app: AppTest) -> str:
-    """Return what the page says, without what keeps it from being markup."""
-    return words(app).replace("\\", "").replace("\u200b", "")
 
 
 def children() -> set[int]:

@@ -11,7 +11,6 @@ from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest
 
 from dynlora.jobs import launch
-from dynlora.viz.ui import run_picker
 from tests.pages.app import PAGES, ROOT, RUN_PAGES, actions, charts, open_page, open_whole, words
 from tests.pairwise import alternating
 from tests.viz.runs import HOSTILE, make_run
@@ -51,12 +50,6 @@ def test_corrupt_run_is_one_sentence(page: str, runs_dir: Path) -> None:
     (folder / "run.db").write_bytes(b"not a database" * 100)
     app = open_page(page, run="20260101-000000-00000001")
     assert len(app.error) == 1
-
-
-def test_runs_page_lists_what_cannot_be_read(runs_dir: Path) -> None:
-    folder = make_run(runs_dir, run_id="20260101-000000-00000001")
-    (folder / "run.db").write_bytes(b"x" * 5000)
-    assert "1 unreadable" in [expander.label for expander in open_page("runs").expander]
 
 
 @alternating("page, run_id", ["run", "capacity"], ["../../etc", "nothing", "con", "a/b", "<b>x</b>", "%00"])
@@ -108,26 +101,6 @@ def test_a_double_click_starts_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Started as 20260101-000000-00000001" in words(app)
 
 
-def test_a_refused_launch_shows_its_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dynlora.errors import ConfigError
-
-    def refuse(*_: object, **__: object) -> None:
-        raise ConfigError("train.lr=99: must be at most 10")
-
-    monkeypatch.setattr("dynlora.viz.launch.form.start", refuse)
-    app = open_page("launch")
-    app.button(key="start").click().run()
-    assert not app.exception
-    assert "must be at most 10" in app.error[0].value.replace("\\", "")
-
-
-def test_a_read_only_server_offers_no_buttons(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(run_picker.READ_ONLY_VARIABLE, "1")
-    make_run(runs_dir, run_id="20260101-000000-00000001", state="stopped", steps=5)
-    assert not actions(open_page("run"))
-    assert "is read-only" in words(open_page("launch"))
-
-
 def test_samples_are_read_only(tmp_path: Path) -> None:
     samples = tmp_path / "samples"
     samples.mkdir()
@@ -135,13 +108,6 @@ def test_samples_are_read_only(tmp_path: Path) -> None:
     app = open_page("run")
     assert not actions(app)
     assert "Sample, read-only" in words(app)
-
-
-def test_many_runs_are_listed(runs_dir: Path) -> None:
-    for number in range(60):
-        make_run(runs_dir, run_id=f"20260101-000000-{number:08x}", state="queued")
-    app = open_page("runs")
-    assert len(app.dataframe[0].value) == 60
 
 
 def test_capacity_begins_with_the_newest_run_in_which_rank_moved(runs_dir: Path) -> None:

@@ -5,19 +5,21 @@ The model answers in this process instead of in a child: the same code, without 
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
 from pathlib import Path
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from dynlora.config_files import read_yaml
 from dynlora.server.serve import sample_runs_dir
-from dynlora.store.measurements import Knockouts
 from dynlora.viz.ui import run_picker
-from tests.pages.app import charts, open_page, open_whole, words
-from tests.pages.trained import Here, plain
+from tests.pages.app import charts, field, open_page, open_whole, plain, words
+from tests.pages.trained import Here, lent, save_rows, train
+from tests.tiny import tiny_rows
 from tests.viz.runs import make_run
 
 RUN = "20260101-000000-00000001"
@@ -64,13 +66,6 @@ def test_one_text_after_the_other_is_answered(here: Here, run: Path) -> None:
         assert re.search(rf"{text.split()[1]} ?</span>", html)
 
 
-def test_a_second_run_answers_beside(here: Here, run: Path, trained_run: Path, runs_dir: Path) -> None:
-    other = runs_dir / f"{trained_run.name[:-8]}0000000f"
-    shutil.copytree(trained_run, other)
-    app = open_page("playground", run=run.name, text="dull plot", other=other.name)
-    assert "the other run predicts" in plain(app)
-
-
 def test_a_slider_scales_the_adapter_of_the_answer(here: Here, run: Path) -> None:
     app = open_page("playground", run=run.name, text="the film was great", strength="0.0")
     text = plain(app)
@@ -87,16 +82,6 @@ def test_a_slider_scales_the_adapter_of_the_answer(here: Here, run: Path) -> Non
     assert "The adapter is at strength 0.5." in plain(app)
 
 
-def test_a_child_that_fails_is_one_sentence_and_the_page_goes_on(here: Here, run: Path) -> None:
-    here.broken = "the model's process was ended by signal 9, possibly because of too little memory; try again"
-    app = open_page("playground", run=run.name, text="great film")
-    assert "ended by signal 9" in plain(app)
-    assert "Predict a file" in words(app)
-    here.broken = None
-    app.run()
-    assert "Adapter predicts" in plain(app)
-
-
 @pytest.mark.parametrize("page", ["playground", "inputs", "capacity"])
 def test_a_run_without_a_model_says_so(page: str, here: Here, runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
@@ -109,34 +94,6 @@ def test_a_run_without_a_model_says_so(page: str, here: Here, runs_dir: Path) ->
     }
     assert reasons[page] in plain(app)
     assert not app.text_area, "a form that nobody answers"
-
-
-def test_knock_outs_are_started_watched_and_read(here: Here, run: Path) -> None:
-    app = open_whole("capacity", run=run.name)
-    assert "Module ablation" in words(app)
-    before = len(charts(app))
-    next(button for button in app.button if button.label == "Measure all modules").click().run()
-    assert app.run().get("progress"), "it is watched while it is under way"
-    here.finish()
-    app.run()
-    knockouts = Knockouts.read(run / "knockout.json")
-    assert knockouts is not None
-    assert len(knockouts.alone) == knockouts.n_modules
-    text = plain(app)
-    assert "help and" in text
-    assert "Spearman" in text
-    assert len(charts(app)) == before + 3
-    assert "Measure again" in [button.label for button in app.button]
-
-
-def test_texts_can_be_perturbed_and_groups_told_apart(here: Here, run: Path) -> None:
-    app = open_page("inputs", run=run.name, perturbation="cut", strength="0.75")
-    next(toggle for toggle in app.toggle if toggle.label == "Evaluate perturbed text").set_value(True).run()
-    text = plain(app)
-    assert "Truncated (75 %): accuracy" in text
-    app = open_page("inputs", run=run.name, lab="group")
-    next(toggle for toggle in app.toggle if "Evaluate each group" in toggle.label).set_value(True).run()
-    assert any({"group", "examples", "accuracy"} <= set(frame.value.columns) for frame in app.dataframe)
 
 
 def test_an_example_is_shown_word_by_word(here: Here, run: Path) -> None:
@@ -180,3 +137,184 @@ def test_a_sample_without_its_adapter_says_why_and_how_to_train_it(
     assert read_yaml(Path(words[words.index("--config") + 1])) == read_yaml(samples / bare / "config.yaml")
     assert words[words.index("--runs-dir") + 1] == str(runs_dir)
     assert run.name in "".join(link.proto.query_string for link in app.get("page_link"))
+
+
+FILE = "playground-file"
+LONG = "great film " * 200
+
+
+@pytest.fixture(scope="module")
+def ungated_run(tiny_bert: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the tiny data without gates."""
+    return train(tiny_bert, tiny_data, tmp_path_factory.mktemp("ungated"))
+
+
+@pytest.fixture(scope="module")
+def pair_run(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on pairs of texts."""
+    folder = tmp_path_factory.mktemp("pairs")
+    return train(tiny_bert, save_rows(folder / "data", "pairs"), folder / "runs", data__group_by="none")
+
+
+@pytest.fixture(scope="module")
+def other_runs(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Runs on labels with other names, and on numbers."""
+    folder = tmp_path_factory.mktemp("others")
+    return {
+        kind: train(tiny_bert, save_rows(folder / kind, kind), folder / "runs", data__group_by="none")
+        for kind in ("other", "numbers")
+    }
+
+
+def offered(app: AppTest) -> list[str]:
+    """Return the second runs that can be chosen."""
+    return field(app.selectbox, "Compare with").options
+
+
+def sent(app: AppTest, name: str, content: str) -> AppTest:
+    """Send a small file."""
+    app.file_uploader(key=FILE).set_value((name, content.encode(), "text/plain")).run()
+    assert not app.exception, [str(error.value) for error in app.exception]
+    return app
+
+
+def predictions(app: AppTest) -> list[list[str]]:
+    """Return the columns of the tables of predictions on the page."""
+    return [list(frame.value.columns) for frame in app.dataframe if "prediction" in frame.value.columns]
+
+
+def test_only_runs_with_the_same_task_are_offered_beside(
+    here: Here, trained_run: Path, ungated_run: Path, pair_run: Path, other_runs: dict[str, Path], runs_dir: Path
+) -> None:
+    own, same = lent(trained_run, runs_dir), lent(ungated_run, runs_dir)
+    for folder in (pair_run, *other_runs.values()):
+        lent(folder, runs_dir)
+    app = open_page("playground", run=own, text="dull plot", other=same)
+    assert len(offered(app)) == 2
+    page_text = plain(app)
+    assert "gates frozen predicts" in page_text
+    assert "the other run predicts" in page_text
+    for kind, text in (
+        ("other", "with the labels negative and positive, this run on"),
+        ("numbers", "with a number as the label"),
+    ):
+        app = open_page("playground", run=own, text="dull plot", other=other_runs[kind].name)
+        page_text = plain(app)
+        assert text in page_text
+        assert "the other run predicts" not in page_text
+        assert "Adapter predicts" in page_text
+    assert "pairs of texts" in plain(open_page("playground", run=own, other=pair_run.name))
+    assert "there is no run" in plain(open_page("playground", run=own, other="20990101-000000-00000000"))
+
+
+def test_a_run_without_gates_has_none_to_freeze(here: Here, ungated_run: Path, runs_dir: Path) -> None:
+    app = open_page("playground", run=lent(ungated_run, runs_dir), text="dull plot")
+    text = plain(app)
+    assert "Adapter predicts" in text
+    assert "gates frozen" not in text
+    assert "gates frozen" not in json.dumps(charts(app))
+    assert "This run has no gates" in text
+    assert predictions(sent(app, "a.txt", "great film\n")) == [
+        ["text", "prediction", "certainty", "base model with head"]
+    ]
+
+
+def test_numbers_are_answered_with_numbers(here: Here, other_runs: dict[str, Path], runs_dir: Path) -> None:
+    app = open_page("playground", run=lent(other_runs["numbers"], runs_dir), text="dull plot")
+    assert "adapter: " in plain(app)
+    app = sent(app, "a.txt", "great film\ndull plot\n")
+    frame = next(frame.value for frame in app.dataframe if "prediction" in frame.value.columns)
+    assert frame["prediction"].dtype == float
+
+
+def test_everyone_answers_for_a_file(here: Here, trained_run: Path, ungated_run: Path, runs_dir: Path) -> None:
+    own, same = lent(trained_run, runs_dir), lent(ungated_run, runs_dir)
+    app = sent(open_page("playground", run=own, other=same), "films.csv", "text\ngreat film\ndull plot\n")
+    (frame,) = [frame.value for frame in app.dataframe if "prediction" in frame.value.columns]
+    columns = ["gates frozen", "base model with head", "the other run"]
+    assert list(frame.columns) == ["text", "prediction", "certainty", *columns]
+    assert frame["text"].tolist() == ["great film", "dull plot"]
+    assert set(frame[columns].to_numpy().ravel()) <= {"good", "bad"}
+    assert "2 rows." in plain(app)
+
+
+def test_a_long_file_says_what_is_left_out_and_a_broken_one_what_is_wrong(
+    here: Here, ungated_run: Path, runs_dir: Path
+) -> None:
+    app = open_page("playground", run=lent(ungated_run, runs_dir))
+    assert "The first 200 of 230 rows" in plain(sent(app, "a.txt", "great film\n" * 230))
+    sent(app, "a.csv", "sentence1,sentence2\na,b\n")
+    (error,) = app.error
+    assert "but this run reads single texts" in error.value
+    assert predictions(app) == []
+
+
+def test_pairs_are_asked_in_two_fields_and_read_from_files(here: Here, pair_run: Path, runs_dir: Path) -> None:
+    app = open_page("playground", run=lent(pair_run, runs_dir), text="great film")
+    assert "Enter a text" in words(app)
+    app.text_area(key="playground-pair").set_value("dull plot")
+    next(button for button in app.button if "Predict" in button.label).click().run()
+    assert not app.exception
+    assert app.query_params["pair"] in ("dull plot", ["dull plot"])
+    assert "Adapter predicts" in plain(app)
+    html = "".join(element.proto.body for element in app.get("html"))
+    assert "plot </span>" in html
+
+    app = sent(app, "a.jsonl", '{"sentence1": "great film", "sentence2": "dull plot"}\n')
+    assert predictions(app) == [["text", "second text", "prediction", "certainty", "base model with head"]]
+    app = sent(app, "b.csv", "sentence1,sentence2\ngreat film,\n")
+    (error,) = app.error
+    assert "row 1 has no second text" in plain(app)
+    app = sent(app, "c.csv", "text\ngreat film\n")
+    assert "this run reads pairs of texts" in plain(app)
+
+
+def test_the_file_a_run_learned_from_is_read_by_its_own_column(
+    here: Here, tiny_bert: Path, runs_dir: Path, tmp_path: Path
+) -> None:
+    lines = [f"{number};{row['text']};{row['label']}" for number, row in enumerate(tiny_rows(60))]
+    file = tmp_path / "tickets.csv"
+    file.write_text("\ufeff" + "\n".join(["ticket_id;message;queue", *lines]), "utf-8")
+    run = train(tiny_bert, file, runs_dir, data__text="message", data__label="queue", data__group_by="none")
+    app = open_page("playground", run=run.name)
+    assert app.file_uploader(key=FILE).label == "One text per line, or a column message"
+    app = sent(app, file.name, file.read_text("utf-8"))
+    assert not app.error
+    assert "60 rows." in plain(app)
+
+
+def test_an_example_too_long_for_the_address_is_asked_whole(
+    here: Here, trained_run: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dynlora.store import queries
+
+    read = queries.examples_frame
+    monkeypatch.setattr(queries, "examples_frame", lambda *about: read(*about).assign(text=LONG))
+    app = open_page("playground", run=lent(trained_run, runs_dir))
+    next(box for box in app.selectbox if "Example" in box.label).select_index(1).run()
+    assert not app.exception
+    assert app.text_area[0].value == LONG
+    assert "text" not in app.query_params
+    assert "Adapter predicts" in plain(app)
+
+
+def test_the_key_of_the_colours_says_what_they_mean(here: Here, trained_run: Path, runs_dir: Path) -> None:
+    app = open_page("playground", run=lent(trained_run, runs_dir), text="the film was great")
+    words_html, depth_html = (
+        element.proto.body for element in app.get("html") if 'class="dl-legend"' in element.proto.body
+    )
+    assert "log-odds decrease without the word" in words_html
+    assert "fraction of its norm" in depth_html.partition("dl-legend")[2]
+
+
+def test_a_run_that_kept_no_adapter_is_not_offered_beside(
+    here: Here, trained_run: Path, ungated_run: Path, runs_dir: Path
+) -> None:
+    own, other = lent(trained_run, runs_dir), lent(ungated_run, runs_dir)
+    for name in ("adapter", "checkpoint"):
+        shutil.rmtree(runs_dir / other / name, ignore_errors=True)
+    app = open_page("playground", run=own, text="dull plot", other=other)
+    assert len(offered(app)) == 1
+    text = plain(app)
+    assert "has no saved adapter, or is this run; select another run" in text
+    assert "Adapter predicts" in text

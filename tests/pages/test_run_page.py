@@ -12,15 +12,10 @@ from dynlora.jobs import launch
 from dynlora.store.lifecycle import annotate, request_stop, this_process
 from dynlora.viz.report import button as report_buttons
 from dynlora.viz.ui import run_picker
-from tests.pages.app import RUN_PAGES, actions, charts, components, open_page, verdict_chart, words
+from tests.pages.app import RUN_PAGES, charts, components, open_page, plain, verdict_chart, words
 from tests.viz.runs import HOSTILE, make_run
 
 RUN = "20260101-000000-00000001"
-
-
-def plain(app: AppTest) -> str:
-    """Return what the page says, without the marks that keep text from being markup."""
-    return words(app).replace("\\", "").replace("\u200b", "")
 
 
 @pytest.mark.parametrize(("section", "count"), [("training", 7), ("results", 8), ("machine", 4), ("nonsense", 4)])
@@ -128,12 +123,6 @@ def test_hostile_text_is_text_in_every_section(text: str, section: str, runs_dir
     app = open_page("run", run=RUN, section=section)
     assert re.search(r"(?<!\\)(<img|\$x|\*\*bold|\[link|`code)|:material/home:|:red\[|:smile:", words(app)) is None
     assert re.search(r"<img|\$x|%\{customdata\[0\]\} ", str(charts(app))) is None
-
-
-def test_a_page_that_only_looks_has_no_buttons(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_run(runs_dir, run_id=RUN, state="stopped", steps=7)
-    monkeypatch.setenv(run_picker.READ_ONLY_VARIABLE, "1")
-    assert actions(open_page("run", run=RUN)) == []
 
 
 def test_the_methods_own_numbers_have_charts(runs_dir: Path) -> None:

@@ -1,7 +1,8 @@
-"""The list of runs: a row opens the card of its run, a queue of several can be reordered, names can open beside."""
+"""The list of runs: a row opens its card, a queue can be reordered, and what was just done is said once."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from streamlit.testing.v1 import AppTest
 
 from dynlora.jobs import launch, queue
 from dynlora.viz.run import result_cards
+from dynlora.viz.ui import run_actions
 from tests.pages.app import charts, open_page, words
-from tests.pages.test_toasts import messages
 from tests.store.builder import new_run
 from tests.viz.runs import make_run
 
@@ -92,3 +93,61 @@ def test_the_card_says_ranks_as_whole_numbers() -> None:
     assert spans.to_dict("list") == {"step": [0, 10], "lowest": [4, 2], "mean": [4, 4], "highest": [4, 6]}
     assert result_cards.ranks_caption(spans) == "Ranks from 2 to 6, mean 4.0."
     assert result_cards.ranks_caption(spans.head(1)) == "Every module has rank 4."
+
+
+TOLD = "20260101-000000-00000001"
+
+
+def messages(app: AppTest) -> list[str]:
+    """Return the messages, without what keeps markdown from reading them."""
+    return [toast.value.replace("\u200b", "").replace("\\", "") for toast in app.toast]
+
+
+@pytest.mark.parametrize(
+    ("state", "key", "action", "answer", "words"),
+    [
+        ("running", "stop", "stop", "stopping", "Stopping: the run finishes its step and saves its state"),
+        ("queued", "stop", "stop", "stopped", "The run left the queue"),
+        ("stopped", "resume", "resume", "queued", "Queued: 1 run"),
+    ],
+)
+def test_a_button_says_what_it_did(
+    state: str, key: str, action: str, answer: str, words: str, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(runs_dir, run_id=TOLD, state=state, steps=7)
+    calls: list[str] = []
+
+    def act(_: Any, run_id: str) -> str:
+        calls.append(run_id)
+        return answer
+
+    monkeypatch.setattr(launch, action, act)
+    app = open_page("run", run=TOLD)
+    assert messages(app) == []
+    app.button(key=key).click().run()
+    assert calls == [TOLD]
+    assert messages(app) == [words]
+    assert messages(app.run()) == [], "each message is shown once"
+
+
+def test_runs_that_were_deleted_are_counted(runs_dir: Path) -> None:
+    for place in (1, 2):
+        make_run(runs_dir, run_id=f"{TOLD[:-1]}{place}")
+    app = open_page("runs")
+    app.session_state[app.session_state["grid"][0]] = {"selection": {"rows": [0, 1], "columns": [], "cells": []}}
+    app.run()
+    app.button(key="delete").click().run()
+    assert messages(app) == ["Moved to the trash: 2 runs"]
+    assert len(launch.trashed(runs_dir)) == 2
+
+
+@pytest.mark.parametrize(
+    ("queue", "words"),
+    [((0, 1), "Queued: 1 run"), ((1, 1), "Queued: 1 run, 1 run before"), ((1, 3), "Queued: 2 runs, 2 runs before")],
+)
+def test_a_queued_run_knows_its_place(
+    queue: tuple[int, int], words: str, monkeypatch: pytest.MonkeyPatch, runs_dir: Path
+) -> None:
+    counted: Callable[[Any], tuple[int, int]] = lambda _: queue  # noqa: E731
+    monkeypatch.setattr(run_actions, "in_queue", counted)
+    assert run_actions.queued_words(2 if "2 runs," in words else 1) == words

@@ -12,8 +12,8 @@ from dynlora.store import queries
 from dynlora.viz.playground.model import Task
 from dynlora.viz.shift import other_data
 from dynlora.viz.ui import run_picker
-from tests.pages.app import charts, open_page, open_whole
-from tests.pages.trained import Here, plain, save_rows, train
+from tests.pages.app import charts, field, open_page, open_whole, plain
+from tests.pages.trained import Here, save_rows, train
 from tests.tiny import save_data
 
 GOOD = Task("classification", ("bad", "good"), paired=False)
@@ -53,9 +53,9 @@ def test_a_link_shows_texts_mistyped_and_in_capitals(kind: str, caption: str, he
 
 def test_switches_are_kept_in_the_address(here: Here, run: Path) -> None:
     app = open_whole("inputs", run=run.name)
-    next(toggle for toggle in app.toggle if toggle.label == "Evaluate perturbed text").set_value(True).run()
+    field(app.toggle, "Evaluate perturbed text").set_value(True).run()
     assert address(app, "tried") == ["on"]
-    next(toggle for toggle in app.toggle if toggle.label == "Evaluate perturbed text").set_value(False).run()
+    field(app.toggle, "Evaluate perturbed text").set_value(False).run()
     assert address(app, "tried") == []
 
 
@@ -84,7 +84,7 @@ def test_groups_that_were_not_trained_on_are_marked(here: Here, short_run: Path,
 def test_groups_that_are_left_out_are_part_of_the_link(here: Here, run: Path) -> None:
     app = open_page("inputs", run=run.name, lab="train", left="short")
     assert app.multiselect(key="address-left").value == ["short"]
-    assert not next(button for button in app.button if button.label == "Train on the other groups").disabled
+    assert not field(app.button, "Train on the other groups").disabled
     app.multiselect(key="address-left").set_value(["long"]).run()
     assert address(app, "left") == ["long"]
 
@@ -111,7 +111,7 @@ def test_a_link_leads_to_data_of_another_run(
     app = open_page("inputs", run=run.name, lab="data")
     assert metrics(app) == []
     assert "single texts, with the labels bad and good" in plain(app)
-    box = next(box for box in app.selectbox if box.label == "Held-out examples of")
+    box = field(app.selectbox, "Held-out examples of")
     assert box.options == ["Choose data", "fits", "A file on this machine"]
     box.select_index(1).run()
     assert not app.exception

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from streamlit.testing.v1 import AppTest
 
 from dynlora.config_files import read_run_config
 from dynlora.inference.compress import Compression, kept_sizes
@@ -19,8 +18,8 @@ from dynlora.store.measurements import Compressed
 from dynlora.training import run as training_run
 from tests import command_line
 from tests.command_line import document
-from tests.pages.app import charts, open_page
-from tests.pages.trained import Here, plain
+from tests.pages.app import charts, open_page, plain, press
+from tests.pages.trained import Here
 from tests.viz.runs import make_run
 from tests.waiting import until
 
@@ -46,12 +45,6 @@ def found_in(folder: Path) -> Compressed:
     compressed = Compressed.read(folder / "compress.json")
     assert compressed is not None
     return compressed
-
-
-def press(app: AppTest, label: str) -> None:
-    """Press a button and check that nothing broke."""
-    next(button for button in app.button if button.label == label).click().run()
-    assert not app.exception
 
 
 def test_sizes_are_measured_in_the_page(here: Here, run: Path) -> None:

@@ -206,7 +206,7 @@ def test_a_store_of_unreadable_runs_only(page: str, runs_dir: Path) -> None:
         assert "3 unreadable" in [expander.label for expander in app.expander]
 
 
-@pytest.mark.parametrize("state", ["finished", "failed", "queued", "newer"])
+@pytest.mark.parametrize("state", ["finished", "failed", "stopped", "queued", "newer"])
 @pytest.mark.parametrize("page", ["runs", "run"])
 def test_a_dashboard_that_only_looks(page: str, state: str, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(run_picker.READ_ONLY_VARIABLE, "1")

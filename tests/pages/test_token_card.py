@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from dynlora.errors import DataError
 from dynlora.jobs import launch, uploads
-from tests.pages.app import open_page, words
+from tests.pages.app import field, open_page, plain
 
 LINE = b'{"messages": [{"role": "user", "content": "Hi %d"}, {"role": "assistant", "content": "Hello"}]}\n'
 
@@ -54,7 +54,7 @@ def test_the_tokens_are_shown_when_asked_for_and_forgotten_with_other_settings(
     monkeypatch.setattr(launch, "token_preview", lambda config, _: requests.append(config) or document())
     app.button(key="ask-tokens").click().run()
     assert not app.exception
-    markup, text = html_of(app), words(app).replace("\\", "")
+    markup, text = html_of(app), plain(app)
     assert requests[0]["data"]["messages"] == "messages"
     assert "&lt;user&gt;Hi &lt;b&gt;⏎\n" in markup
     assert "3 tokens, not in the loss" in markup
@@ -62,9 +62,9 @@ def test_the_tokens_are_shown_when_asked_for_and_forgotten_with_other_settings(
     assert "2 of 12 training examples lose their whole completion after 64 tokens" in text
     assert "data.max_length=90 keeps" in text
     assert "2 of the 5 tokens of 1 example are in the loss (40.0 %)" in text
-    next(box for box in app.selectbox if box.label == "Loss on").set_value("all").run()
+    field(app.selectbox, "Loss on").set_value("all").run()
     assert "tokens, in the loss" not in html_of(app)
-    next(box for box in app.selectbox if box.label == "Loss on").set_value("completion").run()
+    field(app.selectbox, "Loss on").set_value("completion").run()
     assert "tokens, not in the loss" in html_of(app)
     assert len(requests) == 1
 

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from streamlit.testing.v1 import AppTest
 
 from dynlora.errors import CorruptRunError
 from dynlora.viz import verdict
 from dynlora.viz.ui import run_actions
-from tests.pages.app import open_page, open_whole, words
+from tests.pages.app import open_page, open_whole, plain
 from tests.viz.runs import make_run
 
 
@@ -35,13 +34,9 @@ def make_both(runs_dir: Path, n: int) -> str:
     return ",".join(map(run_id, range(2 * n)))
 
 
-def card_text(app: AppTest) -> str:
-    return words(app).replace("\\", "").replace("\u200b", "")
-
-
 def test_compare_begins_with_a_verdict_that_agrees_with_the_paired_difference(runs_dir: Path) -> None:
     app = open_whole("compare", runs=make_both(runs_dir, 3))
-    text = card_text(app)
+    text = plain(app)
     begin, paired = text.index("##### Verdict"), text.index("##### Final results")
     assert begin < paired
     headline = text[text.index("**On sentiment4") :].partition("\n")[0]
@@ -63,7 +58,7 @@ def test_too_few_seeds_are_one_press_from_enough(runs_dir: Path, monkeypatch: py
     monkeypatch.setattr(run_actions, "enqueue_sweep", enqueue)
     address = make_both(runs_dir, 1)
     app = open_page("compare", runs=address)
-    assert "have 1 common seed, too few to decide" in card_text(app)
+    assert "have 1 common seed, too few to decide" in plain(app)
     button = app.button(key="verdict-run")
     assert button.label == "Add seeds: 4 runs, about 15 s"
     button.click().run()
@@ -93,22 +88,22 @@ def test_a_refused_sweep_is_a_sentence(runs_dir: Path, monkeypatch: pytest.Monke
 def test_a_run_is_set_against_plain_lora_on_the_same_data(runs_dir: Path) -> None:
     make_both(runs_dir, 3)
     make_run(runs_dir, run_id=run_id(70), seed=0, strategy="lora", steps=50)  # of another length
-    text = card_text(open_page("run", run=run_id(1), section="results"))
+    text = plain(open_page("run", run=run_id(1), section="results"))
     assert text.index("Does dynamic help here?") < text.index("##### Training loss")
     assert "**Yes: " in text
     assert "over lora**" in text
     assert "**On sentiment4, use dynamic:" in text.replace("\u200b", ""), "the whole verdict is among all results"
-    assert "Does dynamic help here?" in card_text(open_page("run", run=run_id(4))), "the baseline says it too"
+    assert "Does dynamic help here?" in plain(open_page("run", run=run_id(4))), "the baseline says it too"
 
 
 def test_a_run_alone_leads_to_its_baseline(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=run_id(0), extras=True)
     app = open_page("run", run=run_id(0))
-    assert "**No plain LoRA run to compare with**" in card_text(app)
+    assert "**No plain LoRA run to compare with**" in plain(app)
     assert [one.label for one in app.button if one.key == "start-twin"] == ["Train its plain LoRA baseline"]
     make_run(runs_dir, run_id=run_id(1), state="running", steps=7, seed=1)
     app = open_page("run", run=run_id(1))
-    assert "The verdict comes when the run has finished" in card_text(app)
+    assert "The verdict comes when the run has finished" in plain(app)
     assert [one.label for one in app.button if one.key == "start-twin"] == ["Train its plain LoRA baseline"]
     make_run(runs_dir, run_id=run_id(2), state="queued", strategy="lora", seed=1)
     app = open_page("run", run=run_id(1))
@@ -119,7 +114,7 @@ def test_a_run_with_a_verdict_but_no_baseline_of_its_seed_gets_one(runs_dir: Pat
     make_both(runs_dir, 3)
     make_run(runs_dir, run_id=run_id(60), seed=7, extras=True)
     app = open_page("run", run=run_id(60))
-    assert "**Yes: " in card_text(app)
+    assert "**Yes: " in plain(app)
     assert [one.label for one in app.button if one.key == "start-twin"] == ["Train its plain LoRA baseline"]
 
 
@@ -127,7 +122,7 @@ def test_a_run_alone_in_the_address_of_compare_brings_its_like(runs_dir: Path) -
     make_both(runs_dir, 2)
     make_run(runs_dir, run_id=run_id(70), steps=50)
     app = open_page("compare", runs=run_id(0))
-    assert "Select two or more runs" not in card_text(app)
+    assert "Select two or more runs" not in plain(app)
     chosen = app.multiselect(key="address-runs").value
     assert (chosen[0], sorted(chosen)) == (run_id(0), [run_id(number) for number in range(4)])
 
@@ -140,7 +135,7 @@ def test_a_neighbour_that_cannot_be_read_breaks_nothing(runs_dir: Path, monkeypa
         broken.execute("UPDATE modules SET layer = -9223372036854775808")
     app = open_page("run", run=run_id(0))
     assert not app.error
-    assert "2 seeds, same examples. It needs 3." in card_text(app), "the third seed is the one that cannot be read"
+    assert "2 seeds, same examples. It needs 3." in plain(app), "the third seed is the one that cannot be read"
 
     def unreadable(*_: object) -> list[object]:
         raise CorruptRunError("run x: run.db cannot be read")
@@ -148,4 +143,4 @@ def test_a_neighbour_that_cannot_be_read_breaks_nothing(runs_dir: Path, monkeypa
     monkeypatch.setattr(verdict.RunPairs, "differences", unreadable)
     app = open_page("run", run=run_id(0))
     assert not app.error
-    assert "There is no verdict, because a run on the same data cannot be read: run x" in card_text(app)
+    assert "There is no verdict, because a run on the same data cannot be read: run x" in plain(app)

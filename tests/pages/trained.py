@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from streamlit.testing.v1 import AppTest
 
 from dynlora.errors import DynloraError
 from dynlora.inference.client import InferenceChild
 from dynlora.inference.worker import Answering
 from dynlora.jobs.helper_job import Failure
-from tests.pages.app import words
 from tests.tiny import tiny_config, tiny_rows, write_csv
 
 
@@ -50,11 +48,6 @@ class Here(InferenceChild):
             self.answering.advance()
 
 
-def plain(app: AppTest) -> str:
-    """Return what the page says, without what keeps it from being markup."""
-    return words(app).replace("\\", "").replace("\u200b", "")
-
-
 def train(model: Path, data: Path, runs_dir: Path, **overrides: Any) -> Path:
     """Train a few steps without gates and return the run's folder."""
     import dynlora
@@ -82,3 +75,9 @@ def _row(row: Mapping[str, str], kind: str, index: int) -> dict[str, Any]:
     if kind == "numbers":
         return {"text": row["text"], "label": (row["label"] == "good") + index % 3 / 4}
     return {"text": row["text"], "label": {"good": "positive", "bad": "negative"}[row["label"]]}
+
+
+def lent(folder: Path, runs_dir: Path) -> str:
+    """Copy a run into the runs folder of the test and return its id."""
+    shutil.copytree(folder, runs_dir / folder.name, ignore=shutil.ignore_patterns("knockout.json"))
+    return folder.name
