@@ -309,13 +309,15 @@ def fill(page: Page, values: Mapping[str, str]) -> None:
 
 
 def repair_each(page: Page) -> None:
-    """Press the button of each fault of the data check, first that of all blockers, until the check finds none.
+    """Press the button of each fault of the data check, first that of all safe ones, until the check finds none.
 
-    Between two drawings there may be no button for a moment: the check says when it is done.
+    The warnings are folded: what is left may have to be unfolded. Between two drawings there may be no button for a
+    moment: the check says when it is done.
     """
     from playwright.sync_api import TimeoutError as NotInTime
 
     buttons = page.locator('[class*="st-key-repair-"] button')
+    warnings = page.locator("summary", has_text="Review")
     clean = page.get_by_text("no faults in").first
 
     def repaired() -> bool:
@@ -323,7 +325,7 @@ def repair_each(page: Page) -> None:
         if clean.is_visible():
             return True
         with suppress(NotInTime):  # the last one may go while it is pressed
-            buttons.first.click(timeout=10_000)
+            (buttons if buttons.first.is_visible() else warnings).first.click(timeout=10_000)
         return False
 
     until(repaired, "a data check without faults")
