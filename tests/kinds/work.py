@@ -18,6 +18,10 @@ from dynlora.kinds.settings import KindSettings
 from dynlora.store.reader import RunReader
 
 
+class Killed(BaseException):
+    """What stands for a process that is killed."""
+
+
 def work(settings: KindSettings, runs_dir: Path) -> Any:
     """Make a run and return its outcome."""
     return registry()[settings.kind].resume(quick_launch.create(settings, runs_dir, "running"), is_new=True)

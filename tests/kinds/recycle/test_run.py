@@ -11,17 +11,18 @@ import pytest
 import torch
 
 from dynlora import open_run
-from dynlora.engine.loop.checkpoint import write_checkpoint
+from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
 from dynlora.errors import ConfigError, CorruptRunError
 from dynlora.jobs import quick_launch
 from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.kinds.recycle.work.materials import Inversion
 from dynlora.kinds.recycle.work.run import held_out_texts, resume
+from dynlora.kinds.recycle.work.steps import Recycling
 from dynlora.kinds.sources import sources_of
 from dynlora.store.summary import COPIED_NAME, Copied
 from dynlora.store.writer import RunWriter
 from tests.kinds.recycle.conftest import TASKS, train_teacher
-from tests.kinds.work import meta_of, work
+from tests.kinds.work import Killed, meta_of, same, work
 from tests.tiny import save_tiny
 
 
@@ -98,6 +99,31 @@ def test_the_results_compare_all_ways_on_the_same_episodes(finished: Path) -> No
 def test_only_the_small_adapter_is_left(finished: Path) -> None:
     assert not (finished / "checkpoint").exists()
     assert (finished / "adapter" / "tensors.safetensors").stat().st_size < 100_000
+
+
+def test_a_kill_between_the_last_file_and_the_end_takes_no_step_again(
+    finished: Path, taught: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = quick_launch.create(RecycleSettings.of_run(finished), taught, "running")
+    finish = RunWriter.finish
+
+    def dying(self: RunWriter, state: str, error: str | None = None) -> None:
+        if state == "finished":
+            raise Killed
+        finish(self, state, error)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunWriter, "finish", dying)
+        with pytest.raises(Killed):
+            resume(folder, is_new=True)
+    assert meta_of(folder)["recycle_results"]["id"] == folder.name, "it is on the disk before the end"
+    with monkeypatch.context() as patched:
+        patched.setattr(Recycling, "advance", None)
+        assert resume(folder).state == "finished"
+    assert same(read_checkpoint(folder / "adapter"), read_checkpoint(finished / "adapter"))
+    assert open_run(folder).signal("class_agreement").shape == (24, 8)
+    assert not (folder / "checkpoint").exists()
+    shutil.rmtree(folder)
 
 
 def test_a_fetched_recycle_without_its_checkpoint_is_not_started_over(taught: Path, teacher_ids: list[str]) -> None:
