@@ -47,7 +47,7 @@ def test_the_picture_plays_by_itself_and_says_within_a_minute_without_scrolling_
         assert box is not None
         assert 0 <= box["y"] <= 900 - box["height"], words
         picture(page, f"home-says-{words.replace(' ', '-').lower()}")
-    figure = page.get_by_role("heading", name=re.compile(r"Undecided: [+−]\d\.\d points against lora"))
+    figure = page.get_by_role("heading", name=re.compile(r"Undecided: [+−]\d\.\d points against lora")).first
     for box in (figure.bounding_box(), page.get_by_role("link", name="Test yours").bounding_box()):
         assert box is not None
         assert box["y"] + box["height"] <= 900
