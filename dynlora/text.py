@@ -225,6 +225,12 @@ def listed(words: Sequence[str], limit: int = 3) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else "none"
 
 
+def first_sentence(text: str) -> tuple[str, str]:
+    """Return the first sentence of a text, and the others."""
+    first, stop, rest = text.partition(". ")
+    return first + stop.strip(), rest
+
+
 def sentence_case(text: str) -> str:
     """Return text with a capital at its start; the rest stays, so that names keep theirs."""
     return text[:1].upper() + text[1:]

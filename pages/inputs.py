@@ -44,7 +44,7 @@ def show_inputs() -> None:
         map_name = inputs_view.choose_map(inputs_of(reading))
         steps, *places = st.columns([6, 2, 2], vertical_alignment="bottom")
         with steps:
-            step = url_state.step_slider(summary["step"], bound, "Step (the last evaluation up to it is shown)")
+            step = url_state.step_slider(summary["step"], bound)
         choose_modules(reading, places)
         reading = replace(reading, step=step)
         view = inputs_of(reading)

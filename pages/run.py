@@ -65,7 +65,7 @@ def show_results(summary: RunSummary, view: RunView, judged: JudgedRun) -> None:
     texts = result_cards.texts_by_step(run)
     left, right = st.columns([3, 2])
     with left:
-        result_cards.generated_texts(texts) if texts else result_cards.wrong_card(view)
+        result_cards.generated_texts(texts, summary) if texts else result_cards.wrong_card(view)
     with right:
         health_card(run.folder, summary)
         if texts:

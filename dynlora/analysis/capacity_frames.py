@@ -96,7 +96,8 @@ def folded(rows: pd.DataFrame, values: pd.DataFrame, opened: Collection[int]) ->
         layer, n = int(float(str(number))), len(part)
         every[len(values) + layer] = every[part["position"]].mean(axis=0)
         words = {"name": f"layer {layer}", "short": f"layer {layer}, mean of {plural(n, 'module')}", "side": ""}
-        parts.append(part.head(1).assign(position=len(values) + layer, group=f"layer {layer}", **words))
+        group = f"{layer}" if len(parts) > 1 and not opened else f"layer {layer}"
+        parts.append(part.head(1).assign(position=len(values) + layer, group=group, **words))
         if layer in opened:
             parts.append(part.assign(group=part["label"]))
     return pd.concat(parts, ignore_index=True), pd.DataFrame(every, columns=values.columns)

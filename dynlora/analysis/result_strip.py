@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from dynlora.analysis import ranks_to_use, verdict_text
-from dynlora.analysis.pairing import FEWEST_SEEDS
-from dynlora.analysis.planted_ranks import placement_sentence
 from dynlora.analysis.ranks_to_use import Evidence
 from dynlora.analysis.run_summary import (
     ACTIVE,
@@ -16,7 +14,6 @@ from dynlora.analysis.run_summary import (
     budget_share,
     evaluated_prompts,
     evaluated_rows,
-    loss_unit,
     main_metric,
     method_of,
     parameters_in_use,
@@ -61,9 +58,7 @@ def result_strip(summary: Summary, verdict: Verdict | None, ranks: Evidence | No
         verdict: on the run among its like; None where there is none.
         ranks: with the evidence for them; None where the run has not ended, or recorded none.
     """
-    answer = _ranks(summary, ranks)
-    of_ranks = replace(answer, basis=f"{placement_sentence(summary)} {answer.basis}".strip())
-    return ResultStrip(_metric(summary), _help(summary, verdict), of_ranks, _cost(summary))
+    return ResultStrip(_metric(summary), _help(summary, verdict), _ranks(summary, ranks), _cost(summary))
 
 
 def _metric(summary: Summary) -> Answer:
@@ -77,9 +72,7 @@ def _metric(summary: Summary) -> Answer:
     if rows and name in ("accuracy", GENERATED) and 0 <= value <= 1:
         low, high = share_interval(round(value * rows), rows)
         return Answer(question, percent(value), f"95 % CI {100 * low:.1f} to {100 * high:.1f}")
-    loss = (summary.get("metrics") or {}).get("loss")
-    basis = "" if name == "loss" or loss is None else f"Loss {score(loss)} {loss_unit(summary)}."
-    return Answer(question, score(value), basis)
+    return Answer(question, score(value))
 
 
 def _rows(summary: Summary, name: str) -> int | None:
@@ -92,7 +85,7 @@ def _rows(summary: Summary, name: str) -> int | None:
 def _help(summary: Summary, verdict: Verdict | None) -> Answer:
     """Return whether the method helps here, or what is missing to say so."""
     if summary["status"] != "finished" or verdict is None:
-        question = f"Does {_method(summary)} help here?"
+        question = f"Does {_method(summary)} help?"
         if summary["status"] in ACTIVE:
             return Answer(question, "Not known yet", "The verdict comes when the run has finished.")
         return Answer(question, "No verdict", "Only finished runs with a result are compared.")
@@ -100,10 +93,10 @@ def _help(summary: Summary, verdict: Verdict | None) -> Answer:
     is_baseline = summary["id"] in (*verdict.baseline.runs, *verdict.baseline.repeats)
     if contest is None:
         missing = "other method" if verdict.is_plain else "plain LoRA run"
-        question = "Does another method help here?" if verdict.is_plain else f"Does {_method(summary)} help here?"
-        return Answer(question, f"No {missing} to compare with", "It needs the same model, data and length.")
+        question = "Does another method help?" if verdict.is_plain else f"Does {_method(summary)} help?"
+        return Answer(question, f"No {missing} to compare with")
     subject = one_line(contest.group.label, 40) if is_baseline else _method(summary)
-    return Answer(f"Does {subject} help here?", *_outcome(contest, one_line(verdict.baseline.label, 40)))
+    return Answer(f"Does {subject} help?", *_outcome(contest, one_line(verdict.baseline.label, 40)))
 
 
 def _method(summary: Summary) -> str:
@@ -127,7 +120,7 @@ def _outcome(contest: Contest, baseline: str) -> tuple[str, str]:
     }
     if contest.outcome == "tie":
         return f"No difference from {baseline}", f"No example differs, {seeds}."
-    basis = [f"95 % CI {low} to {high}, {seeds}, same examples.", _outlook(contest)]
+    basis = [f"95 % CI {low} to {high}, {seeds}.", _outlook(contest)]
     if contest.has_own_rate:
         basis.append("Each has its own learning rate.")
     elif contest.other:
@@ -137,8 +130,6 @@ def _outcome(contest: Contest, baseline: str) -> tuple[str, str]:
 
 def _outlook(contest: Contest) -> str:
     """Return how many seeds would decide; empty where it is decided."""
-    if contest.outcome == "few":
-        return f"It needs {FEWEST_SEEDS}."
     if contest.outcome != "unclear":
         return ""
     if contest.seeds_needed is None:
@@ -147,7 +138,7 @@ def _outlook(contest: Contest) -> str:
 
 
 MOST_KINDS = 3
-"""Kinds of modules in the answer; as many more follow."""
+"""Kinds of modules in the answer."""
 
 
 def _ranks(summary: Summary, ranks: Evidence | None) -> Answer:
@@ -166,17 +157,14 @@ def _ranks(summary: Summary, ranks: Evidence | None) -> Answer:
     kinds = [f"{one_line(kind, 24)} {ranks_to_use.mean_words(float(mean))}" for kind, mean in means]
     if len(kinds) == 1:
         return Answer(question, f"Rank {modules.min()} to {modules.max()}", f"Mean rank: {kinds[0]}.")
-    rest = kinds[MOST_KINDS : 2 * MOST_KINDS]
-    more = f" and {plural(len(kinds) - 2 * MOST_KINDS, 'more kind')}" if len(kinds) > 2 * MOST_KINDS else ""
-    basis = f"{' · '.join(rest)}{more}. Mean rank by kind of module." if rest else "Mean rank by kind of module."
-    return Answer(question, " · ".join(kinds[:MOST_KINDS]), basis)
+    return Answer(question, " · ".join(kinds[:MOST_KINDS]), "Mean by kind.")
 
 
 def _cost(summary: Summary) -> Answer:
     """Return the time of training and evaluation, and the parameters in use."""
     params = summary.get("params") or {}
     used, share = parameters_in_use(params), budget_share(params)
-    of = "" if share is None else f", {percent(share / 100)} of the budget"
+    of = "" if share is None else f", {percent(share / 100)} of budget"
     seconds = seconds_taken(summary)
     time = "–" if seconds is None else duration(seconds)
     answer = f"{time} so far" if seconds is not None and summary["status"] in ACTIVE else time

@@ -233,7 +233,7 @@ def under_way(runs: NextRuns) -> str:
 
 def button(runs: NextRuns) -> str:
     """Return the label of the button that runs what is missing, with its time."""
-    time = "" if runs.seconds is None else f", about {rough_duration(runs.seconds)}"
+    time = "" if runs.seconds is None else f", {rough_duration(runs.seconds)}"
     return f"Add seeds: {plural(runs.n, 'run')}{time}"
 
 

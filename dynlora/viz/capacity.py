@@ -13,7 +13,7 @@ import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from dynlora.analysis import capacity_frames, ranks_to_use, run_summary, seed_groups
+from dynlora.analysis import capacity_frames, ranks_to_use, seed_groups
 from dynlora.analysis.capacity_frames import Balance
 from dynlora.analysis.pairing import same_task
 from dynlora.analysis.planted_ranks import placement_sentence
@@ -237,9 +237,7 @@ def capacity_text(
         taken = f"{percent(_share(sides.released, sides.held_before))} of the adapter ({number(round(sides.released))}"
         return f"{steps}, {who} removed {taken} parameters): {ranks_of(state)}."
     share = percent(_share(moved, sides.held_after))
-    released = f" and {number(round(sides.released))} released" if sides.released else ""
-    amounts = f"{number(round(moved))} parameters moved{released}."
-    return f"{steps}, {who} moved {share} of the adapter{_kinds(state, start)}. {amounts}"
+    return f"Rank moved{_kinds(state, start)}: {share} of the adapter in {who}, steps {first:,} to {last:,}."
 
 
 def _share(part: float, whole: float) -> float | None:
@@ -283,7 +281,7 @@ def _may_have_helped(summary: Mapping[str, Any]) -> bool:
 
 
 def capacity_conclusion(run: RunReading) -> None:
-    """Draw what the page shows, in a sentence, the figures that matter first, and where to go next.
+    """Draw what the page shows, in a sentence, and where to go next.
 
     Raises:
         DynloraError: when the run cannot be read.
@@ -294,11 +292,9 @@ def capacity_conclusion(run: RunReading) -> None:
     moved = capacity_text(state, run.ranks(run.first), *run.traced(), *steps)
     sentences = (placement_sentence(run.summary, ranks), moved, outlook(run.summary, len(run.event_steps)))
     first, *others = filter(None, sentences)
-    headline = run_summary.headline(run.summary, len(run.event_steps), run_summary.step_times(run.scalars))
     with st.container(key="conclusion", gap=None):
         st.markdown(f"**{safe(first)}** {safe(' '.join(others))}")
         with in_row("conclusion-next", gap="medium"):
-            note(" · ".join(f"{label} {value}" for label, value in headline.items()))
             if _may_have_helped(run.summary):
                 link("pages/run.py", "Did it help? See Result", run=run_id)
             if run.summary.get("planned_events") == 0:

@@ -29,7 +29,7 @@ from dynlora.errors import DynloraError
 from dynlora.kinds.run_kind import registry
 from dynlora.kinds.train.replay_speech import speech
 from dynlora.store import queries
-from dynlora.text import ago, markdown_text, one_line, score
+from dynlora.text import ago, first_sentence, markdown_text, one_line, score
 from dynlora.viz import tour
 from dynlora.viz.capacity import capacity_view
 from dynlora.viz.kit.panel import RunView
@@ -105,7 +105,7 @@ TITLE = "dynlora trains LoRA adapters, moves rank to the modules that need it, a
 
 PLACE = "Data, models and runs stay on this machine."
 
-TOUR = "New here? The tour explains rank, importance and gates on a finished run, in six short stops."
+TOUR = "New here? Six short stops explain rank, importance and gates."
 
 
 def picture_title(summary: Mapping[str, Any], *, is_live: bool) -> str:
@@ -119,17 +119,6 @@ def picture_title(summary: Mapping[str, Any], *, is_live: bool) -> str:
     if is_live:
         return f"Training now: {name}, {format_progress(summary)}"
     return f"Does rank find its place? {name} (synthetic)" if outlined(summary) else f"Rank over training: {name}"
-
-
-def picture_words(summary: Mapping[str, Any], caption: str, beside: str = "") -> str:
-    """Return what is under the picture.
-
-    Args:
-        summary: as `queries.run_summary` returns it.
-        caption: what the picture shows, computed.
-        beside: the results of this run and of uniform LoRA where the need is known.
-    """
-    return " ".join(filter(None, (beside, f"{about(summary)}. {caption}")))
 
 
 HIDDEN = "tour-hidden"
@@ -210,7 +199,7 @@ def picture(view: RunReading, runs: pd.DataFrame, *, is_live: bool) -> None:
         data = panel.data(RunView(view.folder, view, view.store))
         values = panel.element_values(data, colours())
         replay({**values, **speech(values, view)}, plays=not is_live, is_linked=False)
-        note(picture_words(view.summary, panel.caption(data), beside(view, runs)))
+        note(beside(view, runs) or f"{about(view.summary)}. {first_sentence(panel.caption(data))[0]}")
 
 
 def race(runs: pd.DataFrame) -> None:
@@ -236,33 +225,18 @@ def doors(sample: str | None) -> None:
     Args:
         sample: id of the run whose capacity is shown; None for none.
     """
-    run: Mapping[str, str] = {"run": sample} if sample else {}
-    with st.container(gap="small", key="doors"):
-        _door("See it move", "The rank of every module at every step.", "capacity", "Open Capacity", run)
-        _door(
-            "Launch on my data",
-            "From a CSV or JSONL file, or a built-in data set.",
-            "launch",
-            "Choose data",
-            {"data": "upload"},
-        )
-        _door("Compare", "Methods and seeds side by side, with intervals.", "compare", "Compare runs", {})
-
-
-def _door(title: str, about: str, page: str, label: str, address: Mapping[str, str]) -> None:
-    with in_row(f"card-door-{page}", border=True):
-        with st.container(gap=None):
-            st.markdown(f"##### {markdown_text(title)}")
-            note(about)
-        link(f"pages/{page}.py", label, **address)
+    with in_row("doors"):
+        link("pages/capacity.py", "See rank move", **({"run": sample} if sample else {}))
+        link("pages/launch.py", "Launch on my data", data="upload")
+        link("pages/compare.py", "Compare methods")
 
 
 def now_card(runs: pd.DataFrame) -> None:
-    """Draw the runs that train or wait, each with how far it is."""
+    """Draw the runs that train or wait, each with how far it is; nothing without any."""
     active_runs = active(runs)
+    if not active_runs:
+        return
     with card("Running now", "now"):
-        if not active_runs:
-            note("No run is training or waiting.")
         for row in active_runs[:MOST_ACTIVE]:
             with st.container(gap=None):
                 _run_line(row, _standing)
@@ -277,15 +251,14 @@ def _standing(row: Mapping[str, Any]) -> str:
 
 
 def recent_card(runs: pd.DataFrame) -> None:
-    """Draw the last runs that ended, each a link."""
+    """Draw the last runs that ended, each a link; what to do where there is no run at all."""
     now = time.time()
     recent_runs = recent(runs)
+    if runs.empty:
+        no_runs()
+    if not recent_runs:
+        return
     with card("Recent runs", "recent"):
-        if runs.empty:
-            no_runs()
-            return
-        if not recent_runs:
-            note("No run of your own has ended yet. The list of runs has samples.")
         for row in recent_runs:
             _run_line(row, lambda row: result_words(row, now))
         link("pages/runs.py", "All runs")

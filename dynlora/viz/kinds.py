@@ -75,16 +75,10 @@ class KindPage:
     def picked(self, form: Callable[..., None]) -> tuple[Chosen, bool]:
         """Return the run of the page and whether it is at work; where there is none, draw the form and end the page."""
         enter()
-        start = self.kinds[0].form
         if list_all(kinds_of_page(self.name)).empty and "run" not in st.query_params:
-            titled(self.title, start.purpose)
-            if start.evidence:
-                note(start.evidence)
+            titled(self.title)
             form(self, is_open=True)
             st.stop()
-        note(start.purpose)
-        if start.evidence:
-            note(start.evidence)
         run = pick_run(self.title, page=self.name)
         with guarded():
             return run, queries.run_summary(run.folder)["status"] in ACTIVE
@@ -128,8 +122,10 @@ class KindPage:
         Args:
             is_open: whether it is shown without a click.
         """
-        name = f"New {self.noun or self.name}"
+        name, start = f"New {self.noun or self.name}", self.kinds[0].form
         with st.expander(name, expanded=is_open, icon=":material/add:"), card(name, f"{self.name}-new"):
+            for words in filter(None, (start.purpose, start.evidence)):
+                note(words)
             yield
 
     def start(

@@ -161,9 +161,9 @@ METHODS = ("global", "uniform", "energy", "random")
 """How components are chosen, the one that is offered first."""
 
 TITLES = {
-    "global": "one threshold over all modules",
-    "uniform": "the same rank everywhere",
-    "energy": "the same energy in each module (PEFT)",
+    "global": "one threshold",
+    "uniform": "equal ranks",
+    "energy": "equal energy (PEFT)",
     "random": "random components",
 }
 """What each of them is called."""
@@ -434,7 +434,7 @@ def _scores(result: Compressed, worth: Half) -> str:
 def basis(result: Compressed, size: Size, tolerance: float) -> str:
     """Say what a size rests on: which rows it was chosen and reported on, and whether it is the one to take."""
     chosen, judged = result.smallest(tolerance), result.rows // 2
-    basis_text = f"Measured on {_seen(result):,} held-out examples, which chose no size.{_unsure(size, tolerance)}"
+    basis_text = f"{_unsure(size, tolerance)}Measured on {_seen(result):,} held-out examples, which chose no size."
     if chosen is None:
         return f"{basis_text} No size was shown to cost at most {tolerance:g} nats on the other {judged:,}."
     within = f"the smallest size shown to cost at most {tolerance:g} nats"
@@ -449,7 +449,7 @@ def _unsure(size: Size, tolerance: float) -> str:
     """Say that the interval of what is reported ends above a tolerance; nothing where it does not."""
     if size.reported_on.high <= tolerance:
         return ""
-    return f" Its interval ends above {tolerance:g} nats, so these do not show that it costs less."
+    return f"The interval ends above {tolerance:g} nats, so it may cost more. "
 
 
 def picture(size: Size) -> str:
@@ -463,8 +463,8 @@ def picture(size: Size) -> str:
 def curve_caption(result: Compressed) -> str:
     """Say what the curve shows."""
     return (
-        f"Loss change against the whole adapter on {_seen(result):,} held-out examples, with 95 % CI for the threshold "
-        "over all modules. Further left is smaller. At 0 a size is as good as the whole."
+        "At 0 a size is as good as the whole adapter. Further left is smaller. "
+        f"On {_seen(result):,} held-out examples, with 95 % CI for the threshold over all modules."
     )
 
 

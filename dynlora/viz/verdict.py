@@ -22,7 +22,7 @@ from dynlora.analysis.verdict_text import NextRuns, next_runs
 from dynlora.errors import DynloraError
 from dynlora.store import queries
 from dynlora.store.meta import section
-from dynlora.text import listed, one_line, plotly_text, plural, score, source_name
+from dynlora.text import first_sentence, one_line, plotly_text, plural, score, source_name
 from dynlora.viz.compare import figures as verdict_figures
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare.figures import add_band
@@ -188,7 +188,7 @@ def _evidence(result: Verdict, times: float = 1.0) -> None:
     if contests:
         caption = verdict_text.drawn(result, len(contests))
         drawn = verdict_figures.differences(result, colours())
-        chart(drawn if times == 1 else theme.enlarged(drawn, times), caption, table, "verdict")
+        chart(theme.enlarged(drawn, times), caption, table, "verdict")
     else:
         rows(table)
 
@@ -212,7 +212,8 @@ def _next(
             type="primary" if compared else "secondary",
         ):
             _queue(configs, runs, compared)
-        command_popover("\n".join(_commands(runs)), "verdict-command")
+        if compared:
+            command_popover("\n".join(_commands(runs)), "verdict-command")
         return True
     return runs is not None
 
@@ -368,8 +369,9 @@ def race_card(cases: Sequence[Race]) -> None:
     """Draw races side by side, each with the figure that it ends with; nothing where there are none."""
     if not cases:
         return
-    with card(f"Does {cases[0].names[1]} help?", "race"):
-        note(conditions(cases[0]))
+    first, method = first_sentence(conditions(cases[0]))
+    with card(f"Does {cases[0].names[1]} help?", "race", method=method):
+        note(first)
         for number, place in enumerate(st.columns(len(cases), gap="small")):
             with place:
                 _one(cases[number], f"race-{number}")
@@ -399,10 +401,10 @@ def _one(race: Race, key: str) -> None:
 def race_caption(race: Race) -> str:
     """Say what the lines are, and where they end."""
     last = race.bands.drop_duplicates("group", keep="last")
-    ends = [f"{name} {score(mean)}" for name, mean in zip(race.names, last["mean"], strict=True)]
+    ends = ", ".join(f"{name} {score(mean)}" for name, mean in zip(race.names, last["mean"], strict=True))
     sample = run_summary.interim_rows(race.summary)
     rows = f" Before the end: {sample[0]:,} of {plural(sample[1], 'example')}." if sample else ""
-    return f"Held-out loss at the end: {listed(ends)}.{rows}"
+    return f"Held-out loss: {ends}.{rows}"
 
 
 def race_figure(race: Race, colours: Palette) -> go.Figure:

@@ -193,7 +193,7 @@ def test_one_seed_decides_nothing_and_the_missing_ones_are_one_button() -> None:
     more = next_runs(decision, runs)
     assert more is not None
     assert dict(more.seeds) == {"l4": (1,), "d0": (4, 1)}
-    assert verdict_text.button(more) == "Add seeds: 3 runs, about 5 min"
+    assert verdict_text.button(more) == "Add seeds: 3 runs, 5 min"
 
 
 def test_repeats_of_a_seed_are_no_further_seeds() -> None:

@@ -169,7 +169,7 @@ def test_the_keys_of_a_presentation_cover_nothing_on_a_phone(server: str, page: 
     page.goto(f"{server}/run?run={MANY}&present=2")
     page.get_by_role("button", name="Play").wait_for()
     settled(page)
-    card, keys = (page.locator(key).bounding_box() for key in (".st-key-card-present-replay", ".st-key-present-keys"))
+    card, keys = (page.locator(key).bounding_box() for key in (".st-key-card-picture", ".st-key-present-keys"))
     assert card is not None
     assert keys is not None
     assert card["height"] > 450, "it is deeper than the screen"

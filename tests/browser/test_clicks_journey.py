@@ -75,7 +75,7 @@ def _opens_a_run(page: Page, server: str, run: str) -> int:
 
 def _sees_capacity(page: Page, server: str, run: str) -> int:
     _begin(page, server)
-    page.get_by_role("link", name="Open Capacity").click()
+    page.get_by_role("link", name="See rank move").click()
     page.get_by_role("heading", name="Rank by module over time").wait_for()
     assert f"run={run}" in page.url
     return _clicks(page)

@@ -1,4 +1,4 @@
-"""The pages end before anybody tires, on the samples each under 2,000 pixels, and no label is cut at any width."""
+"""The pages end before anybody tires, their first screens have few words, and no label is cut at any width."""
 
 from __future__ import annotations
 
@@ -65,6 +65,64 @@ def test_a_page_is_short_until_something_is_opened(address: str, server: str, pa
         page.wait_for_timeout(1000)
         heights.append(page.evaluate(HEIGHT))
     assert 600 < heights[-1] < HIGHEST, heights
+
+
+PLANTED, CONFLICT = "20261201-180650-e85810d3", "20261130-090906-ac89c402"
+"""Samples in which the need for rank is known, and in which inputs are in conflict."""
+
+VIEWS = ("run", "capacity", "inputs", "playground", "shrink")
+
+MOST_WORDS = {
+    "": 150,
+    **{f"{view}?run={run}": 120 for run in (CLASSIFIER, WRITER, PLANTED, CONFLICT, SHRUNK) for view in VIEWS},
+    "decode?run=20261128-170846-96663c96": 120,
+    "recycle?run=20261130-213059-06fa8fb1": 120,
+}
+"""Words that the first screen may have, by its address."""
+
+WORDS = """() => {
+  const main = document.querySelector('[data-testid=stMain]'), words = [];
+  const nodes = document.createTreeWalker(main, NodeFilter.SHOW_TEXT), range = document.createRange();
+  const hides = (element, word) => {
+    for (let box = element; box !== main; box = box.parentElement) {
+      const around = box.getBoundingClientRect();
+      if (getComputedStyle(box).overflow !== 'visible' && (word.top >= around.bottom || word.bottom <= around.top))
+        return true;
+    }
+  };
+  while (nodes.nextNode()) {
+    const node = nodes.currentNode, element = node.parentElement;
+    const isIcon = getComputedStyle(element).fontFamily.includes('Material');
+    if (isIcon || !element.checkVisibility({opacityProperty: true, visibilityProperty: true})) continue;
+    for (const match of node.data.matchAll(/\\S*[A-Za-z]\\S*/g)) {
+      range.setStart(node, match.index);
+      range.setEnd(node, match.index + match[0].length);
+      const word = range.getBoundingClientRect();
+      if (word.width > 1 && word.height > 1 && word.top < innerHeight && word.bottom > 0 && !hides(element, word))
+        words.push(match[0]);
+    }
+  }
+  return words;
+}"""
+"""Words with a letter that are in sight beside the menu; icons are none."""
+
+
+@pytest.mark.journey
+def test_the_first_screen_of_every_view_has_few_words(server: str, page: Page) -> None:
+    show(page, 1440, 900)
+    too_many = {}
+    for address, most in MOST_WORDS.items():
+        page.goto(f"{server}/{address}")
+        page.get_by_role("heading", level=1).wait_for()
+        settled(page)
+        counts = [-1, len(page.evaluate(WORDS))]
+        while counts[-1] != counts[-2]:  # charts come one after the other
+            page.wait_for_timeout(1000)
+            settled(page)
+            counts.append(len(page.evaluate(WORDS)))
+        if counts[-1] > most:
+            too_many[address] = page.evaluate(WORDS)
+    assert not too_many, {address: (len(words), " ".join(words)) for address, words in too_many.items()}
 
 
 @pytest.mark.parametrize("width", [700, 780, 1024])

@@ -62,14 +62,14 @@ def test_the_picture_plays_by_itself_and_says_within_a_minute_without_scrolling_
 def test_a_run_that_trains_appears_on_home_by_itself(server: str, runs_dir: Path, page: Page) -> None:
     """It is what `make demo` opens: the run is started after the page."""
     page.goto(server)
-    page.get_by_text("No run is training or waiting.").wait_for()
+    page.get_by_text("Rank over training").wait_for()
     run = Running(runs_dir)
     run.advance(12)
     page.get_by_text("Training now: grows").wait_for()
     page.locator(".replay[data-step='12']").wait_for()
     run.advance(20)
     page.locator(".replay[data-step='20']").wait_for()
-    page.get_by_role("link", name="Open Capacity").click()
+    page.get_by_role("link", name="See rank move").click()
     page.wait_for_url(f"{server}/capacity?run={RUN}")
     run.writer.finish("finished")
     run.writer.close()

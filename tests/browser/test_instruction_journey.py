@@ -84,7 +84,7 @@ def test_conversations_are_uploaded_learned_and_taken_to_peft(
     expect(page.get_by_text(re.compile(rf"At step {STEPS}, \d of 8 answers are correct"))).to_be_visible()
     card = page.locator('[class*="st-key-card-generations"]').first
     expect(card).to_contain_text(f"Step {STEPS}")
-    expect(card).to_contain_text("First evaluation")
+    expect(card).to_contain_text("Base model")
     expect(card).to_contain_text(last["text"])
     picture(card, "instruction-texts")
 

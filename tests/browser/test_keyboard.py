@@ -76,7 +76,7 @@ def test_arrow_keys_lead_through_the_screens_of_a_presentation_and_escape_ends_i
     page.goto(f"{server}/run?run={OTHER}")
     settled(page)
     page.get_by_role("link", name="Present", exact=True).click()
-    expect(page.get_by_text("Does dynamic help here?")).to_be_visible()
+    expect(page.get_by_text("Does dynamic help?")).to_be_visible()
     expect(page.get_by_test_id("stSidebar")).to_be_hidden()
     expect(page.get_by_role("button", name="Previous")).to_be_disabled()
     size = "getComputedStyle(document.documentElement).fontSize"

@@ -59,7 +59,7 @@ def test_the_notebook_runs_shows_its_figures_the_same_each_time_and_calls_nobody
     with monkeypatch.context() as patch:
         figures = outputs(executed(patch, listened_to(heard)))
     assert "3 seeds" in figures["compare"]["text/html"]
-    assert all(answer in figures["run"]["text/html"] for answer in ("85.1 %", "95 % CI ", "Does dynamic help here?"))
+    assert all(answer in figures["run"]["text/html"] for answer in ("85.1 %", "95 % CI ", "Does dynamic help?"))
     assert figures["play"]["text/html"].startswith("<iframe ")
     for cell in ("differences", "training", "ranks", "capacity", "flow", "ablation", "score"):
         assert figures[cell][PLOTLY]["data"], cell

@@ -28,8 +28,8 @@ def test_a_card_says_what_the_run_is_and_how_well_it_did() -> None:
         "dynamic · minilm on sentiment4 · 300 steps · seed 0",
         "finished, step 300 of 300",
         "Accuracy, 3,678 held-out examples 85.1 % 95 % CI 83.9 to 86.2",
-        "164,676 parameters, 99.3 % of the budget",
-        "Does dynamic help here?",
+        "164,676 parameters, 99.3 % of budget",
+        "Does dynamic help?",
         MOVED,
     ):
         assert text in " ".join(words.split())

@@ -43,11 +43,11 @@ def test_the_first_page_says_what_dynlora_is_and_leads_on() -> None:
     assert not player["linked"]
     assert len(player["steps"]) > 20
     addresses = links(app)
-    page, address = addresses["Open Capacity"]
+    page, address = addresses["See rank move"]
     assert page == "capacity"
     assert address.startswith("run=")
-    assert addresses["Choose data"] == ("launch", "data=upload")
-    assert addresses["Compare runs"] == ("compare", "")
+    assert addresses["Launch on my data"] == ("launch", "data=upload")
+    assert addresses["Compare methods"] == ("compare", "")
     assert addresses["Take the tour"][0] == "tour"
 
 
@@ -80,7 +80,7 @@ def test_a_run_of_ones_own_that_moved_rank_takes_the_place_of_the_sample(runs_di
     own = make_run(runs_dir, run_id="20260101-000000-00000001", text="tickets")
     app = open_page("home")
     assert "Rank over training: tickets" in plain(app)
-    assert links(app)["Open Capacity"] == ("capacity", f"run={own.name}")
+    assert links(app)["See rank move"] == ("capacity", f"run={own.name}")
 
 
 @pytest.mark.usefixtures("_samples")
@@ -118,7 +118,7 @@ def test_a_run_that_trains_is_the_picture_and_the_way_to_capacity(runs_dir: Path
     assert "grows, step 30 of 400" in words(app)
     assert not picture(app)["plays"]
     addresses = links(app)
-    assert addresses["Open Capacity"] == ("capacity", f"run={RUN}")
+    assert addresses["See rank move"] == ("capacity", f"run={RUN}")
     assert addresses["tickets"] == ("run", "run=20260101-000000-00000001")
     assert addresses["waits"] == ("run", "run=20260101-000000-00000002")
     assert "in the queue" in words(app)

@@ -57,7 +57,7 @@ def test_an_older_run_is_measured_now(run: Path, here: Here) -> None:
         database.execute("DELETE FROM vectors WHERE signal = (SELECT id FROM signals WHERE name = 'probe_effect')")
         database.commit()
     app = open_page("inputs", run=run.name)
-    assert "was not recorded in this run" in plain(app)
+    assert "by input was not recorded" in plain(app)
     press(app, "Measure now")
     here.finish()
     app.run()

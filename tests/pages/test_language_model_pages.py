@@ -70,6 +70,8 @@ def test_every_page_opens_and_texts_are_read_step_by_step(here: Here, writer: st
     assert "of 6 answers are correct (95 % CI" in text
     assert "Retention: On 70 public sentences the loss" in plain(app)
     assert app.select_slider(key="generations-step-2").options == ["0", "4"]
+    written = texts(app)
+    assert written.index("<small>Base model</small>") < written.index("<small>Step 4")
     app.selectbox(key="generations-prompt").set_value(1).run()
     assert not app.exception
     for page in ("capacity", "inputs", "compare", "playground", "runs", "home"):

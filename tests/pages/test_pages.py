@@ -81,7 +81,7 @@ def test_a_link_opened_first_of_all_gets_the_whole_app(runs_dir: Path, monkeypat
 
 def test_inputs_says_when_no_effect_was_recorded(runs_dir: Path) -> None:
     make_run(runs_dir, run_id="20260101-000000-00000001", gates=False)
-    assert "Runs made now record it at each evaluation" in words(open_page("inputs"))
+    assert "Newer runs record it" in words(open_page("inputs"))
 
 
 def test_a_double_click_starts_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ def test_samples_are_read_only(tmp_path: Path) -> None:
     make_run(samples, run_id="20260101-000000-00000001", state="stopped", steps=5)
     app = open_page("run")
     assert not actions(app)
-    assert "Sample, read-only" in words(app)
+    assert "Read-only" in words(app)
 
 
 def test_capacity_begins_with_the_newest_run_in_which_rank_moved(runs_dir: Path) -> None:

@@ -17,17 +17,9 @@ RUN, OTHER = "20260101-000000-00000001", "20260101-000000-00000002"
 def test_the_result_of_a_run_has_its_ranks_as_code(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, gates=False)
     app = open_page("run", run=RUN)
-    assert "Mean rank by kind of module" in words(app)
+    assert "Mean by kind" in words(app)
     (code,) = [code.value for code in app.code if code.language == "python"]
     compile(code, "config", "exec")
-    assert {"Where and when it moved"} <= links(app)
-
-
-def test_ranks_that_stay_lead_to_the_modules(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id=RUN, strategy="lora", gates=False, moves=False)
-    app = open_page("run", run=RUN)
-    assert {"Module by module"} <= links(app)
-    assert not {"Where and when it moved"} & links(app)
 
 
 def test_a_finished_run_hands_over_its_ranks(runs_dir: Path) -> None:

@@ -34,7 +34,7 @@ def test_the_result_comes_first_and_a_finished_run_has_no_progress(runs_dir: Pat
     make_run(runs_dir, run_id=RUN)
     app = open_page("run", run=RUN)
     text = plain(app)
-    questions = ("Accuracy, held out", "Does dynamic help here?", "Ranks to use", "Cost", "##### Training loss")
+    questions = ("Accuracy, held out", "Does dynamic help?", "Ranks to use", "Cost", "##### Training loss")
     places = [text.index(question) for question in questions]
     assert places == sorted(places)
     assert text.count("Ranks to use") == 1
@@ -165,7 +165,7 @@ def test_a_run_is_shared_as_pictures_with_words_and_as_a_report(
         "Map of the rank of 12 modules",
         "The rank of 12 modules",
     ]
-    assert all("Does dynamic help here?" in alt[0] for alt in alts)
+    assert all("Does dynamic help?" in alt[0] for alt in alts)
     assert "<b>" not in "".join(pictures)
     assert any(f"dynlora share {RUN}" in block.value for block in app.code)
     app.button(key="open-loss").click().run()
@@ -200,26 +200,29 @@ def screen(app: AppTest) -> str:
     return next(caption.value for caption in app.caption if re.fullmatch(r"\d of \d", caption.value))
 
 
-def test_a_presentation_has_the_result_the_replay_and_the_verdict_and_nothing_else(runs_dir: Path) -> None:
+def test_a_presentation_has_result_replay_map_errors_and_verdict_and_nothing_else(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, extras=True, gates=False, text="<b>$x$</b>")
     make_run(runs_dir, run_id=f"{RUN[:-1]}2", strategy="lora", extras=True, gates=False, text="<b>$x$</b>", moves=False)
     app = open_page("run", run=RUN, present="1")
-    assert screen(app) == "1 of 3"
+    assert screen(app) == "1 of 6"
     answers = next(one.proto.body for one in app.get("html") if 'class="dl-answers"' in one.proto.body)
     assert answers.count("<strong>") == 4
-    assert "Does dynamic help here?" in answers
+    assert "Does dynamic help?" in answers
     assert charts(app) == []
     assert app.download_button == []
     assert [button.key for button in app.main.button] == ["present-previous", "present-next", "present-end"]
     assert app.button(key="present-previous").disabled
     app.button(key="present-next").click().run()
-    assert screen(app) == "2 of 3"
+    assert screen(app) == "2 of 6"
     assert len(components(app)) == 1
+    for title in ("Rank by module over time", "Scores by class", "Loss from"):
+        app.button(key="present-next").click().run()
+        assert title in words(app)
     app.button(key="present-next").click().run()
     drawn = verdict_chart(app)
     assert drawn is not None
     assert app.button(key="present-next").disabled
-    assert app.query_params["present"] == "3"
+    assert app.query_params["present"] == "6"
     app.button(key="present-end").click().run()
     assert "present" not in app.query_params
     assert "Ranks to use" in plain(app)
@@ -230,7 +233,7 @@ def test_a_presentation_has_the_result_the_replay_and_the_verdict_and_nothing_el
     assert drawn["data"][0]["x"] == own["data"][0]["x"]
 
 
-@pytest.mark.parametrize(("given", "count"), [("9", "2 of 2"), ("0", "1 of 2"), ("x", "1 of 2"), ("-1", "1 of 2")])
+@pytest.mark.parametrize(("given", "count"), [("9", "5 of 5"), ("0", "1 of 5"), ("x", "1 of 5"), ("-1", "1 of 5")])
 def test_a_presentation_without_a_verdict_has_fewer_screens_and_any_address_opens_one(
     given: str, count: str, runs_dir: Path
 ) -> None:

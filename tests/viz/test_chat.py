@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dynlora.viz.inputs import figures
 from dynlora.viz.kit.theme import DARK, LIGHT
-from dynlora.viz.kit.token_text import FARTHEST, Colouring, TextToken, reach_of, tokens_html
+from dynlora.viz.kit.token_text import FARTHEST, Colouring, TextToken, reach_of, tokens_html, visible
 from dynlora.viz.playground import chat_model
 from dynlora.viz.playground import figures as chat_figures
 from dynlora.viz.playground.chat_model import Answer, Settings, Talk, Turn, Voice
@@ -171,3 +171,12 @@ def test_token_losses_are_sorted_and_masked_tokens_left_out() -> None:
     assert "2 of 4 tokens in 2 examples are more probable with the adapter (step 7)." in (
         figures.all_tokens_caption(whole, 2, 7)
     )
+
+
+@pytest.mark.parametrize("token", ["<|im_end|>", "<|endoftext|>", "</s>", "<s>", "[CLS]", "[SEP]", "<pad>"])
+def test_a_special_token_is_never_written_out(token: str) -> None:
+    assert visible(token) == "◆"
+    markup = tokens_html({"": [TextToken("end", 0.5), TextToken(token, 0.5)]}, SCALE, LIGHT)
+    assert "im_end" not in markup
+    assert markup.count("◆") == 1
+    assert visible("a <s> b") != "◆", "a text that only has one in it"

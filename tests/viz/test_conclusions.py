@@ -53,10 +53,7 @@ def test_capacity_says_how_much_moved_and_between_which_kinds() -> None:
         40,
         2,
     )
-    assert caption == (
-        "In steps 0 to 40, 2 reallocations moved 33.3 % of the adapter from query to value. 30 parameters moved and 10 "
-        "released."
-    )
+    assert caption == "Rank moved from query to value: 33.3 % of the adapter in 2 reallocations, steps 0 to 40."
 
 
 def test_capacity_that_was_cut_alone_says_how_much_went_and_what_is_left() -> None:
@@ -79,7 +76,7 @@ def test_capacity_that_did_not_move_says_which_ranks_there_are() -> None:
     even = capacity.capacity_text(
         state([3, 5, 5, 3], [np.nan] * 4), np.full(4, 4.0), traced((0, 1, 8.0)), still, 0, 9, 1
     )
-    assert " of the adapter within each kind of module. " in even
+    assert "Rank moved within each kind of module: " in even
 
 
 def test_the_outlook_of_a_run_that_trains_is_its_plan() -> None:

@@ -145,7 +145,7 @@ def test_components_by_kind() -> None:
     ranks = pd.DataFrame([[4, 3], [4, 6], [4, 3]], columns=[0, 10])
     totals = cost.components_by_kind(ranks, modules)
     assert totals.to_dict("list") == {"step": [0, 10], "query": [8, 6], "key": [4, 6]}
-    words = "At step 10, the adapters have 12 components; key gained most (+2), query lost most (−2)."
+    words = "Key gained most (+2), query lost most (−2). At step 10, the adapters have 12 components."
     assert cost.by_kind(totals) == words
     assert cost.components_by_kind(ranks.head(2), modules).empty
 
@@ -266,7 +266,7 @@ def test_the_pieces_of_a_text_are_the_text(before: str, after: str) -> None:
     [
         (
             [(0, [row(1, "x", False)] * 4), (9, [row(1, "y", True)] * 2 + [row(2, "z", False)] * 2)],
-            "At step 9, 2 of 4 answers are correct (95 % CI 15 % to 85 %); at step 0 it was 0.",
+            "At step 9, 2 of 4 answers are correct (95 % CI 15 % to 85 %); at step 0, 0 of 4.",
         ),
         ([(0, [row(1, "x", True)])], "At step 0, 1 of 1 answers are correct (95 % CI 21 % to 100 %)."),
         ([(0, [row(1, "x")]), (3, [row(1, "y")])], "1 of 1 texts are other ones at step 3 than at step 0."),

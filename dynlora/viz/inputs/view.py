@@ -202,16 +202,13 @@ def show_conclusion(run: Chosen, view: InputsReading, drawn: RunView) -> None:
         drawn: what the panels draw, with what the reader chose.
     """
     data = group_effects(drawn)
-    unknown = "How strongly each module acts on an input was not recorded in this run."
-    with conclusion(*((unknown, NOT_KNOWN) if data is None else (what_moves(data), evidence(data)))):
+    unknown = "The effect of each module by input was not recorded."
+    with conclusion(*((unknown, "Newer runs record it.") if data is None else (what_moves(data), evidence(data)))):
         if data is None:
             measure_now(run, view)
         if has_model(view.folder):
             link("pages/playground.py", "Try a text of your own", run=run.id)
         link("pages/run.py", "Worst examples", run=run.id, section="results")
-
-
-NOT_KNOWN = "Runs made now record it at each evaluation."
 
 
 def measure_now(run: Chosen, view: InputsReading) -> None:

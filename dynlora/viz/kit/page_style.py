@@ -138,6 +138,7 @@ def _text_styles(colours: Palette) -> str:
     """Return the styles of texts that a model read or wrote: whole, and as tokens in colour."""
     return f"""
 .dl-text pre {{ white-space: pre-wrap; overflow-wrap: anywhere; margin: 0 0 0.6rem; font-size: 0.84rem; }}
+.dl-pair {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 14rem), 1fr)); gap: 0 1rem; }}
 .dl-text small {{ color: {colours.muted}; }}
 .dl-text mark {{ background: {colours.accent}33; color: inherit; }}
 .dl-shared {{ width: 100%; border: 1px solid {colours.hairline}; border-radius: 10px; }}
@@ -218,10 +219,9 @@ def _view_styles(colours: Palette) -> str:
 
 def _home_styles(colours: Palette) -> str:
     """Return the styles of the first page's cards and of the sections of the Methods page."""
-    return f"""[class*="st-key-card-door-"] {{ flex-wrap: nowrap !important; }}
-[class*="st-key-card-door-"] a, .st-key-tour-hint a {{ border: 1px solid {colours.hairline}; border-radius: 8px;
+    return f""".st-key-doors a, .st-key-tour-hint a {{ border: 1px solid {colours.hairline}; border-radius: 8px;
   padding: 0.3rem 0.8rem; white-space: nowrap; }}
-[class*="st-key-card-door-"] a:hover, .st-key-tour-hint a:hover {{ border-color: {colours.accent}; }}
+.st-key-doors a:hover, .st-key-tour-hint a:hover {{ border-color: {colours.accent}; }}
 .st-key-tour-hint {{ background: {colours.panel}; border: 1px solid {colours.hairline};
   border-left: 3px solid {colours.accent}; border-radius: 8px; padding: 0.35rem 0.9rem; }}
 [class*="st-key-card-method-"] h3 {{ font-size: 1.02rem; font-weight: 650; padding: 0; }}
@@ -236,12 +236,12 @@ def _home_styles(colours: Palette) -> str:
   .st-key-card-race .scatterlayer {{ animation: dynlora-race 6s linear; }} }}
 @keyframes dynlora-race {{ from {{ clip-path: inset(-5px 100% -5px 0); }} to {{ clip-path: inset(-5px 0 -5px 0); }} }}
 [class*="st-key-conclusion-next"] a,
-[class*="st-key-card-"]:not([class*="st-key-card-door-"]) > div > [data-testid="stPageLink"] a {{ padding-left: 0; }}
+[class*="st-key-card-"] > div > [data-testid="stPageLink"] a {{ padding-left: 0; }}
 [class*="st-key-card-"] [data-testid="stPageLink"] a:not(:hover) {{ background: none; }}
 [data-testid="stSidebar"] [data-testid="stPageLink"] .stMarkdownBadge {{ padding: 0 0.35rem; line-height: 1.2; }}
 [class*="st-key-run-line-"] {{ row-gap: 0 !important; }}
 [class*="st-key-run-line-"] a {{ padding: 0.25rem 0 0; }}
 [class*="st-key-run-line-"] a p {{ white-space: normal; }}
 [class*="st-key-run-line-"] > div {{ flex: 1 0 100% !important; }}
-[class*="st-key-run-line-"] a p, [class*="st-key-card-door-"] a p, .st-key-tour-hint a p {{ color: {colours.accent}; }}
+[class*="st-key-run-line-"] a p, .st-key-doors a p, .st-key-tour-hint a p {{ color: {colours.accent}; }}
 """

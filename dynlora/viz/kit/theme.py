@@ -271,7 +271,7 @@ SIZES = ("size", "height", "thickness", "width", "standoff", "l", "r", "t", "b",
 
 def enlarged(drawn: go.Figure, times: float) -> go.Figure:
     """Return a figure whose words, marks, lines and height are larger, as it is seen from the end of a room."""
-    return go.Figure(_grown(drawn.to_plotly_json(), times))
+    return drawn if times == 1 else go.Figure(_grown(drawn.to_plotly_json(), times))
 
 
 def _grown(value: Any, times: float) -> Any:

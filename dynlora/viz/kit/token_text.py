@@ -6,6 +6,7 @@ Unlike words in a line, tokens stay joined as they are in the text: spaces and l
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,13 @@ MOST_TOKENS = 600
 
 FARTHEST = 5.0
 """Nats at which a colour is strongest: p(token) is 150 times as large. One rare token would pale all others."""
+
+
+SPECIAL = re.compile(r"<\|[^|]*\|>|</?s>|<(bos|eos|pad|unk)>|\[(CLS|SEP|PAD|MASK|UNK)\]")
+"""What a tokenizer writes for a token that is no text, such as its end token."""
+
+SYMBOL = "◆"
+"""What is shown in its place."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,12 @@ def reach_of(values: Iterable[float]) -> float:
 
 def visible(text: str) -> str:
     """Return a token's text with its line breaks and its spaces made visible, for a table or a list."""
-    return text.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣") or "(empty)"
+    return without_special(text).replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣") or "(empty)"
+
+
+def without_special(text: str) -> str:
+    """Return a token's text; the symbol for a special token."""
+    return SYMBOL if SPECIAL.fullmatch(text.strip()) else text
 
 
 def _line(name: str, tokens: Sequence[TextToken], reach: float, colouring: Colouring, colours: Palette) -> str:
@@ -101,7 +114,7 @@ def _line(name: str, tokens: Sequence[TextToken], reach: float, colouring: Colou
 
 def _token(token: TextToken, reach: float, colouring: Colouring, colours: Palette) -> str:
     title = f' title="{html.escape(token.tooltip)}"' if token.tooltip else ""
-    text = html.escape(token.text).replace("\n", "⏎\n") or "·"
+    text = html.escape(without_special(token.text)).replace("\n", "⏎\n") or "·"
     if token.value is None or not np.isfinite(token.value):
         return f'<span{title} style="color:{colours.muted};opacity:0.75">{text}</span>'
     back = colouring.colour(token.value, reach, colours)

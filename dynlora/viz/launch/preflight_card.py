@@ -25,7 +25,7 @@ IN_LOSS, MASKED = "in the loss", "not in the loss"
 
 SPECIAL = Colouring("special tokens", ("other", "special"), is_diverging=False)
 
-KEY = "Pale: read, but not in the loss. On a colour: a special token, such as the end token."
+KEY = "Pale: read, but not in the loss. ◆ on a colour: a special token, such as the end token."
 """What tokens look like."""
 
 

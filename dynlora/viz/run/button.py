@@ -37,25 +37,23 @@ def health_card(folder: Path, summary: Mapping[str, Any]) -> None:
         DynloraError: when the run cannot be read.
     """
     outcome = _outcome(folder, dict(summary), _version(folder, summary))
-    with card("Health checks", "health"):
+    method = [f"{finding.title}. {finding.words}" for finding in outcome.findings]
+    with card("Health checks", "health", method=" ".join([*method, outcome.conclusion, *outcome.details])):
         if not outcome.findings:
             with in_row("health-good"):
                 _good(outcome, has_failed=summary["status"] == "failed")
         for number, finding in enumerate(outcome.findings):
             _row(finding, number, folder.name)
-        for sentence in ([outcome.conclusion] if outcome.findings else []) + outcome.details:
-            note(sentence)
 
 
 def _good(outcome: Outcome, *, has_failed: bool) -> None:
     """Say that nothing was found, and whether all checks were possible yet; of a failed run only what was checked."""
     if has_failed:
-        pass
+        note(outcome.conclusion)
     elif outcome.waiting and not outcome.is_over:
         st.badge("No problems so far", color="blue", icon=":material/hourglass_top:")
     else:
         st.badge("No problems", color="green", icon=":material/check:")
-    note(outcome.conclusion)
 
 
 def _row(finding: Finding, number: int, run_id: str) -> None:
@@ -66,7 +64,7 @@ def _row(finding: Finding, number: int, run_id: str) -> None:
             color="red" if is_problem else "orange",
             icon=":material/error:" if is_problem else ":material/info:",
         )
-        st.markdown(f"**{markdown_text(finding.title)}.** {markdown_text(finding.words, 800)}", width="stretch")
+        st.markdown(f"**{markdown_text(finding.title)}.**", width="stretch")
         link(f"pages/{finding.page}.py", "Show", run=run_id, **finding.address)
 
 

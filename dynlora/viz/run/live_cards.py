@@ -17,11 +17,9 @@ from dynlora.analysis.result_strip import Answer, ResultStrip
 from dynlora.analysis.retention import retention_conclusion
 from dynlora.analysis.run_reading import RunReading, setup_frame
 from dynlora.kinds.run_kind import registry
-from dynlora.kinds.train.panels.replay import ModelReplay
 from dynlora.store import queries
 from dynlora.text import duration, markdown_text
 from dynlora.viz.kit.panel import RunView
-from dynlora.viz.knockout import ablation_button
 from dynlora.viz.run import result_figures
 from dynlora.viz.run.button import export_buttons
 from dynlora.viz.ui import cached_queries
@@ -29,7 +27,7 @@ from dynlora.viz.ui.cards import card, chart, colours, in_row, note, rows, safe,
 from dynlora.viz.ui.panel_cards import panel_card, panel_cards
 from dynlora.viz.ui.replay import replay
 from dynlora.viz.ui.run_actions import run_buttons
-from dynlora.viz.ui.run_picker import Chosen, has_model, is_known, link
+from dynlora.viz.ui.run_picker import Chosen, is_known, link
 from dynlora.viz.ui.url_state import to_address
 from dynlora.viz.verdict import JudgedRun, next_step, verdict_evidence
 
@@ -38,6 +36,9 @@ PRESENT = "present"
 
 LARGER = 1.6
 """How much larger a chart is than on its page."""
+
+SCREENS = ("replay", "capacity", "effects", "classes", "worst")
+"""Panels that a presentation shows, each on a screen: the replay, the map over time, the inputs, and the errors."""
 
 LOOK = """<style>
 :root { font-size: clamp(16px, 1.75vw, 30px); }
@@ -50,6 +51,11 @@ section[data-testid="stSidebar"], [data-testid="stHeader"], [data-testid="stExpa
 .dl-answers p { margin: 0; opacity: 0.75; font-size: 1.05rem; }
 .dl-answers strong { display: block; font-size: 1.7rem; line-height: 1.2; margin: 0.2rem 0 0.4rem; }
 .dl-answers div:first-child strong { font-size: 4rem; }
+@media (max-width: 640px) {
+  .st-key-present-keys { position: fixed; inset: auto 0 0 0; padding: 0.3rem 3vw; z-index: 2;
+    backdrop-filter: blur(1rem); }
+  [data-testid="stMainBlockContainer"] { padding-bottom: 5rem !important; }
+}
 @media (min-width: 641px) {
   .st-key-present-keys { position: absolute; right: 3vw; top: 1.4rem; width: auto !important; z-index: 2; }
   [data-testid="stMainBlockContainer"] h1 { padding-right: 21rem !important; }
@@ -81,7 +87,7 @@ def present(screens: Sequence[Callable[[], None]]) -> None:
 
 
 def run_screens(strip: ResultStrip, reading: RunReading, judged: JudgedRun) -> list[Callable[[], None]]:
-    """Return what draws each screen of a run: its result, the replay and the verdict, where it has them.
+    """Return what draws each screen of a run: result, replay, map, inputs, errors and verdict, where it has them.
 
     Args:
         strip: the answers of the run.
@@ -89,8 +95,11 @@ def run_screens(strip: ResultStrip, reading: RunReading, judged: JudgedRun) -> l
         judged: it among its like.
     """
     screens: list[Callable[[], None]] = [partial(_result, strip)]
-    if reading.has_ranks:
-        screens.append(partial(_replay, reading))
+    view = RunView(reading.folder, reading, reading.store)
+    panels = (registry()["train"].panel(name) for name in SCREENS)
+    shows = (one for one in panels if one.applies(view) and one.data(view) is not None)
+    elements = {"replay": partial(replay, plays=True, is_linked=False, is_large=True)}
+    screens += [partial(panel_card, one, view, "", elements, LARGER) for one in shows]
     if judged.verdict is not None and judged.verdict.contests:
         screens.append(partial(verdict_evidence, judged, LARGER))
     return screens
@@ -121,14 +130,6 @@ def _result(strip: ResultStrip) -> None:
 def _presented_answer(answer: Answer) -> str:
     question, words, basis = (escape(text) for text in (answer.question, answer.answer, answer.basis))
     return f"<div><p>{question}</p><strong>{words}</strong><p>{basis}</p></div>"
-
-
-def _replay(reading: RunReading) -> None:
-    panel = ModelReplay()
-    data = panel.data(RunView(reading.folder, reading, reading.store))
-    with card(panel.title, "present-replay"):
-        replay(panel.element_values(data, colours()), plays=True, is_linked=False, is_large=True)
-        note(panel.caption(data))
 
 
 def minutes(system: pd.DataFrame) -> pd.DataFrame:
@@ -194,8 +195,6 @@ def run_strip(
                         st.code(code[1][0], language=code[1][1])
                     with st.popover("YAML", type="tertiary", key="other-code"):
                         snippets(dict(others), 300)
-                    where = "Module by module" if ranks.is_as_set else "Where and when it moved"
-                    link("pages/capacity.py", where, run=run.id)
         with cost:
             _answer(strip.cost)
             share_button(run, strip)
@@ -225,10 +224,6 @@ def run_actions(run: Chosen, summary: Mapping[str, Any], *, is_detailed: bool) -
         with in_row("actions-left"):
             run_buttons(run, summary["status"])
             export_buttons(run)
-            if has_model(run.folder) and summary["status"] not in run_summary.ACTIVE:
-                link("pages/shrink.py", "Shrink it", run=run.id)
-            if summary["step"]:
-                ablation_button(run)
             with st.popover("Run again…", icon=":material/content_copy:", type="tertiary", key="again"):
                 start = {"from": run.id}
                 link("pages/launch.py", "Duplicate with changes", **start)

@@ -173,19 +173,21 @@ def texts_by_step(run: Chosen) -> dict[int, list[Generated]]:
     return result_figures.by_step(cached_queries.ask_events(queries.events_frame, run.folder, ("generations",)))
 
 
-def generated_texts(steps: Mapping[int, list[Generated]]) -> None:
-    """Draw what the model wrote at its evaluations.
+def generated_texts(steps: Mapping[int, list[Generated]], summary: Mapping[str, Any]) -> None:
+    """Draw what the model wrote at its evaluations, beside its text at the first.
 
     Args:
         steps: the texts of each evaluation by its step; at least one.
+        summary: as `queries.run_summary` returns it.
     """
     with card("Generated texts", KEY, result_figures.conclusion(steps)):
         step = _step(list(steps))
-        first = next(iter(steps.values()))
+        begin, first = next(iter(steps.items()))
         frame = result_figures.table(steps[step], first)
         names = [f"{place + 1}. {_line(prompt)}" for place, prompt in enumerate(frame["prompt"])]
         place = st.selectbox("Prompt", range(len(names)), format_func=names.__getitem__, key=f"{KEY}-prompt")
-        _one(steps[step][place], first, step)
+        is_base = begin == 0 and not summary.get("origin")  # an adapter that was not trained changes nothing
+        _one(steps[step][place], first, step, "Base model" if is_base else "First evaluation")
         table(frame, KEY)
 
 
@@ -196,25 +198,29 @@ def _step(steps: list[int]) -> int:
     return st.select_slider("Evaluation at step", steps, value=steps[-1], key=f"{KEY}-step-{len(steps)}")
 
 
-def _one(text: Generated, first: list[Generated], step: int) -> None:
-    """Draw one prompt and its text, with the words marked that are others than at the first evaluation."""
-    before = next((one.text for one in first if one.row == text.row), "")
-    pieces = result_figures.changes(before, text.text) if text is not first else [(text.text, False)]
+def _one(text: Generated, first: list[Generated], step: int, name: str) -> None:
+    """Draw one prompt and its text beside that of the first evaluation, with the words marked that are others.
+
+    Args:
+        text: of the prompt.
+        first: texts of the first evaluation, which may have fewer prompts.
+        step: of the text.
+        name: of the first evaluation.
+    """
+    before = next((one.text for one in first if one.row == text.row), None)
+    pieces = [(text.text, False)] if before is None else result_figures.changes(before, text.text)
     marked = "".join(f"<mark>{html.escape(piece)}</mark>" if new else html.escape(piece) for piece, new in pieces)
     verdict = {True: " · correct", False: " · not correct", None: ""}[text.right]
-    parts = (
-        ("Prompt", html.escape(text.prompt), ""),
-        (f"Step {step:,}{verdict}{'' if text.ended else ' · cut off at the limit'}", marked or "(nothing)", ""),
-        ("First evaluation", html.escape(before) or "(nothing)", " dl-pale"),
-        ("In the data", html.escape(text.expected), " dl-pale"),
-    )
-    st.html(
-        "".join(
-            f'<div class="dl-text{kind}"><small>{html.escape(title)}</small><pre>{body}</pre></div>'
-            for title, body, kind in parts
-            if body
-        )
-    )
+    now = f"Step {step:,}{verdict}{'' if text.ended else ' · cut off at the limit'}"
+    texts = [] if before is None else [(name, html.escape(before) or "(nothing)", " dl-pale")]
+    pair = "".join(_part(*one) for one in [*texts, (now, marked or "(nothing)", "")])
+    prompt, expected = _part("Prompt", html.escape(text.prompt)), _part("In the data", html.escape(text.expected))
+    st.html(f'{prompt}<div class="dl-pair">{pair}</div>{expected}')
+
+
+def _part(title: str, body: str, kind: str = " dl-pale") -> str:
+    """Return a text under its title as HTML; nothing for none. The body is escaped."""
+    return f'<div class="dl-text{kind}"><small>{html.escape(title)}</small><pre>{body}</pre></div>' if body else ""
 
 
 def _line(text: str) -> str:

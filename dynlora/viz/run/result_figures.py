@@ -123,7 +123,8 @@ def conclusion(steps: Mapping[int, Sequence[Generated]]) -> str:
         sentence = (
             f"At step {last:,}, {right} of {of} answers are correct (95 % CI {percent(low, 0)} to {percent(high, 0)})"
         )
-        return f"{sentence}; at step {first:,} it was {right_of(steps[first])[0]}." if last != first else f"{sentence}."
+        before = "; at step {:,}, {} of {}".format(first, *right_of(steps[first])) if last != first else ""
+        return f"{sentence}{before}."
     if last == first:
         return f"The model continued {len(steps[last])} prompts at step {last:,}."
     before = {text.row: text.text for text in steps[first]}

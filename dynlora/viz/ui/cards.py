@@ -14,7 +14,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from dynlora.analysis.frames import csv_text, number_format
-from dynlora.text import documentation_text, duration, markdown_text, number, short_path
+from dynlora.text import documentation_text, duration, first_sentence, markdown_text, number, short_path
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.module_map import HANDLES
 from dynlora.viz.kit.panel import Picks, Picture
@@ -70,34 +70,55 @@ def in_row(key: str, vertical_alignment: Literal["top", "center", "bottom"] = "c
     return st.container(horizontal=True, vertical_alignment=vertical_alignment, key=key, **more)
 
 
-_HEAD: ContextVar[list[Any] | None] = ContextVar("head", default=None)
-"""The place in the head of the card that is drawn, for the menu of its first picture; empty once it is taken."""
+_HEAD: ContextVar[list[tuple[Any, str]] | None] = ContextVar("head", default=None)
+"""The place in the head of the card that is drawn, for its first menu, and its method; empty once it is taken."""
 
 _TITLE: ContextVar[str] = ContextVar("title", default="Table")
 """The title of the card that is drawn, which a table that is opened from it has too."""
 
 
 @contextmanager
-def card(title: str, key: str, subtitle: str = "") -> Iterator[None]:
-    """Draw a panel with a title; what is drawn inside the block is inside the panel. Title and subtitle are plain."""
-    with st.container(border=True, key=f"card-{key}", height="stretch", gap="xsmall"), headed(title, key):
+def card(title: str, key: str, subtitle: str = "", method: str = "") -> Iterator[None]:
+    """Draw a panel; what is drawn inside the block is inside the panel.
+
+    Args:
+        title: plain text, as all of these are.
+        key: of the panel, one on the page.
+        subtitle: line under the title.
+        method: how its numbers were made; it is in the menu of the panel.
+    """
+    with st.container(border=True, key=f"card-{key}", height="stretch", gap="xsmall"), headed(title, key, method):
         if subtitle:
             st.caption(markdown_text(subtitle))
         yield
 
 
 @contextmanager
-def headed(title: str, key: str) -> Iterator[None]:
-    """Draw a title, which is plain; the menu of the first picture inside the block is beside it."""
+def headed(title: str, key: str, method: str = "") -> Iterator[None]:
+    """Draw a title; the menu of the first picture inside the block, with the method, is beside it. Both are plain."""
     with in_row(f"head-{key}", "top"):
         st.markdown(f"##### {markdown_text(title)}", width="stretch")
         head = in_row(f"tools-{key}", "top", gap="xxsmall", width="content")
-    before, above = _HEAD.set([head]), _TITLE.set(markdown_text(title))
+    before, above = _HEAD.set([(head, method)]), _TITLE.set(markdown_text(title))
     try:
         yield
+        if method and _HEAD.get():
+            with _menu(key):
+                pass
     finally:
         _HEAD.reset(before)
         _TITLE.reset(above)
+
+
+@contextmanager
+def _menu(key: str, more: str = "") -> Iterator[None]:
+    """Draw a menu, in the head for a card's first one; it begins with the method of the card and what more is said."""
+    head = _HEAD.get()
+    place, method = head.pop() if head else (nullcontext(), "")
+    with place, st.popover("Menu", icon=":material/more_horiz:", type="tertiary", key=f"table-{key}"):
+        for words in filter(None, (method, more)):
+            st.caption(markdown_text(words, 4000))
+        yield
 
 
 def unseen_chart() -> None:
@@ -228,13 +249,14 @@ def brushable(figure: go.Figure, sentence: str, frame: pd.DataFrame, key: str) -
 
 
 def under(sentence: str, frame: pd.DataFrame, key: str) -> None:
-    """Draw what is under a picture: its sentence, and its menu, in the head for a card's first one."""
+    """Draw what is under a picture: its first sentence, and its menu with the others, as `table` does."""
+    first, more = first_sentence(sentence)
     with in_row(f"under-{key}", "top"):
-        st.caption(markdown_text(sentence, 800), width="stretch")
-        table(frame, key)
+        st.caption(markdown_text(first, 800), width="stretch")
+        table(frame, key, more=more)
 
 
-def table(frame: pd.DataFrame, key: str, whole: pd.DataFrame | None = None) -> None:
+def table(frame: pd.DataFrame, key: str, whole: pd.DataFrame | None = None, more: str = "") -> None:
     """Draw the menu of a picture or a list, in the head for a card's first one.
 
     It has the table and the CSV file, which travel only when somebody asks for them; of a chart `browser.chart_tools`
@@ -244,12 +266,9 @@ def table(frame: pd.DataFrame, key: str, whole: pd.DataFrame | None = None) -> N
         frame: the table.
         key: of the elements, and the name of the file.
         whole: what the file holds in its place.
+        more: plain text at the beginning of the menu.
     """
-    head = _HEAD.get()
-    with (
-        head.pop() if head else nullcontext(),
-        st.popover("Menu", icon=":material/more_horiz:", type="tertiary", key=f"table-{key}"),
-    ):
+    with _menu(key, more):
         st.button(
             "Table", key=f"open-{key}", icon=":material/table:", type="tertiary", on_click=open_dialog, args=(key,)
         )

@@ -10,8 +10,9 @@ from typing import Any
 
 import streamlit as st
 
-from dynlora.text import markdown_text
+from dynlora.text import first_sentence, markdown_text
 from dynlora.viz.kit.panel import Choice, Panel, RunView
+from dynlora.viz.kit.theme import enlarged
 from dynlora.viz.ui.cards import card, chart, colours, in_row, note, rows, safe, texts, under
 from dynlora.viz.ui.url_state import choose, segmented
 
@@ -26,12 +27,13 @@ def conclusion(sentence: str, then: str = "") -> Iterator[None]:
 
     Args:
         sentence: the result, with its n; plain text.
-        then: what limits it, or what to do next; plain text.
+        then: what limits it, or what to do next; plain text. All but its first sentence is in the menu.
     """
-    with card("Conclusion", "conclusion"):
+    first, method = first_sentence(then)
+    with card("Conclusion", "conclusion", method=method):
         st.markdown(f"**{safe(sentence)}**")
-        if then:
-            note(then)
+        if first:
+            note(first)
         with in_row("conclusion-next"):
             yield
 
@@ -70,7 +72,7 @@ def pairs(cards: Sequence[Card], elements: Elements = NONE) -> None:
                 panel_card(panel, view, end, elements)
 
 
-def panel_card(panel: Panel[Any], view: RunView, end: str = "", elements: Elements = NONE) -> None:
+def panel_card(panel: Panel[Any], view: RunView, end: str = "", elements: Elements = NONE, times: float = 1.0) -> None:
     """Draw the card of a panel.
 
     Args:
@@ -78,9 +80,10 @@ def panel_card(panel: Panel[Any], view: RunView, end: str = "", elements: Elemen
         view: of the run.
         end: of the card's key.
         elements: draw the panels that are no chart.
+        times: how much larger the figure is than on its page.
     """
     key = (panel.card or panel.id) + end
-    with card(panel.heading(view), key, panel.subtitle(view)):
+    with card(panel.heading(view), key, method=panel.subtitle(view)):
         choice = panel.choice(view)
         if choice is not None:
             view = replace(view, chosen={**view.chosen, choice.name: pick(choice)})
@@ -90,7 +93,7 @@ def panel_card(panel: Panel[Any], view: RunView, end: str = "", elements: Elemen
             return
         figure, caption, numbers = panel.figure(data, colours()), panel.caption(data), panel.table(data)
         if figure is not None:
-            chart(figure, caption, numbers, key, panel.picks(view))
+            chart(enlarged(figure, times), caption, numbers, key, panel.picks(view))
         elif panel.element:
             elements[panel.element](panel.element_values(data, colours()))
             under(caption, numbers, key)

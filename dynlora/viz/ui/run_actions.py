@@ -186,7 +186,7 @@ def trash() -> None:
 def run_buttons(run: Chosen, status: str) -> None:
     """Draw stop or resume, whichever the run's status allows; samples are read-only."""
     if not run.is_own or is_read_only():
-        st.caption("Read-only" if run.is_own else "Sample, read-only", width="content")
+        st.caption("Read-only", width="content")
     elif status == "stopping":
         _end_now_button(run)
     elif status in ("queued", "running"):

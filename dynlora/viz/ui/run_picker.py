@@ -442,7 +442,8 @@ def run_views(run_id: str, summary: Mapping[str, Any], here: str) -> None:
         summary: as `queries.run_summary` returns it.
         here: the view that is drawn; empty for a run of another kind, which has no such views.
     """
-    words = markdown_text(f"{about(summary)} · {state_words(summary)}", 400)
+    parts = [part for part in about(summary).split(" · ") if part not in summary["name"]]
+    words = markdown_text(" · ".join([*parts, state_words(summary)]), 400)
     if not here:
         st.caption(words)
         return

@@ -154,7 +154,7 @@ def among_steps(name: str, label: str, steps: Sequence[int], words: Callable[[An
     return st.select_slider(label, steps, key=key, format_func=words, on_change=_changed, args=(name, key, steps[-1]))
 
 
-def step_slider(last: int, bound: int, label: str = "Step") -> int:
+def step_slider(last: int, bound: int) -> int:
     """Draw the step control and return the chosen step; without one in the address it is the last.
 
     A slider whose end moves with the run is a new one at each step: it flickers, and the browser answers with the value
@@ -163,7 +163,6 @@ def step_slider(last: int, bound: int, label: str = "Step") -> int:
     Args:
         last: step that the run has reached.
         bound: end of the slider, constant while the run trains: `run_summary.last_planned_step`.
-        label: of the control.
     """
     if last < 1:
         return last
@@ -173,12 +172,12 @@ def step_slider(last: int, bound: int, label: str = "Step") -> int:
     st.session_state[BOUND] = bound
     _say_reached(last, bound)
     chosen = st.slider(
-        label,
+        "Step",
         0,
         bound,
         key="address-step",
         on_change=_step_changed,
-        help="The line in the map, the model view and the scatter plot show this step. The end is the newest step.",
+        help="All views show this step, or the last evaluation up to it. The end is the newest step.",
     )
     return min(chosen, last)
 

@@ -75,7 +75,7 @@ class RankByKind(Panel[KindTotals]):
     id = "kinds"
     order = 14
     part = "Cost"
-    title = "Rank by module kind over time"
+    title = "Rank by kind"
     missing = "No ranks have been recorded yet."
 
     def data(self, view: RunView) -> KindTotals | None:
@@ -117,16 +117,16 @@ def by_kind(totals: pd.DataFrame, modules: str = "the adapters") -> str:
     """Say which kind gained and which lost most components; column step, then one per kind of these modules."""
     first, last = totals.iloc[0, 1:], totals.iloc[-1, 1:]
     change = (last - first).astype(float)
-    words = f"At step {int(totals['step'].iloc[-1]):,}, {modules} have {number(int(last.sum()))} components"
+    words = f"At step {int(totals['step'].iloc[-1]):,}, {modules} have {number(int(last.sum()))} components."
     if not change.abs().max():
-        return f"{words}; no kind changed since the start."
+        return f"No kind changed since the start. {words}"
     won, lost = change.idxmax(), change.idxmin()
     parts = []
     if change.max() > 0:
         parts.append(f"{one_line(won, 24)} gained most ({signed(change.max(), 0)})")
     if change.min() < 0:
         parts.append(f"{one_line(lost, 24)} lost most ({signed(change.min(), 0)})")
-    return f"{words}; {', '.join(parts)}."
+    return f"{sentence_case(', '.join(parts))}. {words}"
 
 
 def ranks_by_kind(totals: pd.DataFrame, colours: Palette) -> go.Figure:
@@ -147,7 +147,7 @@ def ranks_by_kind(totals: pd.DataFrame, colours: Palette) -> go.Figure:
         )
     drawn.update_layout(showlegend=True)
     drawn.update_xaxes(title_text="Step")
-    drawn.update_yaxes(title_text="Rank (components)", rangemode="tozero")
+    drawn.update_yaxes(title_text="Components", rangemode="tozero")
     theme.single_step(drawn, totals["step"])
     return drawn
 

@@ -169,14 +169,14 @@ def how_strong(data: GroupEffects) -> str:
         return "The effect of these modules is not known."
     weights = np.array([data.counts[group] for group in data.means.index], dtype=float)
     mean = pd.Series(weights @ np.nan_to_num(values) / weights.sum(), index=data.modules["short"])
-    n = f"n = {int(weights.sum()):,} probe examples, step {data.step:,}"
+    n = f"n = {int(weights.sum()):,} probe examples, step {data.step:,}."
     if not mean.any():
-        return f"The adapters do not change the output of any module yet ({n})."
+        return f"The adapters do not change the output of any module yet. {n}"
     left = len(data.means) - MOST_MAPS
     more = f" The first {MOST_MAPS} of {len(data.means)} groups are drawn." if left > 0 else ""
     return (
         f"The adapter changes a module's output by {percent(float(mean.mean()))} on average, most in "
-        f"{one_line(mean.idxmax(), 40)} ({percent(float(mean.max()))}; {n}).{more}"
+        f"{one_line(mean.idxmax(), 40)} ({percent(float(mean.max()))}). {n}{more}"
     )
 
 

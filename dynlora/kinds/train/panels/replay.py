@@ -84,7 +84,7 @@ class ModelReplay(CapacityPanel[ModelOverSteps]):
         return ModelOverSteps(run, run.state, _frames_of(run, "rank"), _frames_of(run, "importance"))
 
     def caption(self, data: ModelOverSteps) -> str:
-        """Explain the numbers, and name the widest module."""
+        """Name the widest module, and explain the numbers."""
         return f"{picture(data.state)} {outlined(data.run.summary)}".rstrip()
 
     def table(self, data: ModelOverSteps) -> pd.DataFrame:
@@ -116,14 +116,14 @@ def _frames_of(run: RunReading, signal: str) -> pd.DataFrame:
 
 
 def picture(state: pd.DataFrame) -> str:
-    """Explain the numbers of the model picture, and name the widest module."""
+    """Name the widest module, and explain the numbers of the model picture."""
     words = "A cell is a module: its rank, its importance in percent of the step, or its change since the start."
     widest = state.loc[at_highest(state["rank"])] if len(state) else None
     if widest is None:
         return words
     n = int((state["rank"] == widest["rank"]).sum())
     where = one_line(widest["short"], 40) if n == 1 else plural(n, "module")
-    return f"{words} Highest rank: {int(widest['rank'])} in {where}."
+    return f"Highest rank: {int(widest['rank'])} in {where}. {words}"
 
 
 def frames(

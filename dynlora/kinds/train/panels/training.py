@@ -66,16 +66,14 @@ class TrainingLoss(Panel[Losses]):
 
 
 def loss(train: pd.DataFrame, validation: pd.DataFrame) -> str:
-    """Say how far the loss fell."""
+    """Say how far the smoothed training loss fell, and where the held-out loss ended."""
     known = train.dropna(subset=["value"])
     smooth = smoothed(known["value"])
     first, last = float(smooth.iloc[0]), float(smooth.iloc[-1])
     verb = "fell" if last < first else "rose"
-    words = f"The smoothed training loss {verb} from {first:.3f} to {last:.3f} over {int(known['step'].iloc[-1])} steps"
+    words = f"Training loss {verb} from {first:.3f} to {last:.3f}"
     if len(validation):
-        words += (
-            f"; the held-out loss was {validation['value'].iloc[-1]:.3f} at step {int(validation['step'].iloc[-1])}"
-        )
+        words += f"; held-out {validation['value'].iloc[-1]:.3f}"
     return words + "."
 
 
@@ -87,6 +85,7 @@ def loss_lines(train: pd.DataFrame, validation: pd.DataFrame, colours: Palette, 
         y=train["value"],
         mode="lines",
         name="Each step",
+        showlegend=False,
         line={"color": theme.faded(colours.accent, 0.3), "width": 1},
         hovertemplate="step %{x}<br>loss %{y:.4f}<extra></extra>",
     )
