@@ -206,6 +206,11 @@ class InputsReading:
         gates = self.store.ask(queries.gates_by_group, self.folder, self.step)
         return gates.set_axis(told_apart(gates.index.tolist(), self.summary), axis=0)
 
+    @property
+    def named_gates(self) -> pd.DataFrame:
+        """The gates of the groups that a sentence may name."""
+        return self.gates[self.gates.index.isin(large_enough(self.groups)["group"])]
+
     @cached_property
     def names(self) -> list[str]:
         """Names of the groups as recorded."""

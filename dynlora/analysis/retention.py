@@ -238,18 +238,20 @@ def effects(knockouts: Knockouts | None, modules: pd.DataFrame) -> pd.DataFrame:
     """Return the effect of each module alone, in the order of `modules`, those not yet measured left out.
 
     Columns: position, name, short, label, layer, delta (nats lost without it), low, high, changed (fraction of the
-    predictions that change), sure (whether the interval excludes zero).
+    predictions that change), sure (whether the interval excludes zero), half and other_half (`delta` of every second
+    row and of the others, NaN where they were not measured).
     """
     alone = {} if knockouts is None or knockouts.n_modules != len(modules) else knockouts.alone
     rows = [
         (position, name, short, label, layer, one.delta, one.low, one.high, one.changed, one.low > 0 or one.high < 0)
+        + (one.halves or (np.nan, np.nan))
         for position, name, short, label, layer in modules[["position", "name", "short", "label", "layer"]].itertuples(
             index=False
         )
         if (one := alone.get(int(position))) is not None
     ]
     names = ["position", "name", "short", "label", "layer", "delta", "low", "high", "changed", "sure"]
-    return pd.DataFrame(rows, columns=names)
+    return pd.DataFrame(rows, columns=[*names, "half", "other_half"])
 
 
 def by_group(knockouts: Knockouts, modules: pd.DataFrame) -> pd.DataFrame:
@@ -293,9 +295,19 @@ def agreement(score: np.ndarray, effect: pd.DataFrame) -> Agreement:
     return Agreement(spearman(values, delta), *spearman_interval(values, delta), len(values))
 
 
+ITSELF = "loss change on the other half of the examples"
+"""Name of what the ablation agrees with itself, beside the scores: no score can be expected to agree better."""
+
+
 def agreements(scores: Mapping[str, np.ndarray], effect: pd.DataFrame) -> pd.DataFrame:
-    """Return the agreement of each score, the best first: columns score, spearman, low, high, modules."""
+    """Return the agreement of each score, the best first: columns score, spearman, low, high, modules.
+
+    The ablation itself is one of them, measured on two halves of the examples.
+    """
     results = {name: agreement(score, effect) for name, score in scores.items()}
+    if effect["half"].notna().all():
+        other = effect.set_index("position")["other_half"].reindex(range(int(effect["position"].max()) + 1))
+        results[ITSELF] = agreement(other.to_numpy(), effect.assign(delta=effect["half"]))
     rows = [(name, one.rho, one.low, one.high, one.n) for name, one in results.items()]
     frame = pd.DataFrame(rows, columns=["score", "spearman", "low", "high", "modules"])
     return frame.dropna(subset="spearman").sort_values("spearman", ascending=False).reset_index(drop=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -342,17 +342,19 @@ MOST_READ = 30
 """Most other runs of a task that are opened for a verdict."""
 
 
-def run_verdict(folder: Path, summary: Mapping[str, Any]) -> Verdict | None:
+def run_verdict(folder: Path, summary: Mapping[str, Any], among: Collection[str] | None = None) -> Verdict | None:
     """Return the verdict on a finished run; None where it is not finished, or another run cannot be read.
 
     Args:
         folder: of the run.
         summary: as `queries.run_summary` returns it.
+        among: ids of the runs that it may be compared with; all of its folder by default.
     """
     if summary["status"] != "finished":
         return None
     alike = same_task(queries.list_runs(folder.parent), summary)
-    ids = alike.loc[alike["status"] == "finished", "id"].head(MOST_READ)
+    is_read = (alike["status"] == "finished") & (alike["id"].isin(among) if among is not None else True)
+    ids = alike.loc[is_read, "id"].head(MOST_READ)
     folders = {folder.name: folder} | {run: folder.parent / run for run in ids}
     summaries = {run: one for run, path in folders.items() if (one := _summary(path)) is not None}
     try:

@@ -183,7 +183,7 @@ def _report(folder: Path, result: Any) -> tuple[Any, str]:
     modules = frames.described(queries.modules_frame(folder))
     effect = retention.effects(result, modules)
     agreed = retention.agreements(module_scores(folder), effect)
-    alone = effect.drop(columns=["short", "label", "layer"]).to_dict("records")
+    alone = effect.drop(columns=["short", "label", "layer", "half", "other_half"]).to_dict("records")
     document = {
         "id": folder.name,
         **result.model_dump(exclude={"effects"}),

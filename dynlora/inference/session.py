@@ -35,7 +35,7 @@ from dynlora.errors import ConfigError, DataError
 from dynlora.jobs import environment
 from dynlora.kinds.run_kind import kind_of_run
 from dynlora.safe_files import why_not_a_file
-from dynlora.store.measurements import Effects, KnockedOut, Knockouts
+from dynlora.store.measurements import Effects, Knockouts
 from dynlora.tasks import WritingTask
 from dynlora.text import clean_text
 from dynlora.training.build import named_groups
@@ -335,8 +335,7 @@ class Examined:
         for modules in module_sets:
             if all(modules != effect.modules for effect in knockouts.effects):
                 effect = knocked_out(self.model, tokens, whole, modules, group=group, groups=len(names))
-                by_group = tuple(plain(np.array(effect.by_group)))
-                knockouts = knockouts.having(KnockedOut(**{**asdict(effect), "by_group": by_group}))
+                knockouts = knockouts.having(effect)
             yield knockouts
 
     def measured_effects(self, texts: Sequence[tuple[str, str | None]], file: Path) -> Iterator[dict[str, int]]:

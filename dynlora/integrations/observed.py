@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from dynlora import tasks
-from dynlora.analysis.stats import bootstrap_interval
+from dynlora.engine.evaluation.knockout import effect_of
 from dynlora.engine.loop.step_signals import UNITS, spectrum
 from dynlora.engine.model.modules import ModuleInfo, describe_modules, linear_features
 from dynlora.engine.randomness import stream
 from dynlora.errors import ConfigError
-from dynlora.store.measurements import KnockedOut, Knockouts
+from dynlora.store.measurements import Knockouts
 
 PREFIX = "base_model.model."
 """What PEFT puts before every name."""
@@ -305,18 +305,18 @@ def ablated(
     batches_used = list(_first(batches, rows, device))
     model.eval()
     try:
-        loss, predictions = _judged(model, batches_used)
+        whole = _judged(model, batches_used)
         effects = []
         for index, module in enumerate(modules):
             with without(module):
-                effects.append(_effect(index, loss, predictions, *_judged(model, batches_used), seed))
+                effects.append(effect_of([index], whole, _judged(model, batches_used), seed))
     finally:
         model.train(was_training)
     return Knockouts(
         which="last",
         step=step,
-        rows=len(loss),
-        loss=float(loss.mean()),
+        rows=len(whole[0]),
+        loss=float(whole[0].mean()),
         groups=(),
         n_modules=len(modules),
         effects=tuple(effects),
@@ -357,15 +357,3 @@ def _judged(model: nn.Module, batches: Sequence[Batch]) -> tuple[np.ndarray, np.
         losses.append(loss.float().cpu().numpy())
         outputs.append(output.float().cpu().numpy())
     return np.concatenate(losses).astype(float), task.prediction(np.concatenate(outputs))
-
-
-def _effect(
-    index: int, loss: np.ndarray, predictions: np.ndarray, other: np.ndarray, other_said: np.ndarray, seed: int
-) -> KnockedOut:
-    """Return what one module's absence does."""
-    delta = other - loss
-    low, high = bootstrap_interval(delta, seed)
-    changed = float((other_said != predictions).mean())
-    return KnockedOut(
-        modules=(index,), loss=float(other.mean()), delta=float(delta.mean()), low=low, high=high, changed=changed
-    )

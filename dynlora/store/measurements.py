@@ -174,6 +174,7 @@ class KnockedOut(Part):
         low, high: 95 % interval of `delta` over the rows.
         changed: fraction of the rows whose prediction is another, 0 to 1.
         by_group: `delta` by input group, None for one without rows.
+        halves: `delta` of every second row and of the others; None where an older version measured.
     """
 
     modules: Row[Count] = Field(min_length=1, max_length=64)
@@ -183,6 +184,7 @@ class KnockedOut(Part):
     high: float
     changed: Share
     by_group: Row[float | None] = Field(default=(), max_length=MAX_GROUPS)
+    halves: tuple[float, float] | None = None
 
 
 def _last_of_each(effects: tuple[KnockedOut, ...]) -> tuple[KnockedOut, ...]:

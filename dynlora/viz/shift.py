@@ -15,6 +15,7 @@ import streamlit as st
 from dynlora import assets
 from dynlora.analysis import inputs
 from dynlora.analysis.inputs import inputs_of, told_apart
+from dynlora.analysis.module_effects import LEAST_EXAMPLES
 from dynlora.analysis.run_reading import read_run
 from dynlora.analysis.seed_groups import launch_key
 from dynlora.errors import DataError, DynloraError, system_message
@@ -361,7 +362,8 @@ def _groups(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) -> 
         note("This run has no gates." if answer["groups"] else "This run has no input groups.")
         return
     figure = playground_figures.group_gates(gates, modules, colours())
-    chart(figure, group_gates_caption(gates, modules), inputs.gate_table(gates), "apart-gates")
+    named = gates[[part["rows"] >= LEAST_EXAMPLES for part in answer["groups"].values()]]
+    chart(figure, group_gates_caption(named, modules), inputs.gate_table(gates), "apart-gates")
 
 
 def _elsewhere(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) -> None:

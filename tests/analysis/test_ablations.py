@@ -28,6 +28,8 @@ def table(deltas: list[float]) -> pd.DataFrame:
             "high": deltas,
             "changed": 0.0,
             "sure": True,
+            "half": np.nan,
+            "other_half": np.nan,
         }
     )
 
@@ -40,6 +42,16 @@ def test_agreement_by_hand() -> None:
     assert agreement.rho == pytest.approx(0.8)
     assert agreement.low <= agreement.rho <= agreement.high
     assert np.isnan(retention.agreement(np.ones(5), effect).rho)
+
+
+def test_the_ablation_is_beside_the_scores_where_both_halves_were_measured() -> None:
+    effect = table([0.1, 0.2, 0.3, 0.4, 0.5])
+    scores = {"importance": np.array([2.0, 1, 3, 5, 4])}
+    assert retention.agreements(scores, effect)["score"].tolist() == ["importance"]
+    both = effect.assign(half=[0.1, 0.2, 0.3, 0.4, 0.5], other_half=[0.2, 0.1, 0.3, 0.4, 0.5])  # 1 - 6 · 2 / (5 · 24)
+    agreed = retention.agreements(scores, both).set_index("score")["spearman"]
+    assert agreed[retention.ITSELF] == pytest.approx(0.9)
+    assert agreed["importance"] == pytest.approx(0.8)
 
 
 def test_the_misjudged_come_first() -> None:

@@ -146,6 +146,21 @@ def test_no_sample_is_judged_against_a_run_with_other_settings() -> None:
     assert judged > 20, "the samples are judged"
 
 
+def test_a_run_of_a_gallery_is_judged_with_the_runs_of_the_gallery() -> None:
+    """Its card said two seeds below a comparison of one."""
+    folders = {folder.name: folder for folder in sample_runs_dir().iterdir() if (folder / "run.db").is_file()}
+    summaries = {run: run_summary(folder) for run, folder in folders.items()}
+    pair = {s["strategy"]: run for run, s in summaries.items() if "clinc150, rank 1, seed 1" in s["name"]}
+    verdicts = [run_verdict(folders[pair["dynamic"]], summaries[pair["dynamic"]], one) for one in (None, pair.values())]
+    all_of_them, of_two = (one.decisive for one in verdicts if one is not None)
+    assert all_of_them is not None
+    assert all_of_them.difference is not None
+    assert all_of_them.difference.seeds == 3
+    assert of_two is not None
+    assert of_two.difference is not None
+    assert of_two.difference.seeds == 1
+
+
 def test_equal_is_a_result_within_a_margin_that_is_a_setting() -> None:
     decision, words = verdict_and_text(THREE, gains(0.1))
     assert "dynamic equals lora within 1 point (accuracy " in words

@@ -52,6 +52,8 @@ def test_a_knock_out_is_the_loss_without_the_module(
     assert effect.delta == pytest.approx((without.loss - whole.loss).mean(), abs=1e-6)
     assert effect.changed == (without.prediction != whole.prediction).mean()
     assert effect.low <= effect.delta <= effect.high
+    each = without.loss.astype(float) - whole.loss
+    assert effect.halves == pytest.approx((each[::2].mean(), each[1::2].mean()), abs=1e-6)
     names = sorted(set(sample.group or ()))
     by_group = [(without.loss - whole.loss)[np.array(sample.group) == name].mean() for name in names]
     assert effect.by_group == pytest.approx(by_group, abs=1e-6)

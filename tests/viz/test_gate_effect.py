@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,6 +24,12 @@ def modules(n: int = 6) -> pd.DataFrame:
     return frames.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))
 
 
+def reading(gates: pd.DataFrame, effect: GateEffect | None, named: list[str] | None = None) -> Any:
+    """Return what the caption reads of a run at step 40; all groups are named by default."""
+    named_gates = gates if named is None else gates.loc[named]
+    return SimpleNamespace(gates=gates, named_gates=named_gates, modules=modules(), effect=effect, step=40)
+
+
 def test_the_map_hides_what_may_be_chance() -> None:
     effect = gate_effect(*drawn(shift=0.02))
     assert effect is not None
@@ -37,7 +46,7 @@ def test_words_and_table_name_only_what_is_beyond_chance() -> None:
     gates.iloc[3, 2] = 1.02
     effect = gate_effect(*drawn(shift=0.02))
     assert effect is not None
-    words = gate_caption(gates, modules(), effect, 40)
+    words = gate_caption(reading(gates, effect))
     assert words.startswith(
         "At step 40, 1 of 6 gates differ between groups beyond chance. The groups explain the largest fraction of the "
         "variation in query 2: "
@@ -48,7 +57,17 @@ def test_words_and_table_name_only_what_is_beyond_chance() -> None:
     assert table["larger gates"].tolist() == ["none significant"] * 3 + ["query 2 +0.015"]
     assert table["smaller gates"].tolist() == ["query 2 −0.005"] * 3 + ["none significant"]
     nothing = gate_effect(*drawn())
-    assert "no gate differs between groups beyond chance" in gate_caption(gates, modules(), nothing, 40)
+    assert "no gate differs between groups beyond chance" in gate_caption(reading(gates, nothing))
+
+
+def test_a_small_group_is_in_no_sentence_about_gates() -> None:
+    gates = pd.DataFrame(1.0, index=["a", "b", "few"], columns=range(6))
+    gates.iloc[:, 2] = [1.0, 1.02, 1.5]
+    effect = gate_effect(*drawn(shift=0.02))
+    words = gate_caption(reading(gates, effect, named=["a", "b"]))
+    assert "(b 1.020, a 1.000; 1 is neutral)" in words
+    assert "few" not in words
+    assert "(1 is neutral)" in gate_caption(reading(gates, effect, named=["few"]))
 
 
 def test_gates_over_depth_of_chosen_examples() -> None:

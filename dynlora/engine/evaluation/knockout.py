@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,28 +15,7 @@ from dynlora.engine.data.batches import Tokens
 from dynlora.engine.evaluation.evaluate import Predictions
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.model.adapters import Adapters
-
-
-@dataclass(frozen=True)
-class Effect:
-    """What switching modules off does to the loss of n rows.
-
-    Attributes:
-        modules: which are off, by position.
-        loss: mean loss without them.
-        delta: mean loss without them, less that with all; above zero they help.
-        low, high: 95 % bootstrap interval of `delta` over the rows.
-        changed: fraction of the rows whose prediction is another, 0 to 1; of numbers, those that move at all.
-        by_group: `delta` over the rows of each input group, NaN for an empty one.
-    """
-
-    modules: tuple[int, ...]
-    loss: float
-    delta: float
-    low: float
-    high: float
-    changed: float
-    by_group: tuple[float, ...]
+from dynlora.store.measurements import KnockedOut
 
 
 @contextmanager
@@ -62,8 +40,7 @@ def knocked_out(
     *,
     group: np.ndarray | None = None,
     groups: int = 0,
-    seed: int = 0,
-) -> Effect:
+) -> KnockedOut:
     """Return what `tokens` lose without some modules.
 
     Args:
@@ -73,19 +50,37 @@ def knocked_out(
         modules: positions of the modules that are switched off together.
         group: index of each row's input group, (n,), or None.
         groups: number of the groups.
-        seed: of the resampling; the same draws for every module, so that their intervals can be compared.
     """
     with switched_off(model.adapters, modules):
         without = model.predictions(tokens)
+    effect = effect_of(modules, (whole.loss, whole.prediction), (without.loss, without.prediction))
     delta = without.loss.astype(float) - whole.loss
+    parts = [] if group is None else [delta[group == index] for index in range(groups)]
+    means = tuple(float(part.mean()) if len(part) and np.isfinite(part).all() else None for part in parts)
+    return effect.model_copy(update={"by_group": means})
+
+
+Judged = tuple[np.ndarray, np.ndarray]
+"""Loss and prediction of each row, (n,) both."""
+
+
+def effect_of(modules: Sequence[int], whole: Judged, without: Judged, seed: int = 0) -> KnockedOut:
+    """Return what rows lose without some modules.
+
+    Args:
+        modules: positions of those that are off.
+        whole: the rows with all modules.
+        without: the same rows without these.
+        seed: of the resampling; the same draws for every module, so that their intervals can be compared.
+    """
+    delta = without[0].astype(float) - whole[0]
     low, high = bootstrap_interval(delta, seed)
-    by_group = [] if group is None else [delta[group == index] for index in range(groups)]
-    return Effect(
+    return KnockedOut(
         modules=tuple(modules),
-        loss=float(without.loss.mean()),
+        loss=float(without[0].mean()),
         delta=float(delta.mean()),
         low=low,
         high=high,
-        changed=float((without.prediction != whole.prediction).mean()),
-        by_group=tuple(float(part.mean()) if len(part) else float("nan") for part in by_group),
+        changed=float((without[1] != whole[1]).mean()),
+        halves=(float(delta[::2].mean()), float(delta[1::2].mean())) if len(delta) > 1 else None,
     )

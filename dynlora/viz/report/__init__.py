@@ -9,7 +9,7 @@ run gives the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,10 +45,10 @@ def run_report(folder: Path) -> bytes:
     return page(_document(folder))
 
 
-def _document(folder: Path) -> Document:
-    """Return what the report of one run says."""
+def _document(folder: Path, among: Collection[str] | None = None) -> Document:
+    """Return what the report of one run says, judged with the runs `among`; with all of its folder by default."""
     kind = kind_of_run(folder)
-    return run_document(read_run(folder)) if kind.allocates else kind_document(folder, kind)
+    return run_document(read_run(folder), among) if kind.allocates else kind_document(folder, kind)
 
 
 NO_RANKS = "Such a run moves no ranks, so there are no pictures of them. The report has its result."
@@ -74,14 +74,18 @@ def shared_files(folder: Path, *, is_dark: bool = False, progress: Progress = un
     yield Shared("Report", report, "text/html", run_report(folder), "Report of the run with interactive charts.")
 
 
-def subject_of(folder: Path) -> Subject:
+def subject_of(folder: Path, among: Collection[str] | None = None) -> Subject:
     """Return a training and the answers that are written on its pictures.
+
+    Args:
+        folder: of the run.
+        among: ids of the runs that it is judged with; all of its folder by default.
 
     Raises:
         DynloraError: when the run cannot be read.
     """
     run = read_run(folder)
-    judged = run_verdict(folder, run.summary)
+    judged = run_verdict(folder, run.summary, among)
     return Subject(run, result_strip(run.summary, judged, ranks_to_use.evidence_of(run)))
 
 
@@ -102,7 +106,7 @@ DARK, STILL = "(prefers-color-scheme: dark)", "(prefers-reduced-motion: reduce)"
 """What a reader's system asks for: dark pages, and no pictures that move."""
 
 
-def _replay(folder: Path) -> tuple[Replay | None, dict[str, bytes]]:
+def _replay(folder: Path, among: Collection[str]) -> tuple[Replay | None, dict[str, bytes]]:
     """Return the moving picture of a run and the files that it needs, light and dark; the map where nothing moved.
 
     Raises:
@@ -110,7 +114,7 @@ def _replay(folder: Path) -> tuple[Replay | None, dict[str, bytes]]:
     """
     if not kind_of_run(folder).allocates:
         return None, {}
-    subject, files = subject_of(folder), {}
+    subject, files = subject_of(folder, among), {}
     by_mode: dict[str, list[Shared]] = {}
     for colours in (theme.LIGHT, theme.DARK):
         for one in (map_picture(subject, colours), moving_picture(subject, colours)):
@@ -141,10 +145,11 @@ def gallery(folders: Sequence[Path], title: str) -> Iterator[tuple[str, bytes]]:
         DynloraError: when a run cannot be read.
     """
     entries: list[Entry] = []
+    among = {folder.name for folder in folders}  # the first page compares these, and its cards must agree with it
     for folder in folders:
-        picture, files = _replay(folder)
+        picture, files = _replay(folder, among)
         yield from files.items()
-        entries.append(Entry(f"{folder.name}.html", _document(folder), picture))
+        entries.append(Entry(f"{folder.name}.html", _document(folder, among), picture))
         yield entries[-1].file, page(entries[-1].document, picture)
     comparison, trained = None, [folder for folder in folders if kind_of_run(folder).allocates]
     if len(trained) > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -235,15 +235,19 @@ CELLS = 12_000
 """Most cells of a heat map, modules times columns: a report is read and mailed."""
 
 
-def run_document(run: RunReading) -> Document:
+def run_document(run: RunReading, among: Collection[str] | None = None) -> Document:
     """Return the report of a run.
+
+    Args:
+        run: what it says.
+        among: ids of the runs that it is judged with; all of its folder by default.
 
     Raises:
         DynloraError: when the run cannot be read.
     """
     summary, view = run.summary, document_view(run)
     times = run_summary.step_times(run.scalars)
-    judged = run_verdict(run.folder, summary)
+    judged = run_verdict(run.folder, summary, among)
     strip = result_strip(summary, judged, ranks_to_use.evidence_of(run))
     in_strip = ("Adapter parameters in use", "Budget used", strip.metric.question.partition(",")[0])
     facts = run_summary.headline(summary, len(run.event_steps), times)

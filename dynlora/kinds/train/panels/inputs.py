@@ -135,9 +135,7 @@ class GatesByGroup(Panel[Gates]):
 
     def caption(self, data: Gates) -> str:
         """Return whether gates differ between groups beyond chance, and where most."""
-        inputs = data.inputs
-        words = gates(inputs.gates, inputs.modules, inputs.effect, inputs.step)
-        return f"{words} {of_module(inputs, data.module)}".strip()
+        return f"{gates(data.inputs)} {of_module(data.inputs, data.module)}".strip()
 
     def table(self, data: Gates) -> pd.DataFrame:
         """Return the gates, a row for each group."""
@@ -151,9 +149,9 @@ class GatesByGroup(Panel[Gates]):
         )
 
 
-def gates(table: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None, step: int) -> str:
-    """Say whether gates differ between groups beyond chance, and where most; `table` is groups by modules."""
-    values = table.to_numpy(float)
+def gates(inputs: InputsReading) -> str:
+    """Say whether gates differ between groups beyond chance, and where most."""
+    values, effect, step = inputs.gates.to_numpy(float), inputs.effect, inputs.step
     if not values.size or not np.isfinite(values).any():
         return "No gates were recorded up to this step."
     if effect is None:
@@ -162,18 +160,22 @@ def gates(table: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None,
         f"The chance level is {percent(effect.baseline)} ({effect.examples} probe examples in {effect.groups} "
         "groups, shuffled labels)."
     )
-    order = modules["position"].to_numpy()
+    order = inputs.modules["position"].to_numpy()
     differing = int(effect.is_significant[order].sum())
     if not differing:
         return f"At step {step}, no gate differs between groups beyond chance. {chance}"
     module = int(order[effect.share[order].argmax()])
-    column = pd.Series(values[:, module], index=table.index)
-    name = one_line(modules.set_index("position")["short"].get(module, module), 40)
+    column = pd.Series(inputs.named_gates.to_numpy(float)[:, module], index=inputs.named_gates.index)
+    name = one_line(inputs.modules.set_index("position")["short"].get(module, module), 40)
+    ends = (
+        f"{one_line(column.idxmax(), 40)} {column.max():.3f}, {one_line(column.idxmin(), 40)} {column.min():.3f}; "
+        if len(column) > 1
+        else ""
+    )
     return (
         f"At step {step}, {differing} of {len(order)} gates differ between groups beyond chance. "
         f"The groups explain the largest fraction of the variation in {name}: {percent(effect.share[module])} "
-        f"({one_line(column.idxmax(), 40)} {column.max():.3f}, {one_line(column.idxmin(), 40)} {column.min():.3f}; "
-        f"1 is neutral). {chance}"
+        f"({ends}1 is neutral). {chance}"
     )
 
 
@@ -183,7 +185,7 @@ def of_module(inputs: InputsReading, name: str | None) -> str:
     if chosen.empty or inputs.effect is None:
         return ""
     position = int(chosen["position"].iloc[0])
-    column = pd.Series(inputs.gates.to_numpy(float)[:, position], index=inputs.gates.index).dropna()
+    column = pd.Series(inputs.named_gates.to_numpy(float)[:, position], index=inputs.named_gates.index).dropna()
     if column.empty:
         return ""
     return (
