@@ -291,6 +291,7 @@ class Examined:
             "margin": explanation.margin,
             "contribution": plain(explanation.contribution),
             "base_contribution": plain(explanation.base_contribution),
+            "effects": plain(explanation.effects),
             "gate": plain(explanation.gate),
             "token_gate": plain(explanation.token_gate),
             "moved": plain(explanation.moved),

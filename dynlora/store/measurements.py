@@ -11,7 +11,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, Strict, model_validator
 
 from dynlora.store.record import Count, Part, Record, Row, Share, Which, cut
 
@@ -184,7 +184,7 @@ class KnockedOut(Part):
     high: float
     changed: Share
     by_group: Row[float | None] = Field(default=(), max_length=MAX_GROUPS)
-    halves: tuple[float, float] | None = None
+    halves: Annotated[tuple[float, float], Strict(False)] | None = None
 
 
 def _last_of_each(effects: tuple[KnockedOut, ...]) -> tuple[KnockedOut, ...]:

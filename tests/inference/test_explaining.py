@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlora.engine.data.perturb import KINDS, perturbed
+from dynlora.engine.data.text_data import Rows
 from dynlora.engine.evaluation.explain import explain, margins
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates
 from dynlora.engine.evaluation.knockout import switched_off
@@ -60,6 +61,13 @@ def lean(model: AdaptedModel, column: int, by: float) -> None:
     """Change the log-odds of one class of two for every text, with and without adapters."""
     with torch.no_grad():
         model.base.model.get_parameter("classifier.bias")[column] += by
+
+
+def test_the_effects_are_those_of_the_text_alone(examined: Examined) -> None:
+    effects = explain(examined.model, TEXT).effects
+    rows = Rows([TEXT], None, examined.model.task.no_labels(1), None)
+    assert effects == pytest.approx(examined.model.effects(examined.model.tokens(rows))[0])
+    assert (effects > 0).any()
 
 
 def test_a_module_without_which_the_answer_is_another_is_said_to_flip_it(trained_run: Path) -> None:

@@ -17,7 +17,7 @@ from dynlora.viz.kit.token_text import Colouring, tokens_html
 from dynlora.viz.playground import figures
 from dynlora.viz.playground import model as kit_task
 from dynlora.viz.playground import model as playground_model
-from tests.viz.drawn import layout_of
+from tests.viz.drawn import layout_of, traces_of
 
 MODULES = pd.DataFrame({"position": [1, 0], "short": ["key 0", "query 0"], "label": ["key", "query"], "layer": [0, 0]})
 
@@ -188,13 +188,28 @@ def test_modules_that_carry_an_answer() -> None:
     assert not layout_of(drawn).showlegend
 
 
-def test_gates_of_a_text_lie_by_kind_and_layer() -> None:
-    more = pd.DataFrame({"position": [3, 1, 0, 2], "label": ["key", "key", "query", "query"], "layer": [1, 0, 0, 1]})
-    places = playground_model.gates_by_place([1.1, 0.9, None, 1.2], more)
-    assert places.columns.tolist() == [0, 1]
-    assert places.loc["key"].to_numpy().tolist() == [0.9, 1.2]
-    assert places.loc["query", 0] == 1.1
-    assert np.isnan(places[1]["query"])
+def test_a_text_is_drawn_beside_the_probe_examples_on_one_scale() -> None:
+    more = pd.DataFrame(
+        {
+            "position": [3, 1, 0, 2],
+            "label": ["key", "key", "query", "query"],
+            "layer": [1, 0, 0, 1],
+            "short": ["key 1", "key 0", "query 0", "query 1"],
+        }
+    )
+    effects = {"This text": playground_model.numbers_of([0.1, 0.2, None, 0.4]), "Probe": np.full(4, 0.8)}
+    drawn = figures.effect_maps(effects, more, theme.LIGHT)
+    text, probe = (np.asarray(trace.z, float) for trace in traces_of(drawn))
+    assert text[0].tolist() == [0.2, 0.4]
+    assert text[1, 0] == 0.1
+    assert np.isnan(text[1, 1])
+    assert (probe == 0.8).all()
+    assert layout_of(drawn).coloraxis.cmax == 0.8
+    words = playground_model.effects_caption(effects, more)
+    assert words == (
+        "The adapter changes a module's output by 23.3 % on this text, 80.0 % on the probe examples, most in key 1 "
+        "(40.0 %)."
+    )
 
 
 def test_tokens_wear_their_numbers_and_never_markup() -> None:

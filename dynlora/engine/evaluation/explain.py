@@ -43,6 +43,7 @@ class Explanation:
         margin: log-odds of the predicted class, or the number.
         contribution: what `margin` loses when a token is hidden, (n,); NaN for the model's own tokens.
         base_contribution: the same with all adapters off, of the class that the adapted model predicts.
+        effects: how strongly each module acts, ‖h - h₀‖ / ‖h₀‖ of its output, mean over tokens, (n_modules,).
         gate: (n_modules,), or None without gates.
         token_gate: (n_modules, n), or None where gates are not one a token.
         moved: how far the adapters carry each token's state from where the base has it, ‖h - h₀‖ / ‖h₀‖ after each
@@ -56,6 +57,7 @@ class Explanation:
     margin: float
     contribution: np.ndarray
     base_contribution: np.ndarray
+    effects: np.ndarray
     gate: np.ndarray | None
     token_gate: np.ndarray | None
     moved: np.ndarray | None
@@ -88,6 +90,7 @@ def explain(model: AdaptedModel, text: str, text_pair: str | None = None) -> Exp
         margin=float(margin),
         contribution=contribution,
         base_contribution=base_contribution,
+        effects=model.effects(tokens)[0],
         gate=None if whole.gate is None else whole.gate[0],
         token_gate=token_gates(model, tokens, len(pieces)),
         moved=moved(model, tokens),

@@ -272,14 +272,27 @@ def explained_cards(request: Asked, modules: pd.DataFrame) -> None:
         frame = playground_model.without_modules(explanation, modules)
         words = playground_model.modules_caption(frame, unit)
         chart(figures.module_bars(frame, unit, colours()), words, frame.drop(columns="position"), "carry")
-    with right, card("Gates for this text", "opened"):
-        if explanation["gate"] is None:
-            note("This run has no gates, so its adapters treat every input alike.")
-        else:
-            places = playground_model.gates_by_place(explanation["gate"], modules)
+    with right, card("Effect of each module on this text", "acts"):
+        effect_maps(request.run.folder, explanation, modules)
+    if explanation["gate"] is not None:
+        with card("Gates for this text", "opened"):
+            gate = playground_model.numbers_of(explanation["gate"])[modules["position"].to_numpy(int)]
             caption = "Above 1 the adapter of the module counts more for this text, below 1 less."
-            chart(figures.gate_table(places, colours()), caption, places.reset_index(names="kind"), "opened")
+            figure = figures.map_around(1.0, gate, modules, "Gate (factor)", colours())
+            chart(figure, caption, modules[["name"]].assign(gate=gate), "opened")
     depth_card(explanation, modules)
+
+
+def effect_maps(folder: Path, explanation: Mapping[str, Any], modules: pd.DataFrame) -> None:
+    """Draw how strongly each module acts on a text, beside the mean over the probe examples where that is recorded."""
+    effects = {"This text": playground_model.numbers_of(explanation["effects"])}
+    probe = cached_queries.ask(queries.probe_effects, folder)
+    if len(probe):
+        effects[f"Probe examples  n = {len(probe)}"] = probe.to_numpy(float).mean(0)
+    frame = pd.DataFrame(effects).loc[modules["position"]]
+    frame.insert(0, "module", modules["name"].to_numpy())
+    caption = playground_model.effects_caption(effects, modules)
+    chart(figures.effect_maps(effects, modules, colours()), caption, frame, "acts")
 
 
 def token_lines(explanation: Mapping[str, Any], unit: str) -> None:

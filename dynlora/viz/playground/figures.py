@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from dynlora.analysis.capacity_frames import grid_of
+from dynlora.kinds.train.panels.effects import layer_maps
 from dynlora.kinds.train.panels.inputs import gate_map
 from dynlora.text import one_line, plotly_text
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.module_map import MapView, colour_of
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.kit.token_text import TextToken
 
@@ -147,34 +148,21 @@ def _add_contributions(
     drawn.update_layout(barmode="overlay", showlegend=bool(flips.any()))
 
 
-def gate_table(table: pd.DataFrame, colours: Palette) -> go.Figure:
-    """Draw the gates one text opens: rows are kinds of modules, columns layers; 1 is neutral."""
-    return layer_map(table, MapView("Gate (factor)", centre=1.0), "gate %{z:.4f}", colours)
+def effect_maps(effects: Mapping[str, np.ndarray], modules: pd.DataFrame, colours: Palette) -> go.Figure:
+    """Draw how strongly each module acts, a map of kinds and layers for each of `effects`, by title, on one scale."""
+    grid, places = grid_of(modules), modules["position"].to_numpy(int)
+    most = float(np.nanmax(list(effects.values())))
+    scale = {"colorscale": colours.sequential_scale, "cmin": 0, "cmax": most if most > 0 else 1.0}
+    cells = {title: grid.of(values[places]) for title, values in effects.items()}
+    return layer_maps(grid, cells, scale, "Relative change", ".3f", colours)
 
 
-def layer_map(table: pd.DataFrame, look: MapView, words: str, colours: Palette) -> go.Figure:
-    """Draw one number for each module: rows are kinds of modules, columns layers.
-
-    Args:
-        table: of the numbers.
-        look: what the colours mean.
-        words: what a pointer shows of a number, as plotly has it.
-        colours: of the mode.
-    """
-    drawn = theme.figure(colours, int(np.clip(130 + 32 * len(table), 220, 420)), left=90)
-    drawn.add_heatmap(
-        z=table.to_numpy(float),
-        x=[int(layer) for layer in table.columns],
-        y=[plotly_text(kind, 24) for kind in table.index],
-        xgap=1,
-        ygap=1,
-        hoverongaps=False,
-        hovertemplate=f"%{{y}}, layer %{{x}}<br>{words}<extra></extra>",
-        **colour_of(table, look, colours, 1.0),
-    )
-    drawn.update_xaxes(title_text="Layer", dtick=1 if table.shape[1] <= 16 else None, showgrid=False)
-    drawn.update_yaxes(type="category", autorange="reversed", showgrid=False)
-    return drawn
+def map_around(centre: float, values: np.ndarray, modules: pd.DataFrame, unit: str, colours: Palette) -> go.Figure:
+    """Draw a number of each of `modules`, in their order, kinds over layers, below and above a centre."""
+    grid = grid_of(modules)
+    reach = max(float(np.nanmax(np.abs(values - centre))), 1e-9)
+    scale = {"colorscale": colours.diverging_scale, "cmin": centre - reach, "cmax": centre + reach}
+    return layer_maps(grid, {"": grid.of(values)}, scale, unit, ".4f", colours)
 
 
 def group_gates(gates: pd.DataFrame, modules: pd.DataFrame, colours: Palette) -> go.Figure:
@@ -229,6 +217,4 @@ def ablation_bars(frame: pd.DataFrame, colours: Palette) -> go.Figure:
 
 def ablation_map(frame: pd.DataFrame, colours: Palette) -> go.Figure:
     """Draw what each module adds to a text, kinds of modules over layers."""
-    table = frame.pivot_table(index="label", columns="layer", values="adds", aggfunc="sum", sort=False)
-    table = table.reindex(columns=sorted(table.columns))
-    return layer_map(table, MapView("Contribution (nats)", centre=0.0, least=1e-9), "%{z:+.4f} nats", colours)
+    return map_around(0.0, frame["adds"].to_numpy(float), frame, "Nats", colours)

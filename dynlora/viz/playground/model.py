@@ -115,7 +115,7 @@ def without_modules(explanation: Mapping[str, Any], modules: pd.DataFrame) -> pd
     `adds` is the log-odds of the predicted class (or the number) less what it is without the module.
     """
     order = modules["position"].to_numpy(int)
-    adds = explanation["margin"] - np.array([np.nan if v is None else v for v in explanation["without"]], dtype=float)
+    adds = explanation["margin"] - numbers_of(explanation["without"])
     return modules[["position", "short", "label", "layer"]].assign(
         adds=adds[order], flips=np.array(explanation["flipped"], dtype=bool)[order]
     )
@@ -135,12 +135,23 @@ def modules_caption(frame: pd.DataFrame, unit: str) -> str:
     return f"Without {names} the prediction changes ({plural(len(flips), 'module')}, in orange); {most} ({unit})."
 
 
-def gates_by_place(gate: Sequence[float | None], modules: pd.DataFrame) -> pd.DataFrame:
-    """Return gates as a table of kinds (rows, in their order) over layers (columns)."""
-    values = np.array([np.nan if v is None else v for v in gate], dtype=float)
-    placed = modules.assign(gate=values[modules["position"].to_numpy(int)])
-    table = placed.pivot_table(index="label", columns="layer", values="gate", aggfunc="mean", sort=False)
-    return table.reindex(columns=sorted(table.columns))
+def numbers_of(values: Sequence[float | None]) -> np.ndarray:
+    """Return a number for each module as recorded, NaN where there is none."""
+    return np.array([np.nan if value is None else value for value in values], dtype=float)
+
+
+def effects_caption(effects: Mapping[str, np.ndarray], modules: pd.DataFrame) -> str:
+    """Return how strongly the adapter acts on a text, beside the mean of the other effects where there are some."""
+    (_, text), *others = effects.items()
+    if not np.isfinite(text).any():
+        return "The effect of these modules is not known."
+    most = int(np.nanargmax(text))
+    name = modules.set_index("position")["short"].get(most, most)
+    usual = f", {percent(float(np.nanmean(others[0][1])))} on the probe examples" if others else ""
+    return (
+        f"The adapter changes a module's output by {percent(float(np.nanmean(text)))} on this text{usual}, most in "
+        f"{one_line(name, 40)} ({percent(float(text[most]))})."
+    )
 
 
 @dataclass(frozen=True)
