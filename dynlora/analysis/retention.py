@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dynlora.analysis.stats import spearman, spearman_interval
+from dynlora.analysis.stats import bootstrap_interval, spearman, spearman_interval
 from dynlora.assets.hub import cache_dir
 from dynlora.safe_files import write_text
-from dynlora.store.measurements import COMPRESS_NAME, EFFECTS_NAME, KNOCKOUT_NAME, Knockouts
+from dynlora.store.measurements import COMPRESS_NAME, EFFECTS_NAME, KNOCKOUT_NAME, KnockedOut, Knockouts
 from dynlora.store.meta import finite, whole
 from dynlora.text import listed, one_line, percent, plural, signed
 
@@ -204,6 +204,32 @@ def _verdict(last: Retention) -> str:
     if last.high is not None and last.high < 0:
         return "the adapter reads them better than the base model"
     return "no forgetting is shown"
+
+
+Judged = tuple[np.ndarray, np.ndarray]
+"""Loss and prediction of each row, (n,) both."""
+
+
+def effect_of(modules: Sequence[int], whole: Judged, without: Judged, seed: int = 0) -> KnockedOut:
+    """Return what rows lose without some modules.
+
+    Args:
+        modules: positions of those that are off.
+        whole: the rows with all modules.
+        without: the same rows without these.
+        seed: of the resampling; the same draws for every module, so that their intervals can be compared.
+    """
+    delta = without[0].astype(float) - whole[0]
+    low, high = bootstrap_interval(delta, seed)
+    return KnockedOut(
+        modules=tuple(modules),
+        loss=float(without[0].mean()),
+        delta=float(delta.mean()),
+        low=low,
+        high=high,
+        changed=float((without[1] != whole[1]).mean()),
+        halves=(float(delta[::2].mean()), float(delta[1::2].mean())) if len(delta) > 1 else None,
+    )
 
 
 LEAST = 4

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dynlora import assets, strategies, tasks
+from dynlora.analysis.retention import effect_of
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import read_run_config
 from dynlora.data_files.opening import Source, as_utf8, is_table
@@ -26,7 +27,6 @@ from dynlora.engine.data.text_data import Rows, TextData, rows_to_continue, text
 from dynlora.engine.evaluation.evaluate import UNUSUAL, Predictions, summarise
 from dynlora.engine.evaluation.explain import explain
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates
-from dynlora.engine.evaluation.knockout import knocked_out
 from dynlora.engine.loop.adapter_state import checked_state, load_adapter_state, load_head_state, saved_sizes
 from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint
 from dynlora.engine.model.base_model import BaseModel, Weights, head_parameters, load_base
@@ -35,7 +35,7 @@ from dynlora.errors import ConfigError, DataError
 from dynlora.jobs import environment
 from dynlora.kinds.run_kind import kind_of_run
 from dynlora.safe_files import why_not_a_file
-from dynlora.store.measurements import Effects, Knockouts
+from dynlora.store.measurements import Effects, KnockedOut, Knockouts
 from dynlora.tasks import WritingTask
 from dynlora.text import clean_text
 from dynlora.training.build import named_groups
@@ -335,8 +335,9 @@ class Examined:
         yield knockouts
         for modules in module_sets:
             if all(modules != effect.modules for effect in knockouts.effects):
-                effect = knocked_out(self.model, tokens, whole, modules, group=group, groups=len(names))
-                knockouts = knockouts.having(effect)
+                with self.model.adapters.disabled(modules):
+                    without = self.model.predictions(tokens)
+                knockouts = knockouts.having(_effect(modules, whole, without, group, len(names)))
             yield knockouts
 
     def measured_effects(self, texts: Sequence[tuple[str, str | None]], file: Path) -> Iterator[dict[str, int]]:
@@ -515,6 +516,17 @@ def check_modules(sets: Sequence[Sequence[int]], n: int) -> None:
             raise ConfigError(
                 f"modules {', '.join(map(str, modules)) or 'none'}: give different positions from 0 to {n - 1}"
             )
+
+
+def _effect(
+    modules: Sequence[int], whole: Predictions, without: Predictions, group: np.ndarray | None, groups: int
+) -> KnockedOut:
+    """Return what rows lose without some modules, in each input group too, None for an empty one."""
+    effect = effect_of(modules, (whole.loss, whole.prediction), (without.loss, without.prediction))
+    delta = without.loss.astype(float) - whole.loss
+    parts = [] if group is None else [delta[group == index] for index in range(groups)]
+    by_group = tuple(float(part.mean()) if len(part) and np.isfinite(part).all() else None for part in parts)
+    return effect.model_copy(update={"by_group": by_group})
 
 
 def plain(values: np.ndarray | None) -> Any:

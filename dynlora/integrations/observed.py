@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dynlora import tasks
-from dynlora.engine.evaluation.knockout import effect_of
+from dynlora.analysis.retention import effect_of
 from dynlora.engine.loop.step_signals import UNITS, spectrum
 from dynlora.engine.model.modules import ModuleInfo, describe_modules, linear_features
 from dynlora.engine.randomness import stream

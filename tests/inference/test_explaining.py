@@ -14,7 +14,6 @@ from dynlora.engine.data.perturb import KINDS, perturbed
 from dynlora.engine.data.text_data import Rows
 from dynlora.engine.evaluation.explain import explain, margins
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates
-from dynlora.engine.evaluation.knockout import switched_off
 from dynlora.errors import ConfigError
 from dynlora.inference.session import MAX_CHARACTERS, Examined, checked_texts, load_run
 from tests.tiny import tiny_config
@@ -49,7 +48,7 @@ def test_a_word_adds_what_hiding_it_takes(examined: Examined) -> None:
 def test_a_module_adds_what_its_absence_takes(examined: Examined) -> None:
     explanation = explain(examined.model, TEXT)
     for index in (0, 5):
-        with switched_off(examined.model.adapters, [index]):
+        with examined.model.adapters.disabled([index]):
             alone = examined.model.predict([TEXT])
         assert explanation.without[index] == pytest.approx(
             margins(examined.model, alone, int(explanation.answer.argmax()))[0]
@@ -83,7 +82,7 @@ def test_a_module_without_which_the_answer_is_another_is_said_to_flip_it(trained
     assert explanation.flipped[strongest]
     assert not explanation.flipped.all()
     for index, flipped in enumerate(explanation.flipped):
-        with switched_off(model.adapters, [index]):
+        with model.adapters.disabled([index]):
             alone = model.predict([TEXT])
         assert flipped == (alone.prediction[0] != answer)
         assert flipped == (explanation.without[index] < 0), "of two classes the other one is answered below even odds"

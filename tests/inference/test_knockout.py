@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynlora.engine.evaluation.knockout import switched_off
 from dynlora.engine.model.adapters import replace_module
 from dynlora.errors import ConfigError
 from dynlora.inference import session as inference_session
@@ -61,7 +60,7 @@ def test_a_knock_out_is_the_loss_without_the_module(
 
 
 def test_modules_are_back_after_a_knock_out_that_fails(examined: Examined) -> None:
-    with pytest.raises(RuntimeError), switched_off(examined.model.adapters, [1, 2]):
+    with pytest.raises(RuntimeError), examined.model.adapters.disabled([1, 2]):
         raise RuntimeError
     assert all(module.enabled for module in examined.model.adapters)
 
@@ -69,7 +68,7 @@ def test_modules_are_back_after_a_knock_out_that_fails(examined: Examined) -> No
 def test_what_is_known_is_not_measured_again(examined: Examined, monkeypatch: pytest.MonkeyPatch) -> None:
     *_, first = examined.knockouts(rows=24)
     assert len(first.alone) == first.n_modules == len(examined.model.adapters)
-    monkeypatch.setattr("dynlora.inference.session.knocked_out", None)  # a call would fail
+    monkeypatch.setattr("dynlora.inference.session.effect_of", None)  # a call would fail
     *_, again = examined.knockouts(rows=24, known=[first])
     assert again == first
     other = replace(first, step=first.step + 1)  # of another adapter: does not count
@@ -140,8 +139,8 @@ def test_what_was_begun_beside_is_gone_on_with(
     _, first, *_ = examined.knockouts(rows=16)
     keep_knockouts(file, first)
     calls: list[tuple[int, ...]] = []
-    real = inference_session.knocked_out
-    monkeypatch.setattr(inference_session, "knocked_out", lambda *a, **k: calls.append(a[3]) or real(*a, **k))
+    real = inference_session.effect_of
+    monkeypatch.setattr(inference_session, "effect_of", lambda *a: calls.append(a[0]) or real(*a))
     for knockouts in examined.knockouts(rows=16, known=kept_knockouts(file), again=True):
         keep_knockouts(file, knockouts)
     assert calls == [(index,) for index in range(1, whole.n_modules)]

@@ -213,7 +213,8 @@ def test_a_run_without_gates_has_none_to_freeze(here: Here, ungated_run: Path, r
     assert "Adapter predicts" in text
     assert "gates frozen" not in text
     assert "gates frozen" not in json.dumps(charts(app))
-    assert "This run has no gates" in text
+    assert "Gates for this text" not in text
+    assert "The adapter changes a module's output by" in text
     assert predictions(sent(app, "a.txt", "great film\n")) == [
         ["text", "prediction", "certainty", "base model with head"]
     ]

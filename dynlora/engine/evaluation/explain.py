@@ -14,7 +14,6 @@ from dynlora.engine.data.batches import Tokens
 from dynlora.engine.data.text_data import Rows
 from dynlora.engine.evaluation.evaluate import Predictions
 from dynlora.engine.evaluation.inference import AdaptedModel
-from dynlora.engine.evaluation.knockout import switched_off
 from dynlora.engine.strategy import Strategy
 
 
@@ -169,7 +168,7 @@ def _without(model: AdaptedModel, tokens: Tokens, whole: Predictions) -> tuple[n
     """Return the margin with one module off after the other, and whether the prediction is another then."""
     prediction, margin, flipped = whole.prediction[0], [], []
     for index in range(len(model.adapters)):
-        with switched_off(model.adapters, [index]) if model.adapters[index].rank else nullcontext():
+        with model.adapters.disabled([index]) if model.adapters[index].rank else nullcontext():
             one = model.predictions(tokens)
         margin.append(margins(model, one, prediction)[0])
         flipped.append(model.task.flips(one.prediction[0], prediction))

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from dynlora.engine.data.batches import IGNORED
 from dynlora.engine.data.text_data import Rows
 from dynlora.engine.evaluation.inference import AdaptedModel
-from dynlora.engine.evaluation.knockout import switched_off
 from dynlora.tasks.token_loss import token_loss, token_losses
 
 TOP = 5
@@ -86,7 +85,7 @@ def ablated(
         if not model.adapters[index].rank:
             yield index, 0.0, False
             continue
-        with switched_off(model.adapters, [index]):
+        with model.adapters.disabled([index]):
             without = scored(model, prompt, ids, 1)
         yield index, whole.total - without.total, bool((without.best != whole.best).any())
 

@@ -120,15 +120,20 @@ class Adapters(Sequence[LoraLinear]):
             module.dropout = probability
 
     @contextmanager
-    def disabled(self) -> Iterator[None]:
-        """Run the frozen model without its adapters inside the block, as PEFT's `disable_adapter` does."""
-        before = [module.enabled for module in self.modules]
+    def disabled(self, modules: Sequence[int] | None = None) -> Iterator[None]:
+        """Run the frozen model without its adapters inside the block, as PEFT's `disable_adapter` does.
+
+        Args:
+            modules: positions of those that are off, for an ablation; all by default.
+        """
+        chosen = self.modules if modules is None else [self.modules[index] for index in modules]
+        before = [module.enabled for module in chosen]
         try:
-            for module in self.modules:
+            for module in chosen:
                 module.enabled = False
             yield
         finally:
-            for module, enabled in zip(self.modules, before, strict=True):
+            for module, enabled in zip(chosen, before, strict=True):
                 module.enabled = enabled
 
     @torch.no_grad()
