@@ -133,7 +133,7 @@ def _outlook(contest: Contest) -> str:
     if contest.outcome != "unclear":
         return ""
     if contest.seeds_needed is None:
-        return f"{MOST_SEEDS} seeds would not decide."
+        return f"More than {MOST_SEEDS} seeds would be needed."
     return f"About {plural(contest.seeds_needed - contest.seeds, 'more seed')} would decide."
 
 

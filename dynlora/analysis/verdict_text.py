@@ -200,7 +200,7 @@ def outlook(result: Verdict) -> str:
             else ""
         )
         if contest.seeds_needed is None:
-            return f"{why}Undecided: {MOST_SEEDS} seeds would not decide."
+            return f"{why}Undecided: more than {MOST_SEEDS} seeds would be needed."
         more = plural(contest.seeds_needed - contest.seeds, "more seed")
         return f"{why}Undecided: about {more} would decide."
     if contest.outcome == "equal":

@@ -12,9 +12,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dynlora.analysis import seed_groups
 from dynlora.analysis.frames import records
-from dynlora.analysis.planted_ranks import PLANTED_DATA, compared_sentence, needed_modules, outlined
+from dynlora.analysis.planted_ranks import PLANTED_DATA, compared_sentence, needed_modules, outlined, placement
 from dynlora.analysis.run_reading import RunReading
 from dynlora.analysis.run_summary import (
     ACTIVE,
@@ -157,8 +156,18 @@ def beside(view: RunReading, runs: pd.DataFrame) -> str:
     for row in _samples(runs):
         with suppress(DynloraError):
             summaries.setdefault(row["id"], queries.run_summary(Path(row["folder"])))
-    groups = {one.label: [summaries[run] for run in one.runs] for one in seed_groups.grouped(list(summaries.values()))}
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for summary in summaries.values():
+        groups.setdefault(_side(summary), []).append(summary)
     return compared_sentence(groups)
+
+
+def _side(summary: Mapping[str, Any]) -> str:
+    """Return what a run on planted ranks is beside others: its method, of plain LoRA with its ranks."""
+    one = placement(summary)
+    if summary["strategy"] != "lora" or one is None:
+        return summary["strategy"]
+    return "lora with the planted ranks" if one.placed == one.total else "uniform lora"
 
 
 def run_view(run_id: str | None) -> RunReading | None:

@@ -378,7 +378,7 @@ def race_card(cases: Sequence[Race]) -> None:
         with in_row("race-next", "top"):
             link("pages/launch.py", "Test yours", data="upload")
             link("pages/compare.py", "Compare these runs", runs=",".join(cases[0].runs))
-            documentation("Where the gain comes from", "RESULTS")
+            documentation("All results", "RESULTS")
 
 
 def conditions(race: Race) -> str:

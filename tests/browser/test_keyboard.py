@@ -85,9 +85,9 @@ def test_arrow_keys_lead_through_the_screens_of_a_presentation_and_escape_ends_i
     expect(page.locator(".replay.large")).to_be_visible()
     assert "present=2" in page.url
     page.keyboard.press("ArrowLeft")
-    expect(page.get_by_text("1 of 2", exact=True)).to_be_visible()
+    expect(page.get_by_text(re.compile(r"^1 of \d+$"))).to_be_visible()
     page.get_by_role("button", name="Next").click()
-    page.get_by_text("2 of 2", exact=True).wait_for()
+    page.get_by_text(re.compile(r"^2 of \d+$")).wait_for()
     page.keyboard.press("Escape")
     page.locator(".st-key-card-strip").wait_for()
     expect(page.get_by_test_id("stSidebar")).to_be_visible()

@@ -33,7 +33,7 @@ def test_a_text_is_answered_and_explained(here: Here, run: Path) -> None:
     assert "base model with head predicts" in text
     assert "gates frozen predicts" in text
     assert "the largest contributions are from" in text.lower()
-    assert len(charts(app)) == 3
+    assert len(charts(app)) == 4
     html = "".join(element.proto.body for element in app.get("html"))
     assert "great" in html
     assert "layer 1" in html

@@ -48,10 +48,13 @@ def _introduction(values: Mapping[str, Any], names: Sequence[str], summary: Mapp
     cues = [_cue(0, (middle, cell))]
     if isinstance(budget, int):
         total = plural(int(sum(values["rank"][0])), "rank")
-        shared = f"All cells share one budget: {number(budget)} parameters, at the start {total}."
         is_wide = sum(values["rank"][0]) > (uniform_rank(summary) or np.inf) * len(names)
-        later = "That is more than it holds; cuts lead to it." if is_wide else "It never grows."
-        shared = f"{shared} {later}"
+        start = (
+            f" Training starts above it, with {total}, and is cut to it."
+            if is_wide
+            else f", at the start {total}. It never grows."
+        )
+        shared = f"All cells share one budget: {number(budget)} parameters{'.' if is_wide else ''}{start}"
         cues.append(_cue(0, (0, shared)))
     return cues
 
