@@ -312,9 +312,16 @@ def worst(payload: Mapping[str, Any]) -> pd.DataFrame:
     columns = ["loss", "label", "prediction", "text", "text_pair"]
     frame = pd.DataFrame([{column: row.get(column) for column in columns} for row in mappings], columns=columns)
     frame["loss"] = pd.to_numeric(frame["loss"], errors="coerce")
-    words = frame[["label", "prediction", "text", "text_pair"]].map(lambda value: None if value is None else str(value))
-    frame[words.columns] = words
+    words = ["label", "prediction", "text", "text_pair"]
+    frame[words] = frame[words].map(_cell)
     return frame.drop(columns="text_pair") if frame["text_pair"].isna().all() else frame
+
+
+def _cell(value: Any) -> str | None:
+    """Return a value of an example as text, a number that is not whole with four digits."""
+    if value is None:
+        return None
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def log_text(logs: pd.DataFrame) -> str:

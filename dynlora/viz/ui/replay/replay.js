@@ -176,8 +176,10 @@ class Player {
     this.legend = element("g");
     this.svg.append(this.legend);
     if (this.data.outlined) {
-      this.svg.append(element("rect", { x: width - 74, y: bottom + 27, width: 10, height: 10, rx: 2, fill: "none", stroke: colours.needed, "stroke-width": 1.6 }));
-      this.svg.append(text(this.data.outlined, width - 60, bottom + 36, { fill: colours.muted }));
+      const words = text(this.data.outlined, width - 1, bottom + 36, { fill: colours.muted, "text-anchor": "end" });
+      this.svg.append(words);
+      const x = width - 16 - (words.getComputedTextLength() || 60);
+      this.svg.append(element("rect", { x, y: bottom + 27, width: 10, height: 10, rx: 2, fill: "none", stroke: colours.needed, "stroke-width": 1.6 }));
     }
     this.svg.setAttribute("viewBox", `0 0 ${width} ${bottom + FOOT}`);
     this.svg.style.height = `${bottom + FOOT}px`;
