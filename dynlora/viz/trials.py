@@ -291,7 +291,7 @@ def _ending(end: Mapping[str, Any]) -> str:
     share = f" {100 * mine / whole:.0f} % of the decode FLOPs that the target alone needs." if mine and whole else ""
     answer = one_line(end.get("answer") or "none", 60)
     tokens_text = f"{accepted:,} of the draft kept, {gone:,} discarded, {target:,} of the target"
-    return f"Answer: {answer}. Tokens: {tokens_text}.{share}"
+    return f"Answer: {answer}; tokens: {tokens_text}.{share}"
 
 
 def _frame(steps: Sequence[Step]) -> pd.DataFrame:
