@@ -153,7 +153,13 @@ def _press_again(page: Page, address: str, done: set[str], missing: set[str]) ->
 
 
 def _press_next(page: Page, done: set[str]) -> str | None:
-    """Press a button that was not pressed yet and return its label: one of an open popover first, then of the page."""
+    """Press a button that was not pressed yet and return its label: one of an open popover first, then of the page.
+
+    A dialog is closed before: behind it a popover closes as soon as it opens.
+    """
+    if (dialog := page.get_by_test_id("stDialog")).count():
+        page.keyboard.press("Escape")
+        dialog.first.wait_for(state="detached")
     for part in ("[data-testid=stPopoverBody]", "[data-testid=stMain]", "[data-testid=stSidebar]"):
         answer = page.evaluate(PRESS, [part, BUTTONS, sorted(done), list(NOT_PRESSED)])
         done.update(button["key"] for button in answer["pressed"])

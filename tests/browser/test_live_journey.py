@@ -66,7 +66,7 @@ def test_pages_left_alone_follow_a_run(
         page.wait_for_timeout(1000)
     # on a busy machine a page slows its refresh down, which draws it as a whole: seldom, and each time more seldom
     redrawn = 3 if busy else 1
-    for name, text in (("inputs", f"At step {run.step},"), ("capacity", f"Up to step {run.step}, rank moved")):
+    for name, text in (("inputs", f"At step {run.step},"), ("capacity", f"steps 0 to {run.step}.")):
         view = pages[name]
         show(view)
         expect(view.get_by_text(text).first).to_be_visible()

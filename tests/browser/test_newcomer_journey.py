@@ -37,7 +37,7 @@ def test_a_newcomer_sees_it_move_and_takes_the_tour(server: str, window: Window,
     expect(page).to_have_url(re.compile("/launch"))
     settled(page)
     page.goto(server)
-    expect(page.get_by_text("Recent runs")).to_be_visible()
+    expect(page.get_by_role("link", name="See rank move")).to_be_visible()
     assert page.get_by_role("link", name="Take the tour").count() == 0, "it was taken"
 
 
