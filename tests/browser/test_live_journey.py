@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 SECONDS = 60
 WATCH = """() => {
   window.thumbs = new Set();
-  const thumbs = '[role=slider], input[type=range]';
+  const thumbs = '[role=slider], input[type=range], [data-testid=stButtonGroup]';
   const look = () => document.querySelectorAll(thumbs).forEach(one => window.thumbs.add(one));
   look();
   new MutationObserver(look).observe(document.body, {childList: true, subtree: true});
 }"""
-"""Keeps every thumb of a slider that was ever on the page."""
+"""Keeps every thumb of a slider and every group of buttons that was ever on the page."""
 
 
 @pytest.fixture(params=[0, pytest.param(8, marks=pytest.mark.torture)], ids=["alone", "eight busy loops"])
