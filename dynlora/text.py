@@ -225,10 +225,14 @@ def listed(words: Sequence[str], limit: int = 3) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else "none"
 
 
+_END = re.compile(r"(?<!\b[A-Z])(?<!\b[A-Z][a-z])(?<!\b[A-Z][a-z]{2})\. (?=[^\W_a-z])")
+"""Where a sentence ends: not after "Dr.", "Inc." or an initial, which names of groups and classes may have."""
+
+
 def first_sentence(text: str) -> tuple[str, str]:
     """Return the first sentence of a text, and the others."""
-    first, stop, rest = text.partition(". ")
-    return first + stop.strip(), rest
+    first, *others = _END.split(text, maxsplit=1)
+    return first + "." * len(others), "".join(others)
 
 
 def sentence_case(text: str) -> str:

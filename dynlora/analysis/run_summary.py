@@ -9,7 +9,18 @@ import pandas as pd
 
 from dynlora.store.catalogue import deciding_metric
 from dynlora.store.meta import finite
-from dynlora.text import ago, metric_words, one_line, percent, plural, rough_duration, score, sentence_case, source_name
+from dynlora.text import (
+    ago,
+    metric_words,
+    number,
+    one_line,
+    percent,
+    plural,
+    rough_duration,
+    score,
+    sentence_case,
+    source_name,
+)
 
 LOW_IS_GOOD = ("loss", "relative_error", "perplexity", "mse", "mae", "rmse", "ece", "brier")
 """Metrics of which less is better."""
@@ -318,10 +329,10 @@ def worst(payload: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def _cell(value: Any) -> str | None:
-    """Return a value of an example as text, a number that is not whole with four digits."""
+    """Return a value of an example as text, a number that is not whole with four significant digits."""
     if value is None:
         return None
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return number(value, 4) if isinstance(value, float) else str(value)
 
 
 def log_text(logs: pd.DataFrame) -> str:

@@ -62,6 +62,7 @@ def test_the_tokens_are_shown_when_asked_for_and_forgotten_with_other_settings(
     assert "2 of 12 training examples lose their whole completion after 64 tokens" in text
     assert "data.max_length=90 keeps" in text
     assert "2 of the 5 tokens of 1 example are in the loss (40.0 %)" in text
+    assert "The chat template of the model is applied." in text
     field(app.selectbox, "Loss on").set_value("all").run()
     assert "tokens, in the loss" not in html_of(app)
     field(app.selectbox, "Loss on").set_value("completion").run()

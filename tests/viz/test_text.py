@@ -100,6 +100,21 @@ def test_kinds_get_short_and_distinct_words() -> None:
     assert kit_text.kind_labels(["attention.output.dense", "output.dense"])["output.dense"] == "ff out"
 
 
+@pytest.mark.parametrize(
+    ("text", "first", "rest"),
+    [
+        ("Loss fell. It rose again. Then it ended.", "Loss fell.", "It rose again. Then it ended."),
+        ("Loss fell.", "Loss fell.", ""),
+        ("Best for Dr. Who (0.900, n = 40). 1 is neutral.", "Best for Dr. Who (0.900, n = 40).", "1 is neutral."),
+        ("Worst for Acme Inc. Reviews.", "Worst for Acme Inc. Reviews.", ""),
+        ("J. Smith vs. others, 0.5. Éloge helps.", "J. Smith vs. others, 0.5.", "Éloge helps."),
+        ("", "", ""),
+    ],
+)
+def test_the_first_sentence_ends_at_no_abbreviation_of_a_name(text: str, first: str, rest: str) -> None:
+    assert kit_text.first_sentence(text) == (first, rest)
+
+
 def test_hostile_text() -> None:
     assert "<" not in kit_text.plotly_text("<b>$x$%{y}</b>").replace("&lt;", "")
     assert "$" not in kit_text.plotly_text("$x$")
@@ -155,6 +170,8 @@ def test_a_broken_confusion_matrix_is_none(payload: dict) -> None:
 def test_worst_examples_survive_nonsense() -> None:
     assert run_summary.worst({"worst": [1, {"text": 5, "loss": "x"}]})["text"].tolist() == ["5"]
     assert run_summary.worst({}).empty
+    numbers = run_summary.worst({"worst": [{"label": 12345.678, "prediction": 1.06723952293396, "text": "a"}]})
+    assert numbers[["label", "prediction"]].to_numpy().tolist() == [["12,346", "1.067"]]
 
 
 @pytest.mark.parametrize(("text", "seeds"), [("0", [0]), ("0-2", [0, 1, 2]), ("0..2", [0, 1, 2]), ("3, 1,1", [1, 3])])

@@ -27,7 +27,7 @@ SPECIAL = re.compile(r"<\|[^|]*\|>|</?s>|<(bos|eos|pad|unk)>|\[(CLS|SEP|PAD|MASK
 """What a tokenizer writes for a token that is no text, such as its end token."""
 
 SYMBOL = "◆"
-"""What is shown in its place."""
+"""Stands for a special token."""
 
 
 @dataclass(frozen=True)
