@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlora.errors import ConfigError, DataError, DynloraError
+from dynlora.kinds.train.panels.effects import effect_maps
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.token_text import Colouring, tokens_html
 from dynlora.viz.playground import figures
@@ -198,14 +199,14 @@ def test_a_text_is_drawn_beside_the_probe_examples_on_one_scale() -> None:
         }
     )
     effects = {"This text": playground_model.numbers_of([0.1, 0.2, None, 0.4]), "Probe": np.full(4, 0.8)}
-    drawn = figures.effect_maps(effects, more, theme.LIGHT)
+    drawn = effect_maps(effects, more, theme.LIGHT)
     text, probe = (np.asarray(trace.z, float) for trace in traces_of(drawn))
     assert text[0].tolist() == [0.2, 0.4]
     assert text[1, 0] == 0.1
     assert np.isnan(text[1, 1])
     assert (probe == 0.8).all()
     assert layout_of(drawn).coloraxis.cmax == 0.8
-    words = playground_model.effects_caption(effects, more)
+    words = playground_model.effects_caption(*effects.values(), modules=more)
     assert words == (
         "The adapter changes a module's output by 23.3 % on this text, 80.0 % on the probe examples, most in key 1 "
         "(40.0 %)."

@@ -14,6 +14,7 @@ import streamlit as st
 from dynlora.analysis.frames import records
 from dynlora.analysis.inputs import InputsReading
 from dynlora.errors import DynloraError
+from dynlora.kinds.train.panels.effects import effect_maps, map_around
 from dynlora.store import queries
 from dynlora.text import markdown_text, one_line, plural
 from dynlora.viz.kit.token_text import Colouring, cut_words, tokens_html
@@ -273,26 +274,26 @@ def explained_cards(request: Asked, modules: pd.DataFrame) -> None:
         words = playground_model.modules_caption(frame, unit)
         chart(figures.module_bars(frame, unit, colours()), words, frame.drop(columns="position"), "carry")
     with right, card("Effect of each module on this text", "acts"):
-        effect_maps(request.run.folder, explanation, modules)
+        effects_on(explanation, request.run.folder, modules)
     if explanation["gate"] is not None:
         with card("Gates for this text", "opened"):
             gate = playground_model.numbers_of(explanation["gate"])[modules["position"].to_numpy(int)]
             caption = "Above 1 the adapter of the module counts more for this text, below 1 less."
-            figure = figures.map_around(1.0, gate, modules, "Gate (factor)", colours())
+            figure = map_around(1.0, gate, modules, ("Gate (factor)", ".4f"), colours())
             chart(figure, caption, modules[["name"]].assign(gate=gate), "opened")
     depth_card(explanation, modules)
 
 
-def effect_maps(folder: Path, explanation: Mapping[str, Any], modules: pd.DataFrame) -> None:
+def effects_on(explanation: Mapping[str, Any], folder: Path, modules: pd.DataFrame) -> None:
     """Draw how strongly each module acts on a text, beside the mean over the probe examples where that is recorded."""
     effects = {"This text": playground_model.numbers_of(explanation["effects"])}
     probe = cached_queries.ask(queries.probe_effects, folder)
     if len(probe):
-        effects[f"Probe examples  n = {len(probe)}"] = probe.to_numpy(float).mean(0)
+        effects[f"Probe examples  n = {len(probe)}"] = probe.mean().to_numpy(float)
     frame = pd.DataFrame(effects).loc[modules["position"]]
     frame.insert(0, "module", modules["name"].to_numpy())
-    caption = playground_model.effects_caption(effects, modules)
-    chart(figures.effect_maps(effects, modules, colours()), caption, frame, "acts")
+    caption = playground_model.effects_caption(*effects.values(), modules=modules)
+    chart(effect_maps(effects, modules, colours()), caption, frame, "acts")
 
 
 def token_lines(explanation: Mapping[str, Any], unit: str) -> None:

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.analysis.capacity_frames import grid_of
-from dynlora.kinds.train.panels.effects import layer_maps
+from dynlora.kinds.train.panels.effects import map_around
 from dynlora.kinds.train.panels.inputs import gate_map
 from dynlora.text import one_line, plotly_text
 from dynlora.viz.kit import theme
@@ -148,23 +147,6 @@ def _add_contributions(
     drawn.update_layout(barmode="overlay", showlegend=bool(flips.any()))
 
 
-def effect_maps(effects: Mapping[str, np.ndarray], modules: pd.DataFrame, colours: Palette) -> go.Figure:
-    """Draw how strongly each module acts, a map of kinds and layers for each of `effects`, by title, on one scale."""
-    grid, places = grid_of(modules), modules["position"].to_numpy(int)
-    most = float(np.nanmax(list(effects.values())))
-    scale = {"colorscale": colours.sequential_scale, "cmin": 0, "cmax": most if most > 0 else 1.0}
-    cells = {title: grid.of(values[places]) for title, values in effects.items()}
-    return layer_maps(grid, cells, scale, "Relative change", ".3f", colours)
-
-
-def map_around(centre: float, values: np.ndarray, modules: pd.DataFrame, unit: str, colours: Palette) -> go.Figure:
-    """Draw a number of each of `modules`, in their order, kinds over layers, below and above a centre."""
-    grid = grid_of(modules)
-    reach = max(float(np.nanmax(np.abs(values - centre))), 1e-9)
-    scale = {"colorscale": colours.diverging_scale, "cmin": centre - reach, "cmax": centre + reach}
-    return layer_maps(grid, {"": grid.of(values)}, scale, unit, ".4f", colours)
-
-
 def group_gates(gates: pd.DataFrame, modules: pd.DataFrame, colours: Palette) -> go.Figure:
     """Draw the mean gate of each input group and module; as `figures_inputs.gate_map` does, which it fills."""
     drawn = gate_map(gates, modules, None, colours, hide=False)
@@ -217,4 +199,4 @@ def ablation_bars(frame: pd.DataFrame, colours: Palette) -> go.Figure:
 
 def ablation_map(frame: pd.DataFrame, colours: Palette) -> go.Figure:
     """Draw what each module adds to a text, kinds of modules over layers."""
-    return map_around(0.0, frame["adds"].to_numpy(float), frame, "Nats", colours)
+    return map_around(0.0, frame["adds"].to_numpy(float), frame, ("Nats", "+.4f"), colours)

@@ -140,14 +140,19 @@ def numbers_of(values: Sequence[float | None]) -> np.ndarray:
     return np.array([np.nan if value is None else value for value in values], dtype=float)
 
 
-def effects_caption(effects: Mapping[str, np.ndarray], modules: pd.DataFrame) -> str:
-    """Return how strongly the adapter acts on a text, beside the mean of the other effects where there are some."""
-    (_, text), *others = effects.items()
+def effects_caption(text: np.ndarray, probe: np.ndarray | None = None, *, modules: pd.DataFrame) -> str:
+    """Return how strongly the adapter acts on a text.
+
+    Args:
+        text: effect of each module as recorded on the text, (n_modules,).
+        probe: the mean over the probe examples, (n_modules,); None where it was not recorded.
+        modules: as `analysis.frames.described` returns them.
+    """
     if not np.isfinite(text).any():
         return "The effect of these modules is not known."
     most = int(np.nanargmax(text))
     name = modules.set_index("position")["short"].get(most, most)
-    usual = f", {percent(float(np.nanmean(others[0][1])))} on the probe examples" if others else ""
+    usual = "" if probe is None else f", {percent(float(np.nanmean(probe)))} on the probe examples"
     return (
         f"The adapter changes a module's output by {percent(float(np.nanmean(text)))} on this text{usual}, most in "
         f"{one_line(name, 40)} ({percent(float(text[most]))})."

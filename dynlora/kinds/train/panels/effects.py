@@ -105,14 +105,11 @@ class EffectsByGroup(Panel[GroupEffects]):
 
     def figure(self, data: GroupEffects, colours: Palette) -> go.Figure:
         """Draw the maps, as many as fit."""
-        grid, places = grid_of(data.modules), data.modules["position"].to_numpy(int)
-        cells = {
-            f"{one_line(group, 28)}  n = {data.counts[group]}": grid.of(values[places])
+        effects = {
+            f"{one_line(group, 28)}  n = {data.counts[group]}": values
             for group, values in zip(data.means.index[:MOST_MAPS], data.means.to_numpy(float), strict=False)
         }
-        most = float(np.nanmax(list(cells.values())))
-        scale = {"colorscale": colours.sequential_scale, "cmin": 0, "cmax": most if most > 0 else 1.0}
-        return layer_maps(grid, cells, scale, "Relative change", ".3f", colours)
+        return effect_maps(effects, data.modules, colours)
 
 
 class EffectShift(Panel[GroupEffects]):
@@ -155,11 +152,7 @@ class EffectShift(Panel[GroupEffects]):
         """Draw the difference; blue modules take more of the effect on the second group."""
         places = data.modules["position"].to_numpy(int)
         gain = np.zeros(1 + int(places.max())) if data.moved is None else data.moved.gain
-        grid = grid_of(data.modules)
-        cells = grid.of(100 * gain[places])
-        reach = max(float(np.nanmax(np.abs(cells))), 1e-3)
-        scale = {"colorscale": colours.diverging_scale, "cmin": -reach, "cmax": reach}
-        return layer_maps(grid, {"": cells}, scale, "Percentage points", "+.2f", colours)
+        return map_around(0.0, 100 * gain[places], data.modules, ("Percentage points", "+.2f"), colours)
 
 
 def how_strong(data: GroupEffects) -> str:
@@ -222,6 +215,44 @@ def _place(moved: Moved, modules: pd.DataFrame) -> str:
         return names
     layers = by_layer.index[:reached].astype(int)
     return f"{names} of layer{'s' if reached > 1 else ''} {spans(layers)}"
+
+
+def effect_maps(effects: Mapping[str, np.ndarray], modules: pd.DataFrame, colours: Palette) -> go.Figure:
+    """Draw how strongly each module acts, maps of kinds and layers on one scale.
+
+    Args:
+        effects: of each module as recorded, (n_modules,), by the title of its map.
+        modules: as `analysis.frames.described` returns them.
+        colours: of the mode.
+    """
+    grid, places = grid_of(modules), modules["position"].to_numpy(int)
+    cells = {title: grid.of(values[places]) for title, values in effects.items()}
+    most = np.nan_to_num(list(cells.values())).max()
+    scale = {"colorscale": colours.sequential_scale, "cmin": 0, "cmax": most if most > 0 else 1.0}
+    return layer_maps(grid, cells, scale, "Relative change", ".3f", colours)
+
+
+LEAST_REACH = 1e-9
+"""Distance from the centre that has the strongest colour, at least."""
+
+
+def map_around(
+    centre: float, values: np.ndarray, modules: pd.DataFrame, unit: tuple[str, str], colours: Palette
+) -> go.Figure:
+    """Draw one map of kinds and layers, in one colour below a centre and in another above it.
+
+    Args:
+        centre: value without colour.
+        values: of each module, in the order of `modules`, (n_modules,).
+        modules: as `analysis.frames.described` returns them.
+        unit: of the values, and the format of one.
+        colours: of the mode.
+    """
+    grid = grid_of(modules)
+    cells = grid.of(values)
+    reach = max(float(np.abs(np.nan_to_num(cells - centre)).max()), LEAST_REACH)
+    scale = {"colorscale": colours.diverging_scale, "cmin": centre - reach, "cmax": centre + reach}
+    return layer_maps(grid, {"": cells}, scale, *unit, colours)
 
 
 def layer_maps(
