@@ -21,6 +21,7 @@ from dynlora.analysis.run_summary import (
     about,
     format_progress,
     format_strategy,
+    is_uniform,
     main_metric,
     progress_share,
 )
@@ -163,11 +164,11 @@ def beside(view: RunReading, runs: pd.DataFrame) -> str:
 
 
 def _side(summary: Mapping[str, Any]) -> str:
-    """Return what a run on planted ranks is beside others: its method, of plain LoRA with its ranks."""
-    one = placement(summary)
-    if summary["strategy"] != "lora" or one is None:
-        return summary["strategy"]
-    return "lora with the planted ranks" if one.placed == one.total else "uniform lora"
+    """Return what a run on planted ranks is beside others: its method, and whether its ranks are planted or equal."""
+    method, one = summary["strategy"], placement(summary)
+    if one is not None and one.placed == one.total:
+        return f"{method} with the planted ranks"
+    return f"uniform {method}" if is_uniform(summary) else method
 
 
 def run_view(run_id: str | None) -> RunReading | None:
