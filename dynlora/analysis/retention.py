@@ -322,7 +322,7 @@ def agreement(score: np.ndarray, effect: pd.DataFrame) -> Agreement:
 
 
 ITSELF = "loss change on the other half of the examples"
-"""Name of what the ablation agrees with itself, beside the scores: no score can be expected to agree better."""
+"""Name of what the ablation agrees with itself, beside the scores: each half has half of the examples, a score all."""
 
 
 def agreements(scores: Mapping[str, np.ndarray], effect: pd.DataFrame) -> pd.DataFrame:

@@ -19,6 +19,8 @@ from dynlora.store.schema import run_folder
 from dynlora.store.summary import recorded_adapter
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from dynlora.inference.compress import AtStrength
 
 
@@ -182,7 +184,8 @@ def _report(folder: Path, result: Any) -> tuple[Any, str]:
 
     modules = frames.described(queries.modules_frame(folder))
     effect = retention.effects(result, modules)
-    agreed = retention.agreements(module_scores(folder), effect)
+    scores, active = module_scores(folder), effect[effect["delta"] != 0]
+    agreed, agreed_active = (retention.agreements(scores, part) for part in (effect, active))
     alone = effect.drop(columns=["short", "label", "layer", "half", "other_half"]).to_dict("records")
     document = {
         "id": folder.name,
@@ -190,12 +193,20 @@ def _report(folder: Path, result: Any) -> tuple[Any, str]:
         "modules": [{**row, "sure": bool(row["sure"])} for row in alone],
         "together": [effect.model_dump() for effect in result.effects if len(effect.modules) > 1],
         "agreement": agreed.to_dict("records"),
+        "agreement_of_active": agreed_active.to_dict("records"),
     }
     lines = [retention.effect_caption(effect, result.n_modules, result.rows)]
     for row in effect.sort_values("delta", ascending=False).to_dict("records"):
         lines.append(f"  {row['short']:20} {row['delta']:+.5f}  (95 % CI {row['low']:+.5f} to {row['high']:+.5f})")
-    for row in agreed.to_dict("records"):
-        lines.append(
-            f"Spearman with {row['score']}: {row['spearman']:+.2f} (95 % CI {row['low']:+.2f} to {row['high']:+.2f})"
-        )
+    lines += _agreement_lines(agreed)
+    if len(active) < len(effect) and len(agreed_active):
+        lines += [f"Of the {len(active)} modules whose absence changes the loss:", *_agreement_lines(agreed_active)]
     return document, "\n".join(lines)
+
+
+def _agreement_lines(agreed: pd.DataFrame) -> list[str]:
+    """Return a line for each score, as `retention.agreements` returns them."""
+    return [
+        f"Spearman with {row['score']}: {row['spearman']:+.2f} (95 % CI {row['low']:+.2f} to {row['high']:+.2f})"
+        for row in agreed.to_dict("records")
+    ]

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dynlora.analysis.retention import ITSELF
 from dynlora.engine.model.adapters import replace_module
 from dynlora.errors import ConfigError
 from dynlora.inference import session as inference_session
@@ -195,7 +196,9 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
 def test_the_command_keeps_what_it_found(trained_run: Path) -> None:
     report = document(run(trained_run.parent, "ablate", trained_run.name, "--rows", "16", "--json"))
     assert len(report["modules"]) == report["n_modules"]
-    assert {row["score"] for row in report["agreement"]} >= {"importance at the end", "final rank"}
+    assert {row["score"] for row in report["agreement"]} >= {"importance at the end", "final rank", ITSELF}
+    active = sum(row["delta"] != 0 for row in report["modules"])
+    assert {row["modules"] for row in report["agreement_of_active"]} == {active}
     kept = Knockouts.read(trained_run / "knockout.json")
     assert kept is not None
     assert kept.rows == 16
