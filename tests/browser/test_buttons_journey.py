@@ -155,11 +155,11 @@ def _press_again(page: Page, address: str, done: set[str], missing: set[str]) ->
 def _press_next(page: Page, done: set[str]) -> str | None:
     """Press a button that was not pressed yet and return its label: one of an open popover first, then of the page.
 
-    A dialog is closed before: behind it a popover closes as soon as it opens.
+    A dialog is closed before: behind it a popover closes as soon as it opens. A page that is drawn just then opens it
+    again, and a key is pressed once more, as a user would.
     """
-    if (dialog := page.get_by_test_id("stDialog")).count():
-        page.keyboard.press("Escape")
-        dialog.first.wait_for(state="detached")
+    dialog = page.get_by_test_id("stDialog")
+    until(lambda: not dialog.count() or page.keyboard.press("Escape"), "a closed dialog", pause_s=0.5)
     for part in ("[data-testid=stPopoverBody]", "[data-testid=stMain]", "[data-testid=stSidebar]"):
         answer = page.evaluate(PRESS, [part, BUTTONS, sorted(done), list(NOT_PRESSED)])
         done.update(button["key"] for button in answer["pressed"])

@@ -26,14 +26,15 @@ from dynlora.store import lifecycle
 from dynlora.training import inputs
 from tests.command_line import document, run
 from tests.tiny import tiny_arguments, tiny_values
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 
 @pytest.fixture
 def keeper(monkeypatch: pytest.MonkeyPatch) -> Iterator[warm.Keeper]:
-    """A keeper that keeps a spare, whatever memory is free."""
+    """A keeper that keeps a spare, whatever memory is free, and waits for its word on a busy machine too."""
     monkeypatch.setenv(WARM_VARIABLE, "1")
     monkeypatch.setattr(warm, "ROOM", 0)
+    monkeypatch.setattr(warm, "TAKES_S", PATIENCE_S)
     warm_keeper = warm.Keeper()
     monkeypatch.setattr(warm, "KEEPER", warm_keeper)
     yield warm_keeper

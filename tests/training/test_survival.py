@@ -116,7 +116,7 @@ ROUNDED = {"glora": 2e-3}
 
 
 OF_NORMS = 2e-5
-"""How far norms of gradients and updates may be apart: sums are taken in different orders (7e-6 was seen)."""
+"""How far norms and ratios of norms may be apart: sums are taken in different orders (7e-6 was seen)."""
 
 WIDE = 20
 """The same, in multiples, where training starts wide, with factors several times as large (15 was seen)."""
@@ -135,7 +135,7 @@ def close(folder: Path, other: Path, times: float = 1) -> None:
     record, expected = everything(folder), everything(other)
     for name, (steps, values) in expected.items():
         assert record[name][0] == steps, name
-        apart = times * (OF_NORMS if name.endswith("_norm") else 1e-6)
+        apart = times * (OF_NORMS if name.endswith(("_norm", "_effect")) else 1e-6)
         assert np.allclose(record[name][1], values, atol=apart, equal_nan=True), name
 
 
