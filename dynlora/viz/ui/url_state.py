@@ -30,19 +30,26 @@ def _without_fidelity(name: str) -> str:
 
 
 def to_address(**values: Any) -> None:
-    """Write values to the address; None removes one."""
-    for name, value in values.items():
-        if value is None:
-            st.query_params.pop(name, None)
-        else:
-            st.query_params[name] = str(value)
+    """Write values to the address, all at once: one action is one step of the browser's Back. None removes one."""
+    before = _address()
+    after = before | {name: [] if value is None else [str(value)] for name, value in values.items()}
+    after = {name: texts for name, texts in after.items() if texts}
+    if after != before:
+        _write(after)
 
 
 def keep_address() -> None:
     """Write the address out again: after a link to the page it is on a browser still shows the one before."""
-    values = {name: st.query_params.get_all(name) for name in st.query_params}
-    if values:
-        st.query_params.from_dict(values)
+    _write(_address())
+
+
+def _address() -> dict[str, list[str]]:
+    return {name: st.query_params.get_all(name) for name in st.query_params}
+
+
+def _write(address: Mapping[str, list[str]]) -> None:
+    if address:
+        st.query_params.from_dict(address)
     else:
         st.query_params.clear()
 
