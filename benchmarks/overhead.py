@@ -26,7 +26,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 from transformers.utils import logging as transformers_logging
 
 from benchmarks import costs, results
-from benchmarks.attribution import Racer, build_trainer_of
+from benchmarks.attribution import Racer, build_trainer_of, effects_s
 from dynlora import assets
 from dynlora.analysis.stats import percentile_interval
 from dynlora.engine.data.batches import BatchOrder
@@ -34,6 +34,9 @@ from dynlora.errors import ConfigError
 
 GOAL = 1.001
 """Greatest ratio of `dynamic` to `lora`, for each of the four."""
+
+STEPS, EVALUATIONS, GOAL_OF_EFFECTS = 400, 5, 0.01
+"""Steps and evaluations of a run at defaults; the greatest part of the steps' time that measuring effects adds."""
 
 
 class Variant(NamedTuple):
@@ -153,8 +156,12 @@ def compare(model: str, rank: int, size: Size, folder: Path) -> dict[str, Any]:
             step_s = statistics.mean(racer.block_s)
             found[name] |= {"step_s": step_s, "shares": racer.shares(), "parameters_most": racer.used}
             found[name]["time"] = ratio(racer.block_s, racers["lora"].block_s)
+            found[name]["effects"] = EVALUATIONS * effects_s(racer.trainer) / (STEPS * step_s)
     show_costs(found)
     show_time(found)
+    print(f"\neffect of each module on the probe set, of the time of a run's steps (goal {GOAL_OF_EFFECTS})")
+    for name, row in found.items():
+        print(f"  {name:20} {row['effects']:.5f} {'met' if row['effects'] <= GOAL_OF_EFFECTS else 'MISSED'}")
     return found
 
 

@@ -121,6 +121,12 @@ def test_a_click_on_a_cell_or_a_band_chooses_and_steps_drawn_over_are_those_of_t
 
     until(lambda: chooses("map", 0.5, 0.5, {"module", "step"}), "a cell was chosen")
     assert int(of_address(page)["step"]) > 0
+    page.go_back()
+    page.wait_for_url(lambda url: "module=" not in url)
+    assert not of_address(page), "one step back takes both back"
+    page.go_forward()
+    page.wait_for_url(lambda url: "module=" in url)
+    settled(page)
     page.locator(".st-key-address-module").get_by_text("All modules").wait_for(state="hidden")
     until(lambda: chooses("map", 0.5, 0.5, set()), "a second click takes it back")
     brush(page, "map")
