@@ -58,6 +58,7 @@ COMPARED_WITH = (
     "dynamic, scale, head at 0.01",
     "random ranks",
     "dynamic, random, first only",
+    "dynamic, wide, random, fast head",
 )
 KEPT = KeptRuns.of("tuned")
 
