@@ -209,7 +209,7 @@ def test_its_model_is_loaded_or_refused_in_a_sentence(made: Made) -> None:
 
 
 def test_stopped_and_resumed_it_is_the_same(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped half way, its state is saved, and what it has recorded at its end is that of a run nobody stopped."""
+    """Stopped half way, it goes on from there, and what it has recorded at its end is that of a run nobody stopped."""
     folder = quick_launch.create(made.settings, made.folder.parent, "running")
     with monkeypatch.context() as patch:
         patch.setattr(StopRequest, "__call__", stopping_at(made.looks // 2, [0]))
@@ -223,7 +223,10 @@ def test_stopped_and_resumed_it_is_the_same(made: Made, monkeypatch: pytest.Monk
         assert not made.kind.has_model(folder)
         with pytest.raises(ConfigError, match=folder.name):
             made.kind.load(folder)
+    looks = [0]
+    monkeypatch.setattr(StopRequest, "__call__", stopping_at(None, looks))
     assert made.kind.resume(folder).state == "finished"
+    assert looks[0] < made.looks, "what was done is not done again"
     assert recorded(folder) == recorded(made.folder)
     shutil.rmtree(folder)
 
