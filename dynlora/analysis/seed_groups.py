@@ -13,7 +13,7 @@ import pandas as pd
 
 from dynlora.analysis.run_summary import format_strategy, method_of
 from dynlora.config import RunConfig
-from dynlora.config_files import as_made
+from dynlora.config_files import METHOD, RANKS_FROM, START_FROM, as_made
 from dynlora.store.meta import section
 from dynlora.store.search import flat
 from dynlora.text import one_line, source_name
@@ -25,6 +25,7 @@ LABELS = {
     "model.dropout": "model dropout (probability)",
     "train.steps": "steps",
     "train.epochs": "epochs (instead of steps)",
+    "strategy.ranks_from": "ranks from",
     "adapter.rank": "rank (components)",
     "adapter.alpha": "alpha (scaling = alpha / rank)",
     "adapter.targets": "target modules",
@@ -102,12 +103,26 @@ def differences_of(configs: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list
     The method is first. Left out are the seed, what is only recorded, and what a method of the runs does not have.
     """
     every = [every_value(config) for config in configs]
-    shared = [key for key in every[0] if key not in NOT_COMPARED and not key.startswith("log.")]
-    shared = [key for key in shared if all(key in values for values in every)]
-    shared.sort(key=lambda key: not key.startswith("strategy."))
-    words = {key: list(dict.fromkeys(_word(key, values[key]) for values in every)) for key in shared}
+    is_of_all = len({values.get(METHOD) for values in every}) == 1
+    keys = [key for key in dict.fromkeys(key for values in every for key in values) if not key.startswith("log.")]
+    shared = [
+        key
+        for key in keys
+        if key not in NOT_COMPARED
+        and (all(key in values for values in every) or key in OF_EVERY_METHOD or (is_of_all and _is_of_method(key)))
+    ]
+    shared.sort(key=lambda key: not _is_of_method(key))
+    words = {key: list(dict.fromkeys(_word(key, values.get(key, "not set")) for values in every)) for key in shared}
     differ = {key: values for key, values in words.items() if len(values) > 1}
     return differ, len(words) - len(differ)
+
+
+OF_EVERY_METHOD = (f"strategy.{RANKS_FROM}", f"strategy.{START_FROM}")
+"""Settings that every method has; a configuration holds them where they are set."""
+
+
+def _is_of_method(key: str) -> bool:
+    return key.startswith("strategy.")
 
 
 SOURCES = ("model", "data")
@@ -297,8 +312,9 @@ def _differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _shown(key: str, value: Any) -> Any:
-    """Return a setting for a label: model and data by name."""
-    return source_name(value) if key.partition(".")[0] in SOURCES and isinstance(value, str) else value
+    """Return a setting for a label: model, data and files by name."""
+    is_source = key.partition(".")[0] in SOURCES or key in OF_EVERY_METHOD
+    return source_name(value) if is_source and isinstance(value, str) else value
 
 
 def _short(key: str) -> str:

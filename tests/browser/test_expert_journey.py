@@ -43,11 +43,6 @@ def test_an_expert_compares_fifteen_runs_follows_a_module_and_pins_an_example(
     marked = page.locator('[class*="st-key-card-map"] .shapelayer path')
     assert marked.count() >= 2, "the step and the module's row"
     picture(page, "expert-module", full_page=True)
-    page.go_back()
-    expect(page).not_to_have_url(re.compile("module=|step="))
-    page.go_forward()
-    expect(page).to_have_url(re.compile(f"module={re.escape(module)}"))
-    expect(page.get_by_text(f"is the module {module}.").first).to_be_attached()
     click_point(page, _points(page, "scatter").nth(1), re.compile(rf"module=(?!{re.escape(module)}(?:&|$))"))
     page.go_back()
     expect(page.get_by_text(f"is the module {module}.").first).to_be_attached()

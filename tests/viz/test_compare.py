@@ -204,6 +204,12 @@ def test_runs_of_any_version_say_in_which_settings_they_differ_and_how_many_are_
     assert sentence.endswith(" settings are equal.")
     assert int(sentence.split("the other ")[1].split()[0]) > 40, "defaults are filled in"
     assert compare_text.they_differ([old, old | {"seed": 3}]).endswith("settings are equal but the seed.")
+    placed = old | {"strategy": {"name": "lora", "ranks_from": "/a/folder/ranks.json"}}
+    assert compare_text.they_differ([old, placed]).startswith("They differ in ranks from (not set → ranks.json); ")
+    sentence = compare_text.they_differ([placed, summary("b")["config"]])
+    assert sentence.startswith("They differ in strategy (lora → dynamic), ranks from (ranks.json → not set)")
+    scaled = old | {"strategy": {"name": "lora", "scale": "learned"}}
+    assert "strategy.scale (not set → learned)" in compare_text.they_differ([old, scaled])
 
 
 def test_columns_of_ranks_have_names_however_many_there_are() -> None:
