@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,7 +129,8 @@ def module_scores(folder: Path) -> dict[str, np.ndarray]:
     """Return scores by name, each by module as recorded, (n_modules,).
 
     Importance as the allocator saw it at its first and at its last decision and at the end, the ranks it chose, and
-    what was recorded of the update.
+    what was recorded of the update. `OF_ALL_PARAMETERS` is the one to set against the module's absence: it is the mean
+    over the last quarter of the steps, and what was recorded is importance per parameter.
 
     Raises:
         DynloraError: when the run cannot be read.
@@ -147,4 +149,23 @@ def module_scores(folder: Path) -> dict[str, np.ndarray]:
             values = queries.signal_at(folder, signal, (step,)).to_numpy(float)[:, 0]
             if np.isfinite(values).any():
                 scores[name] = values
+    if {"importance", "rank"} <= recorded and (of_all := _of_all_parameters(folder, end)) is not None:
+        scores[OF_ALL_PARAMETERS] = of_all
     return scores
+
+
+OF_ALL_PARAMETERS = "importance × parameters"
+"""Score of a module: its mean importance per parameter over the last quarter of the steps, times its parameters."""
+
+
+def _of_all_parameters(folder: Path, end: int) -> np.ndarray | None:
+    """Return `OF_ALL_PARAMETERS` by module; None where importance is not recorded per parameter, or not so late."""
+    with RunReader(folder) as reader:
+        unit, (_, late) = reader.signals()["importance"].unit, reader.signal("importance", math.ceil(0.75 * end))
+        last = reader.last_vector("rank", end)
+    modules = queries.modules_frame(folder)
+    if not unit.endswith("per parameter") or not len(late) or last is None:
+        return None
+    if not late.shape[1] == len(last[1]) == len(modules):
+        return None
+    return late.mean(0) * np.maximum(1, last[1]) * (modules["d_in"] + modules["d_out"]).to_numpy()
