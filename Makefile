@@ -31,8 +31,9 @@ test: $(VENV)/.installed-test browser  ## run the tests, browser included; `make
 test-fast: $(VENV)/.installed-test  ## the part of the tests that answers within a minute, for the loop at the desk
 	$(BIN)/python -m pytest -n 2 -m "not torture and not journey and not browser and not slow" $(FAST) $(ARGS)
 
-journeys: $(VENV)/.installed-test browser  ## whole ways through the product, and real processes that are stopped or killed
-	$(BIN)/python -m pytest -n $(WORKERS) -m "journey and not torture" $(ARGS)
+journeys: $(VENV)/.installed-test browser  ## whole ways through the product, real processes that are killed; what fails is run again, alone
+	$(BIN)/python -m pytest -n $(WORKERS) -m "journey and not torture" $(ARGS) || \
+		$(BIN)/python -m pytest -n 0 -m "journey and not torture" --last-failed --last-failed-no-failures none
 
 check: lint types supply docs test journeys  ## everything that must pass before a commit lands
 

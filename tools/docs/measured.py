@@ -59,14 +59,10 @@ def results() -> Iterator[str]:
 
 
 FAST_HEADS = {
-    "tuned-clinc150-r1-head-0.04": ("CLINC150, rank 1", "head at 0.04"),
     "tuned-clinc150-r1-head-8": ("CLINC150, rank 1", "fast head"),
     "tuned-clinc150-r1-1500": ("CLINC150, rank 1, 1,500 steps", "fast head"),
-    "tuned-hwu64-r1-head-own": ("HWU64, rank 1", "fast head"),
     "tuned-clinc150-r4-head-0.04": ("CLINC150, rank 4", "head at 0.04"),
     "tuned-clinc150-r4-head": ("CLINC150, rank 4", "fast head"),
-    "tuned-sst2-r1-head": ("SST-2, rank 1", "head at 0.01"),
-    "tuned-cola-r1-head": ("CoLA, rank 1", "head at 0.01"),
 }
 """Files of `benchmarks.tuned` whose heads have a rate of their own: the task, and how the names of its sides end."""
 
@@ -90,6 +86,30 @@ def fast_heads() -> Iterator[str]:
             _bold(*sides[dynamic][f"loss - {lora}"]),
             *(_bold(*sides[side][f"loss - {other}"]) if side in sides else "not measured" for side, other in parts),
             "" if reaction is None else f"{-reaction[0]:.3f}, with `gates=module`".replace("-", "−"),
+        )
+
+
+REAL = {
+    "tuned-clinc150-r1-wide": ("CLINC150", "head at 0.04"),
+    "tuned-hwu64-r1-wide": ("HWU64", "fast head"),
+    "tuned-sst2-r1-wide": ("SST-2", "head at 0.01"),
+    "tuned-cola-r1-wide": ("CoLA", "head at 0.01"),
+}
+"""Files of `benchmarks.tuned` with the allocation of today: the task, and how the names of its sides end."""
+
+
+def real() -> Iterator[str]:
+    """Yield the table of real tasks at rank 1, their heads at rates of their own, with the allocation of today."""
+    yield from head("task, rank 1", "uniform LoRA", "`dynamic`", "difference", "of it where the cuts are")
+    for name, (label, ending) in REAL.items():
+        file = figures(name)
+        lora, dynamic, cuts = (f"{side}, {ending}" for side in ("lora", "dynamic, wide", "dynamic, wide, random"))
+        sides = file["methods"]
+        yield row(
+            f"{label}, {FAST.get(ending, f'the {ending}')}, {len(file['seeds'])} seeds",
+            *(f"{sides[side]['loss']:.3f}" for side in (lora, dynamic)),
+            _bold(*sides[dynamic][f"loss - {lora}"]),
+            _bold(*sides[dynamic][f"loss - {cuts}"]) if cuts in sides else "not measured",
         )
 
 

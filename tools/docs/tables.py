@@ -66,6 +66,7 @@ def _with_code(words: str) -> str:
 KINDS = {
     "symptoms": symptoms,
     "parts": measured.parts,
+    "real": measured.real,
     "results": measured.results,
     "head_rates": measured.head_rates,
     "planted": measured.planted,
