@@ -209,7 +209,7 @@ def test_its_model_is_loaded_or_refused_in_a_sentence(made: Made) -> None:
 
 
 def test_stopped_and_resumed_it_is_the_same(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped half way, it goes on from there, and what it has recorded at its end is that of a run nobody stopped."""
+    """Stopped half way, it resumes there, and what it has recorded at its end is that of a run nobody stopped."""
     folder = quick_launch.create(made.settings, made.folder.parent, "running")
     with monkeypatch.context() as patch:
         patch.setattr(StopRequest, "__call__", stopping_at(made.looks // 2, [0]))
