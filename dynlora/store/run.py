@@ -144,13 +144,13 @@ def module_scores(folder: Path) -> dict[str, np.ndarray]:
         signals["importance at the last decision"] = ("importance", int(moved.max()))
     signals |= {"norm of the update": ("delta_norm", end), "gradient at the end": ("grad_norm", end)}
     scores = {}
+    if {"importance", "rank"} <= recorded and (of_all := _of_all_parameters(folder, end)) is not None:
+        scores[OF_ALL_PARAMETERS] = of_all
     for name, (signal, step) in signals.items():
         if signal in recorded:
             values = queries.signal_at(folder, signal, (step,)).to_numpy(float)[:, 0]
             if np.isfinite(values).any():
                 scores[name] = values
-    if {"importance", "rank"} <= recorded and (of_all := _of_all_parameters(folder, end)) is not None:
-        scores[OF_ALL_PARAMETERS] = of_all
     return scores
 
 
