@@ -100,7 +100,7 @@ REAL = {
 
 def real() -> Iterator[str]:
     """Yield the table of real tasks at rank 1, their heads at rates of their own, with the allocation of today."""
-    yield from head("task, rank 1", "uniform LoRA", "`dynamic`", "difference", "of it where the cuts are")
+    yield from head("task, rank 1", "uniform LoRA", "`dynamic`", "difference", "minus the same, cut at random")
     for name, (label, ending) in REAL.items():
         file = figures(name)
         lora, dynamic, cuts = (f"{side}, {ending}" for side in ("lora", "dynamic, wide", "dynamic, wide, random"))
@@ -347,16 +347,18 @@ PLANTED = {
 
 def planted() -> Iterator[str]:
     """Yield what each side comes to on planted ranks, the least error first, a condition after the other."""
-    for condition, sides in figures("planted")["conditions"].items():
-        seeds = len(figures("planted")["seeds"])
-        yield from head(
-            f"{condition}, {seeds} seeds", "error", "components where they are needed", "headroom recovered", "peak"
-        )
+    files = [figures(name) for name in ("planted", "planted-spread")]
+    for seeds, condition, sides in [(len(one["seeds"]), *pair) for one in files for pair in one["conditions"].items()]:
+        names = ("error", "components where they are needed", "headroom recovered", "peak")
+        if condition != "k=4":
+            yield ""
+        yield from head(f"{condition}, {seeds} seeds", *names)
+        has_headroom = sides["planted ranks"]["error"] < sides["lora"]["error"]
         whole = {side: one for side, one in sides.items() if "error" in one}
         for side, one in sorted(whole.items(), key=lambda item: item[1]["error"]):
             headroom = "{:.2f} [{:.2f}, {:.2f}]".format(*one["recovered"]).replace("-", "−")
             place = f"{one['within']:.0f} of {one['components']:.0f}"
-            fixed = {"lora": "0", "planted ranks": "1"}.get(side, headroom)
+            fixed = {"lora": "0", "planted ranks": "1"}.get(side, headroom) if has_headroom else "none"
             yield row(PLANTED.get(side, f"`{side}`"), f"{one['error']:.3f}", place, fixed, f"{one['peak']:.1f}")
         for side in sides.keys() - whole.keys():
             yield row(PLANTED.get(side, f"`{side}`"), "diverged", "", "", "")

@@ -90,8 +90,8 @@ class Dynamic(Strategy):
     Paper: Liao et al. 2025, arXiv 2501.14859, its abstract: importance, reallocation, a strategy on input features.
     Differs: importance formula, schedule and gate are a reconstruction. The default factor does not see the input:
     gates that do were not significantly different. Where the need is known, rank goes there
-    (docs/research/allocation.md); on real tasks beside uniform LoRA whose head has a rate of its own no gain is shown
-    (docs/research/scale.md).
+    (docs/research/allocation.md); on real tasks it is not significantly different from uniform LoRA whose head has a
+    rate of its own (docs/RESULTS.md).
     """
 
     title = "Dynamic LoRA"
