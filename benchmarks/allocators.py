@@ -61,12 +61,7 @@ ALLOCATORS: dict[str, dict[str, Any]] = {
     "random ranks, head at 0.04": {"name": "lora", RANDOM_RANKS: True, HEAD_RATE: 0.04},
     "random ranks, scale, head at 0.04": {"name": "lora", "scale": "learned", RANDOM_RANKS: True, HEAD_RATE: 0.04},
     "lora, scaling 0.25, slow head": {"name": "lora", SCALING: 0.25, HEAD_RATE: 0.004},
-    "lora, plus": {"name": "lora", "lr_ratio": 16.0},
-    # alpha / √rank: at rank 1 it is `lora`
-    "lora, stabilized": {"name": "lora", "scaling": "rank_stabilized"},
     "random ranks": {"name": "lora", RANDOM_RANKS: True},
-    "random ranks, scale": {"name": "lora", "scale": "learned", RANDOM_RANKS: True},
-    "scale only": {"name": "dynamic", "allocation": "none", "gates": "scale"},
     "dynamic": FREE,
     "dynamic, scale": {**FREE, "gates": "scale"},
     "dynamic, scale at 10": {**FREE, "gates": "scale", "scale_lr_ratio": 10.0},
@@ -84,8 +79,6 @@ ALLOCATORS: dict[str, dict[str, Any]] = {
     "dynamic, A x at 10, head at 0.01": {**GATES_AT_10, HEAD_RATE: 0.01, GATE_READS: "A x"},
     "dynamic, scaling 1": {**FREE, SCALING: 1.0},
     "dynamic, scaling 0.5": {**FREE, SCALING: 0.5},
-    "dynamic, scaling 0.25": {**FREE, SCALING: 0.25},
-    "dynamic, token": {**FREE, "gates": "token"},
     "dynamic, gates": {**FREE, "gates": "module"},
     "dynamic, gates at 10": GATES_AT_10,
     "dynamic, token at 10": {**FREE, "gates": "token", "scale_lr_ratio": 10.0},
@@ -95,9 +88,7 @@ ALLOCATORS: dict[str, dict[str, Any]] = {
     "dynamic, wide, fast head": {**WIDE, HEAD_RATE: 0.0175},
     "dynamic, wide, random, fast head": {**WIDE, "allocation": "random", HEAD_RATE: 0.0175},
     "dynamic, wide, head at 0.04": {**WIDE, HEAD_RATE: 0.04},
-    "dynamic, wide, scale, head at 0.04": {**WIDE, "gates": "scale", HEAD_RATE: 0.04},
     "dynamic, wide": WIDE,
-    "dynamic, first only": {**FREE, "moves": 0},
     "dynamic, random, first only": {**FREE, "moves": 0, "allocation": "random"},
 }
 """`min_rank` is 0 here at every rank, as it is by default at rank 1.
@@ -111,7 +102,6 @@ WHY = tuple(name for name, values in ALLOCATORS.items() if values["name"] == "lo
 
 RATE_OF = {
     "dynamic, random": "dynamic",
-    "dynamic, first only": "dynamic",
     "lora, scaling 0.25, slow head": "lora, scaling 0.25",
     "lora, head at 0.005": "lora, fast head",
     "lora, head at 0.1": "lora, fast head",
@@ -137,11 +127,7 @@ OWN_RATE = (
     "lora, scale, head at 0.01",
     "lora, scale, head at 0.04",
     "lora, plus, fast head",
-    "lora, plus",
-    "lora, stabilized",
     "random ranks",
-    "random ranks, scale",
-    "scale only",
     "dynamic, scale",
     "dynamic, scale at 10",
     "dynamic, scale, fast head",
@@ -152,8 +138,6 @@ OWN_RATE = (
     "dynamic, token, head at 0.04",
     "dynamic, scaling 1",
     "dynamic, scaling 0.5",
-    "dynamic, scaling 0.25",
-    "dynamic, token",
     "dynamic",
     "dynamic, gates",
     "dynamic, gates at 10",
@@ -167,7 +151,6 @@ OWN_RATE = (
     "dynamic, wide, fast head",
     "dynamic, wide, random, fast head",
     "dynamic, wide, head at 0.04",
-    "dynamic, wide, scale, head at 0.04",
     "dynamic, wide",
     "dynamic, random, first only",
 )
