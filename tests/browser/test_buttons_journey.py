@@ -75,9 +75,6 @@ OPENED = """async () => {
 }"""
 """Waits for what a button opened, and says whether it came; frames, as a busy browser draws few of them."""
 
-TRIES = 4
-"""How often more a button is pressed that opens nothing: a page that is being drawn closes what was opened."""
-
 NAMED = {"run": {"Adapter", "Merged model", "Table"}, "launch": {"Experiment", "Sweep"}}
 """Labels that are pressed on a page in any case."""
 
@@ -168,9 +165,8 @@ def _press_next(page: Page, done: set[str]) -> str | None:
         done.update(button["key"] for button in answer["pressed"])
         if answer["label"] is not None:
             key = answer["pressed"][-1]["key"]
-            tries = {f"{key}, again {count}" for count in range(TRIES)} - done
-            if answer["opens"] and tries and not page.evaluate(OPENED):
-                done.add(tries.pop())  # a page that was just being drawn has closed it: once more
+            if answer["opens"] and not page.evaluate(OPENED) and f"{key}, again" not in done:
+                done.add(f"{key}, again")  # a page that was just being drawn has closed it: once more
                 done.discard(key)
             return answer["label"]
         if answer["is_there"] and part == "[data-testid=stPopoverBody]":
