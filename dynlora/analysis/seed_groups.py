@@ -100,16 +100,17 @@ def every_value(config: Mapping[str, Any]) -> dict[str, Any]:
 def differences_of(configs: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list[str]], int]:
     """Return the settings in which runs differ, with the values of each in words, and how many settings are equal.
 
-    The method is first. Left out are the seed, what is only recorded, and what a method of the runs does not have.
+    The method is first; a setting that only some runs set is "not set" in the others. Left out are the seed, what is
+    only recorded, and what a method of the runs does not have.
     """
     every = [every_value(config) for config in configs]
-    is_of_all = len({values.get(METHOD) for values in every}) == 1
+    is_one_method = len({values.get(METHOD) for values in every}) == 1
     keys = [key for key in dict.fromkeys(key for values in every for key in values) if not key.startswith("log.")]
     shared = [
         key
         for key in keys
         if key not in NOT_COMPARED
-        and (all(key in values for values in every) or key in OF_EVERY_METHOD or (is_of_all and _is_of_method(key)))
+        and (all(key in values for values in every) or key in OF_EVERY_METHOD or (is_one_method and _is_of_method(key)))
     ]
     shared.sort(key=lambda key: not _is_of_method(key))
     words = {key: list(dict.fromkeys(_word(key, values.get(key, "not set")) for values in every)) for key in shared}

@@ -129,7 +129,7 @@ def module_scores(folder: Path) -> dict[str, np.ndarray]:
     """Return scores by name, each by module as recorded, (n_modules,).
 
     Importance as the allocator saw it at its first and at its last decision and at the end, the ranks it chose, and
-    what was recorded of the update. `OF_ALL_PARAMETERS` is the one to set against the module's absence: it is the mean
+    what was recorded of the update. `MODULE_IMPORTANCE` is the one to set against the module's absence: it is the mean
     over the last quarter of the steps, and what was recorded is importance per parameter.
 
     Raises:
@@ -144,8 +144,8 @@ def module_scores(folder: Path) -> dict[str, np.ndarray]:
         signals["importance at the last decision"] = ("importance", int(moved.max()))
     signals |= {"norm of the update": ("delta_norm", end), "gradient at the end": ("grad_norm", end)}
     scores = {}
-    if {"importance", "rank"} <= recorded and (of_all := _of_all_parameters(folder, end)) is not None:
-        scores[OF_ALL_PARAMETERS] = of_all
+    if {"importance", "rank"} <= recorded and (whole := _module_importance(folder, end)) is not None:
+        scores[MODULE_IMPORTANCE] = whole
     for name, (signal, step) in signals.items():
         if signal in recorded:
             values = queries.signal_at(folder, signal, (step,)).to_numpy(float)[:, 0]
@@ -154,12 +154,12 @@ def module_scores(folder: Path) -> dict[str, np.ndarray]:
     return scores
 
 
-OF_ALL_PARAMETERS = "importance × parameters"
+MODULE_IMPORTANCE = "importance × parameters"
 """Score of a module: its mean importance per parameter over the last quarter of the steps, times its parameters."""
 
 
-def _of_all_parameters(folder: Path, end: int) -> np.ndarray | None:
-    """Return `OF_ALL_PARAMETERS` by module; None where importance is not recorded per parameter, or not so late."""
+def _module_importance(folder: Path, end: int) -> np.ndarray | None:
+    """Return `MODULE_IMPORTANCE`, (n_modules,); None where importance is not recorded per parameter, or not so late."""
     with RunReader(folder) as reader:
         unit, (_, late) = reader.signals()["importance"].unit, reader.signal("importance", math.ceil(0.75 * end))
         last = reader.last_vector("rank", end)

@@ -18,7 +18,7 @@ from dynlora.inference import session as inference_session
 from dynlora.inference.session import Examined, load_run
 from dynlora.store.measurements import KnockedOut, Knockouts, keep_knockouts, kept_knockouts
 from dynlora.store.record import Part
-from dynlora.store.run import OF_ALL_PARAMETERS
+from dynlora.store.run import MODULE_IMPORTANCE
 from tests.command_line import document, run
 
 Changed = TypeVar("Changed", bound=Part)
@@ -197,7 +197,7 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
 def test_the_command_keeps_what_it_found(trained_run: Path) -> None:
     report = document(run(trained_run.parent, "ablate", trained_run.name, "--rows", "16", "--json"))
     assert len(report["modules"]) == report["n_modules"]
-    scores = {"importance at the end", OF_ALL_PARAMETERS, "final rank", ITSELF}
+    scores = {"importance at the end", MODULE_IMPORTANCE, "final rank", ITSELF}
     assert {row["score"] for row in report["agreement"]} >= scores
     active = sum(row["delta"] != 0 for row in report["modules"])
     assert {row["modules"] for row in report["agreement_of_active"]} == {active}

@@ -114,7 +114,7 @@ def real() -> Iterator[str]:
 
 
 def parts() -> Iterator[str]:
-    """Yield the first table of Results: uniform LoRA, the best `dynamic`, and what of the difference is which part."""
+    """Yield the table of the allocation of before December 2026, and what of its difference to LoRA is which part."""
     yield from head(
         "task", "uniform LoRA", "`dynamic`", "difference", "of it a scale", "of it moving rank", "of it reacting"
     )
@@ -345,21 +345,25 @@ PLANTED = {
 
 def planted() -> Iterator[str]:
     """Yield what each side comes to on planted ranks, the least error first, a condition after the other."""
-    files = [figures(name) for name in ("planted", "planted-spread")]
-    for seeds, condition, sides in [(len(one["seeds"]), *pair) for one in files for pair in one["conditions"].items()]:
-        names = ("error", "components where they are needed", "headroom recovered", "peak")
-        if condition != "k=4":
-            yield ""
-        yield from head(f"{condition}, {seeds} seeds", *names)
-        has_headroom = sides["planted ranks"]["error"] < sides["lora"]["error"]
-        whole = {side: one for side, one in sides.items() if "error" in one}
-        for side, one in sorted(whole.items(), key=lambda item: item[1]["error"]):
-            headroom = "{:.2f} [{:.2f}, {:.2f}]".format(*one["recovered"]).replace("-", "−")
-            place = f"{one['within']:.0f} of {one['components']:.0f}"
-            fixed = {"lora": "0", "planted ranks": "1"}.get(side, headroom) if has_headroom else "none"
-            yield row(PLANTED.get(side, f"`{side}`"), f"{one['error']:.3f}", place, fixed, f"{one['peak']:.1f}")
-        for side in sides.keys() - whole.keys():
-            yield row(PLANTED.get(side, f"`{side}`"), "diverged", "", "", "")
+    tables = []
+    for file in (figures("planted"), figures("planted-spread")):
+        for condition, sides in file["conditions"].items():
+            tables.append("\n".join(_planted(f"{condition}, {len(file['seeds'])} seeds", sides)))
+    yield "\n\n".join(tables)
+
+
+def _planted(title: str, sides: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the table of one condition."""
+    yield from head(title, "error", "components where they are needed", "headroom recovered", "peak")
+    has_headroom = sides["planted ranks"]["error"] < sides["lora"]["error"]
+    whole = {side: one for side, one in sides.items() if "error" in one}
+    for side, one in sorted(whole.items(), key=lambda item: item[1]["error"]):
+        headroom = "{:.2f} [{:.2f}, {:.2f}]".format(*one["recovered"]).replace("-", "−")
+        place = f"{one['within']:.0f} of {one['components']:.0f}"
+        fixed = {"lora": "0", "planted ranks": "1"}.get(side, headroom) if has_headroom else "none"
+        yield row(PLANTED.get(side, f"`{side}`"), f"{one['error']:.3f}", place, fixed, f"{one['peak']:.1f}")
+    for side in sides.keys() - whole.keys():
+        yield row(PLANTED.get(side, f"`{side}`"), "diverged", "", "", "")
 
 
 def steps() -> Iterator[str]:
