@@ -78,12 +78,12 @@ class Observed:
         return [tensor for tensor in tensors if tensor is not None]
 
     def importance(self) -> Tensor:
-        """Return Σ_j |⟨b_j, ∂L/∂b_j⟩| / (r · (d_in + d_out)) of the gradients that are there, zero without any."""
+        """Return Σ_j |⟨b_j, ∂L/∂b_j⟩| of the gradients that are there, zero without any."""
         gradient = self.lora_B.grad
         if gradient is None:
             return self.lora_B.new_zeros(())
         each = torch.linalg.vecdot(self.lora_B.detach().float(), gradient.float(), dim=0)
-        return each.abs().sum() / (max(1, self.rank) * self.info.cost)
+        return each.abs().sum()
 
     def gradient_norm(self) -> Tensor:
         """Return the norm of the gradients of A and B."""

@@ -130,7 +130,7 @@ def module_scores(folder: Path) -> dict[str, np.ndarray]:
 
     Importance as the allocator saw it at its first and at its last decision and at the end, the ranks it chose, and
     what was recorded of the update. `MODULE_IMPORTANCE` is the one to set against the module's absence: it is the mean
-    over the last quarter of the steps, and what was recorded is importance per parameter.
+    over the last quarter of the steps.
 
     Raises:
         DynloraError: when the run cannot be read.
@@ -154,18 +154,21 @@ def module_scores(folder: Path) -> dict[str, np.ndarray]:
     return scores
 
 
-MODULE_IMPORTANCE = "importance × parameters"
-"""Score of a module: its mean importance per parameter over the last quarter of the steps, times its parameters."""
+MODULE_IMPORTANCE = "mean importance of the last quarter"
+"""Score of a module: its mean importance over the last quarter of the steps."""
 
 
 def _module_importance(folder: Path, end: int) -> np.ndarray | None:
-    """Return `MODULE_IMPORTANCE`, (n_modules,); None where importance is not recorded per parameter, or not so late."""
+    """Return `MODULE_IMPORTANCE`, (n_modules,); None where importance is not recorded so late.
+
+    Earlier versions recorded importance per parameter, which is multiplied by the parameters of the module.
+    """
     with RunReader(folder) as reader:
         unit, (_, late) = reader.signals()["importance"].unit, reader.signal("importance", math.ceil(0.75 * end))
         last = reader.last_vector("rank", end)
     modules = queries.modules_frame(folder)
-    if not unit.endswith("per parameter") or not len(late) or last is None:
+    if not len(late) or last is None or not late.shape[1] == len(last[1]) == len(modules):
         return None
-    if not late.shape[1] == len(last[1]) == len(modules):
-        return None
+    if not unit.endswith("per parameter"):
+        return late.mean(0)
     return late.mean(0) * np.maximum(1, last[1]) * (modules["d_in"] + modules["d_out"]).to_numpy()

@@ -139,7 +139,7 @@ class AdaLora(Strategy):
         return [Drop(m, j, 0.0) for m, pattern in enumerate(self.pattern) for j, keep in enumerate(pattern) if not keep]
 
     def signals(self, adapters: Adapters) -> dict[str, Tensor]:
-        """Record the rank of the last pruning, and the mean triplet score of each module as its importance."""
+        """Record the rank of the last pruning, and the sum of each module's triplet scores as its importance."""
         signals = {"rank": torch.tensor([float(sum(pattern)) for pattern in self.pattern])}
         if self.sensitivity:
             signals["importance"] = triplet_importance(adapters, self.sensitivity, self.uncertainty)

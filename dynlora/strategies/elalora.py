@@ -133,7 +133,7 @@ class ElaLora(Strategy):
         return [*edits, RestartMoments()] if edits and self.reset_optimizer else edits
 
     def signals(self, adapters: Adapters) -> dict[str, Tensor]:
-        """Record the triplets each module holds, and their mean score as its importance."""
+        """Record the triplets each module holds, and the sum of their scores as its importance."""
         device = adapters[0].lora_A.device
         signals = {"rank": torch.tensor([float(module.rank) for module in adapters], device=device)}
         if self.sensitivity:

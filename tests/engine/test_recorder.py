@@ -76,8 +76,7 @@ def test_importance_at_an_event_is_that_of_the_components_before_it(name: str, m
 
     def weighed_first(adapters: Adapters, step: Step) -> list[Edit]:
         widest = torch.zeros(len(adapters), max(module.max_rank for module in adapters))
-        worth = scores.component_sensitivity(adapters.modules, widest).sum(1)
-        seen[step.index] = (worth / torch.tensor([max(1, m.rank) * m.info.cost for m in adapters])).numpy()
+        seen[step.index] = scores.component_sensitivity(adapters.modules, widest).sum(1).numpy()
         return allocate(adapters, step)
 
     monkeypatch.setattr(trainer.strategy, "allocate", weighed_first)

@@ -127,7 +127,10 @@ WRONG: list[tuple[Callable[[Plots], Any], str]] = [
     (lambda p: p.training("losses"), r"^name='losses': did you mean 'loss'\?$"),
     (lambda p: p.gates(301), r"^step=301: must be a whole number, a step from 0 to 300$"),
     (lambda p: p.shrink(-0.1), r"^tolerance=-0.1: must be 0 or more, in nats of held-out loss$"),
-    (lambda p: p.knockouts("magic"), r"^score='magic': must be one of importance × parameters, importance at the end"),
+    (
+        lambda p: p.knockouts("magic"),
+        r"^score='magic': must be one of mean importance of the last quarter, importance at the end",
+    ),
 ]
 
 

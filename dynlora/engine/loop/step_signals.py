@@ -77,7 +77,7 @@ SIGNS = 16
 """Random vectors that estimate the effective rank of an update without factors."""
 
 UNITS = {
-    "importance": "effect on the loss per parameter",
+    "importance": "effect on the loss",
     "rank": "components",
     "gate": "factor",
     "scale": "factor",
@@ -259,15 +259,13 @@ class StepSignals:
         return {"factor": torch.cat(out)}
 
     def _importance(self) -> Tensor:
-        """Return Σ_j |⟨b_j, ∂L/∂b_j⟩| / (r · (d_in + d_out)) of this batch, for strategies that do not score.
+        """Return Σ_j |⟨b_j, ∂L/∂b_j⟩| of this batch, (n_modules,), for strategies that do not score.
 
         L is what is trained on, a strategy's penalty included.
         """
         widest = max(module.max_rank for module in self.adapters)
         out = torch.zeros(len(self.adapters), widest, device=self.adapters[0].lora_A.device)
-        total = scores.component_sensitivity(self.adapters.modules, out).sum(1)
-        size = torch.tensor([max(1, m.rank) * m.info.cost for m in self.adapters], device=total.device)
-        return total / size
+        return scores.component_sensitivity(self.adapters.modules, out).sum(1)
 
     def _norms(self) -> dict[str, Tensor]:
         """Return the norms of the gradient of B and A, and norm and effective rank of the update, by module."""

@@ -83,9 +83,8 @@ def triplet_scores(adapters: Adapters, mean: dict[str, Tensor], deviation: dict[
 
 
 def triplet_importance(adapters: Adapters, mean: dict[str, Tensor], deviation: dict[str, Tensor]) -> Tensor:
-    """Return each module's mean triplet score, (n_modules,), zero where it holds none."""
-    scores = triplet_scores(adapters, mean, deviation)
-    return torch.stack([score.sum() / max(1, len(score)) for score in scores])
+    """Return the sum of each module's triplet scores, (n_modules,), zero where it holds none."""
+    return torch.stack([score.sum() for score in triplet_scores(adapters, mean, deviation)])
 
 
 def forget_triplets(module: LoraLinear, averages: dict[str, Tensor], going: Iterable[int]) -> None:

@@ -63,7 +63,7 @@ class Exploration:
                 old.lerp_(moment, 1 - MEMORY)
 
     def importance(self, adapters: Adapters) -> Tensor:
-        """Return each module's effect per parameter, Σ_k σ_k² / (max(1, r) · (d_in + d_out)), (n_modules,).
+        """Return each module's effect, Σ_k σ_k², (n_modules,).
 
         σ_k² is the effect of a component, by which cuts are made; Σ_k σ_k² = tr(L R) / tr L. Right after a cut it is
         that of the components which are left.
@@ -75,8 +75,7 @@ class Exploration:
                 sums.append(module.lora_A.new_full((), self.left.get(module.info.name, 0.0)))
             else:
                 sums.append((outputs * inputs).sum() / outputs.trace().clamp_min(1e-30))
-        parameters = [max(1, module.rank) * module.info.cost for module in adapters]
-        return torch.stack(sums) / torch.tensor(parameters, device=sums[0].device)
+        return torch.stack(sums)
 
     def cut(
         self,

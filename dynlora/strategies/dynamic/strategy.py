@@ -56,13 +56,6 @@ class Importance:
         correction = 1 - self.smoothing ** adapters.track(AGE).clamp_min(1)
         return adapters.track(MEAN_SIZE) / correction
 
-    def per_parameter(self, adapters: Adapters) -> Tensor:
-        """Return each module's importance per parameter, Σ_j I_j / (max(1, r) · (d_in + d_out)), (n_modules,)."""
-        total = self.of(adapters).sum(1)
-        return total / torch.tensor(
-            [max(1, module.rank) * module.info.cost for module in adapters], device=total.device
-        )
-
 
 MOVING, WEIGHING, CUTTING = ("rank", "both", "random"), ("scalar", "both"), ("rank", "random")
 
@@ -295,10 +288,10 @@ class Dynamic(Strategy):
         return edits
 
     def signals(self, adapters: Adapters) -> dict[str, np.ndarray | Tensor]:
-        """Record each module's importance per parameter, that by which rank is allocated."""
+        """Record each module's importance, the sum of that of its components, by which rank is allocated."""
         if self._explores(adapters.reference_rank):
             return {"importance": self.exploration.importance(adapters)}
-        return {"importance": self.importance.per_parameter(adapters)}
+        return {"importance": self.importance.of(adapters).sum(1)}
 
     @property
     def importance(self) -> Importance:
