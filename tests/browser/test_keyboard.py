@@ -9,6 +9,7 @@ import pytest
 
 from dynlora.viz.ui.frame import KEYS
 from tests.browser.conftest import OTHER, settled, show
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -59,8 +60,11 @@ def test_a_table_takes_the_keys_of_the_list(server: str, page: Page) -> None:
     from playwright.sync_api import expect
 
     table = table_of_runs(server, page)
-    click(table, STATUS_AT)
+    selected = table.locator("[role=gridcell][aria-selected=true]")
+    until(lambda: click(table, STATUS_AT) or selected.count() == 1, "a cell is selected")
+    column = selected.get_attribute("aria-colindex") or ""
     page.keyboard.press("ArrowRight")
+    expect(selected).not_to_have_attribute("aria-colindex", column)
     page.keyboard.press("Shift+Space")
     expect(page.get_by_role("button", name="Export")).to_be_visible()
     settled(page)
