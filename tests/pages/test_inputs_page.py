@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dynlora.analysis.module_effects import LEAST_EXAMPLES
 from dynlora.store import queries
 from dynlora.store.measurements import Effects
 from dynlora.viz.kit import theme
 from tests.pages.app import charts, open_page, open_whole, plain, press, words
-from tests.pages.trained import Here
+from tests.pages.trained import Here, save_rows, train
 from tests.viz.runs import N_EXAMPLES, make_run
 
 RUN = "20260101-000000-00000001"
@@ -65,6 +66,15 @@ def test_an_older_run_is_measured_now(run: Path, here: Here) -> None:
     effects = Effects.read(run / "effects.json")
     assert effects is not None
     np.testing.assert_allclose(np.array(effects.effects), recorded.to_numpy(), rtol=1e-3, atol=1e-6)
+
+
+def test_a_regression_has_a_map_and_small_groups_are_not_named(tiny_bert: Path, tmp_path: Path, runs_dir: Path) -> None:
+    data = save_rows(tmp_path / "numbers", "numbers")
+    run = train(tiny_bert, data, runs_dir, data__task="regression")
+    text = plain(open_page("inputs", run=run.name))
+    assert "The adapter changes a module's output by" in text
+    assert f"Fewer than two groups have {LEAST_EXAMPLES} examples" in text
+    assert "Loss by group" not in text
 
 
 def test_points_in_the_address_list_their_texts(runs_dir: Path) -> None:

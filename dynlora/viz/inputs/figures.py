@@ -20,11 +20,16 @@ from dynlora.viz.kit.theme import Palette
 from dynlora.viz.kit.token_text import Colouring, TextToken, visible
 
 
+NO_GROUPS = f"Fewer than two groups have {LEAST_EXAMPLES} examples, so none is named."
+
+
 def loss_by_group(groups: pd.DataFrame) -> str:
     """Return the held-out loss of each group that is large enough to be named, the lowest first."""
     known = large_enough(groups).dropna(subset=["loss"]).sort_values("loss", kind="stable")
+    if len(known) < 2:
+        return NO_GROUPS
     pairs = [f"{one_line(group, 40)} {score(loss)}" for group, loss in zip(known["group"], known["loss"], strict=True)]
-    return f"Loss by group: {' · '.join(pairs)}." if pairs else "The loss of single groups is not known."
+    return f"Loss by group: {' · '.join(pairs)}."
 
 
 def without_a_module(table: pd.DataFrame, groups: pd.DataFrame) -> str:
@@ -36,7 +41,7 @@ def without_a_module(table: pd.DataFrame, groups: pd.DataFrame) -> str:
     """
     known = table[table.index.isin(large_enough(groups)["group"])].dropna()
     if len(known) < 2:
-        return f"Fewer than two groups have {LEAST_EXAMPLES} examples, so none is named."
+        return NO_GROUPS
     module = known.max().idxmax()
     losses = known[module].sort_values()
     (least, low), *_, (most, high) = losses.items()

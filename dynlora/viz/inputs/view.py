@@ -237,15 +237,17 @@ def effect_cards(run: Chosen, view: InputsReading, drawn: RunView, panels: Mappi
     if data is None:
         return
     panel_card(panels["effects"], drawn)
+    if data.moved is None:
+        _matters(run, view)
+        return
     left, right = st.columns([5, 4])
-    if data.moved is not None:
-        groups, moved = data.means.index.tolist(), data.moved
-        with left:
-            with in_row("pair-of-groups", "bottom"):
-                words = {group: one_line(group, 40) for group in groups}.__getitem__
-                for name, label, usual in zip(PAIR, ("From", "To"), (moved.first, moved.second), strict=True):
-                    choose(name, label, groups, usual, words, width=220)
-            panel_card(panels["effect_shift"], drawn)
+    groups, moved = data.means.index.tolist(), data.moved
+    with left:
+        with in_row("pair-of-groups", "bottom"):
+            words = {group: one_line(group, 40) for group in groups}.__getitem__
+            for name, label, usual in zip(PAIR, ("From", "To"), (moved.first, moved.second), strict=True):
+                choose(name, label, groups, usual, words, width=220)
+        panel_card(panels["effect_shift"], drawn)
     with right:
         _matters(run, view)
 
