@@ -23,7 +23,7 @@ from dynlora.errors import DynloraError
 from dynlora.kinds.run_kind import registry
 from dynlora.store import queries
 from dynlora.store.summary import RunSummary
-from dynlora.text import listed, number, one_line, percent, plural, sentence_case
+from dynlora.text import listed, one_line, percent, plural, sentence_case
 from dynlora.viz import measured
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.runs.table import plain_rows
@@ -234,14 +234,27 @@ def capacity_text(
         return f"{steps}, no rank moved{during}: {ranks_of(state)}."
     who = counted if events else "changes of rank"
     if not moved:  # cuts alone
-        taken = f"{percent(_share(sides.released, sides.held_before))} of the adapter ({number(round(sides.released))}"
-        return f"{steps}, {who} removed {taken} parameters): {ranks_of(state)}."
+        taken = f"{percent(_share(sides.released, sides.held_before))} of the adapter"
+        return f"{_left(state)}: {ranks_of(state)}. {steps}, {who} removed {taken}."
     share = percent(_share(moved, sides.held_after))
     return f"Rank moved{_kinds(state, start)}: {share} of the adapter in {who}, steps {first:,} to {last:,}."
 
 
 def _share(part: float, whole: float) -> float | None:
     return part / whole if whole else None
+
+
+UNEVEN = 0.2
+"""Fraction by which the mean rank of a kind of module differs from that of all where it is named."""
+
+
+def _left(state: pd.DataFrame) -> str:
+    """Return which kinds of modules have the highest mean rank after cuts, and which the lowest."""
+    means = state.groupby("label")["rank"].mean().sort_values(kind="stable")
+    usual = state["rank"].mean()
+    highest, lowest = means[means > (1 + UNEVEN) * usual][::-1], means[means < (1 - UNEVEN) * usual]
+    parts = [f"{end} in {_names(kinds)}" for end, kinds in (("highest", highest), ("lowest", lowest)) if len(kinds)]
+    return f"After the cuts, rank is {', '.join(parts) or 'alike in all kinds of modules'}"
 
 
 def _kinds(state: pd.DataFrame, start: np.ndarray) -> str:

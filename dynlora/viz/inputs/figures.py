@@ -19,7 +19,6 @@ from dynlora.viz.kit import theme
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.kit.token_text import Colouring, TextToken, visible
 
-
 NO_GROUPS = f"Fewer than two groups have {LEAST_EXAMPLES} examples, so none is named."
 
 
