@@ -235,7 +235,7 @@ def capacity_text(
     who = counted if events else "changes of rank"
     if not moved:  # cuts alone
         taken = f"{percent(_share(sides.released, sides.held_before))} of the adapter"
-        return f"{_left(state)}: {ranks_of(state)}. {steps}, {who} removed {taken}."
+        return f"{_left(state)}. {steps}, {who} removed {taken}."
     share = percent(_share(moved, sides.held_after))
     return f"Rank moved{_kinds(state, start)}: {share} of the adapter in {who}, steps {first:,} to {last:,}."
 
