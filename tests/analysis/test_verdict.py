@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dynlora.analysis import seed_groups, verdict_text
 from dynlora.analysis.pairing import FEWEST_SEEDS, Side
-from dynlora.analysis.verdict import MOST_SEEDS, Verdict, run_verdict, verdict
+from dynlora.analysis.verdict import MOST_SEEDS, Contest, Verdict, run_verdict, verdict
 from dynlora.analysis.verdict_text import next_runs
 from dynlora.config_files import read_run_config
 from dynlora.server.serve import sample_runs_dir
@@ -185,19 +185,25 @@ def test_what_is_undecided_says_how_many_more_seeds_would_decide() -> None:
     assert verdict_text.table(decision)["verdict"].tolist()[0] == "undecided"
 
 
-def test_a_difference_as_large_as_the_margin_is_seldom_called_equal() -> None:
+def noisy_contests(points: float, of_seeds: float) -> list[Contest]:
+    """Return the contests of 60 draws whose seeds differ by chance."""
+
     def differences(draw: int) -> Any:
         noise = np.random.default_rng(draw)
 
         def noisy(pairs: Sequence[tuple[int, str, str]]) -> list[Side]:
-            rows = {seed: 1.0 + 0.3 * noise.normal() + 2 * noise.standard_normal(ROWS) for seed, _, _ in pairs}
+            means = {seed: points + of_seeds * noise.normal() for seed, _, _ in pairs}
+            rows = {seed: mean + 2 * noise.standard_normal(ROWS) for seed, mean in means.items()}
             return [Side("accuracy", rows, "points of accuracy", "", False, 1)]
 
         return noisy
 
     decisions = [verdict(THREE, differences(draw)) for draw in range(60)]
-    contests = [one.decisive for one in decisions if one is not None and one.decisive is not None]
-    assert sum(contest.is_equal for contest in contests) <= 4
+    return [one.decisive for one in decisions if one is not None and one.decisive is not None]
+
+
+def test_a_difference_as_large_as_the_margin_is_seldom_called_equal() -> None:
+    assert sum(contest.is_equal for contest in noisy_contests(1.0, 0.3)) <= 4
 
 
 def test_one_seed_decides_nothing_and_the_missing_ones_are_one_button() -> None:
@@ -278,18 +284,7 @@ def test_the_best_of_many_is_clear_only_after_adjusting_for_their_number() -> No
 
 def test_without_an_effect_it_is_seldom_called_better_or_worse() -> None:
     """Noise of the seeds alone, of which three say little: the bootstrap excludes 0 in a quarter of such cases."""
-
-    def differences(draw: int) -> Any:
-        noise = np.random.default_rng(draw)
-
-        def noisy(pairs: Sequence[tuple[int, str, str]]) -> list[Side]:
-            rows = {seed: noise.normal() + 2 * noise.standard_normal(ROWS) for seed, _, _ in pairs}
-            return [Side("accuracy", rows, "points of accuracy", "", False, 1)]
-
-        return noisy
-
-    decisions = [verdict(THREE, differences(draw)) for draw in range(60)]
-    contests = [one.decisive for one in decisions if one is not None and one.decisive is not None]
+    contests = noisy_contests(0.0, 1.0)
     assert sum(contest.excludes_0 for contest in contests) >= 8
     assert sum(contest.is_clear for contest in contests) <= 6
 
