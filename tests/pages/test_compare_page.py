@@ -127,10 +127,8 @@ def make(runs_dir: Path) -> Callable[..., str]:
 
     def made(number: int, strategy: str, seed: int = 0, lr: float = 0.001, **more: Any) -> str:
         settings = config(strategy, seed) | {"train": {"steps": 40, "lr": lr}}
-        about = {"config": settings}
-        run_id = f"20260101-00000{number}-00000000"
-        make_run(runs_dir, run_id=run_id, strategy=strategy, seed=seed, moves=strategy != "lora", about=about, **more)
-        return run_id
+        more |= {"strategy": strategy, "seed": seed, "moves": strategy != "lora", "about": {"config": settings}}
+        return make_run(runs_dir, run_id=f"20260101-00000{number}-00000000", gates=False, **more).name
 
     return made
 
