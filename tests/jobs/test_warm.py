@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 from click.testing import CliRunner
@@ -87,62 +88,58 @@ def test_a_refusal_of_the_spare_is_its_sentence_and_its_exit_code(keeper: warm.K
     assert keeper.pid not in (None, pid), "the next one begins"
 
 
+class Fake:
+    """A spare without a process; it notes what it is told with its number."""
+
+    is_alive = True
+    process = SimpleNamespace(pid=1)
+    messages: ClassVar[list[list[object]]] = []
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+        Fake.messages.append(self.told)
+
+    def expect(self, values: object) -> None:
+        """Note what is likely to come."""
+        self.told.append(values)
+
+    def end(self) -> None:
+        """Do nothing."""
+
+
+@pytest.fixture
+def faked(keeper: warm.Keeper, monkeypatch: pytest.MonkeyPatch) -> warm.Keeper:
+    """A keeper of spares without processes."""
+    monkeypatch.setattr(Fake, "messages", [])
+    monkeypatch.setattr(warm, "Spare", Fake)
+    return keeper
+
+
 def test_a_page_that_is_drawn_again_starts_no_spare_beside_the_one_that_works(
-    keeper: warm.Keeper, monkeypatch: pytest.MonkeyPatch
+    faked: warm.Keeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started: list[str] = []
-
-    class Fake:
-        is_alive = True
-        process = SimpleNamespace(pid=1)
-
-        def __init__(self) -> None:
-            started.append("one")
-
-        def end(self) -> None:
-            """Do nothing."""
-
-    monkeypatch.setattr(warm, "Spare", Fake)
     monkeypatch.setattr(warm, "RENEW_S", 600.0)
-    keeper.keep()
-    assert keeper.take() is not None
-    keeper.keep()
-    keeper.keep()
-    assert (keeper.pid, len(started)) == (None, 1), "the command has only begun"
-    keeper.renew()
-    assert (keeper.pid, len(started)) == (1, 2), "it has ended"
+    faked.keep()
+    assert faked.take() is not None
+    faked.keep()
+    faked.keep()
+    assert (faked.pid, len(Fake.messages)) == (None, 1), "the command has only begun"
+    faked.renew()
+    assert (faked.pid, len(Fake.messages)) == (1, 2), "it has ended"
     monkeypatch.setattr(warm, "RENEW_S", 0.01)
-    assert keeper.take() is not None
-    until(lambda: keeper.pid == 1, "the next one begins by itself after a while")
-    assert len(started) == 3
+    assert faked.take() is not None
+    until(lambda: faked.pid == 1, "the next one begins by itself after a while")
+    assert len(Fake.messages) == 3
 
 
-def test_a_spare_is_told_what_is_likely_to_come(keeper: warm.Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
-    messages: list[tuple[int, object]] = []
-
-    class Fake:
-        is_alive = True
-        process = SimpleNamespace(pid=1)
-        made = 0
-
-        def __init__(self) -> None:
-            Fake.made += 1
-            self.number = Fake.made
-
-        def expect(self, values: object) -> None:
-            messages.append((self.number, values))
-
-        def end(self) -> None:
-            """Do nothing."""
-
-    monkeypatch.setattr(warm, "Spare", Fake)
-    keeper.keep()
-    assert messages == []
-    keeper.keep({"seed": 1})
-    keeper.keep({"seed": 2})
-    keeper.take()
-    keeper.renew()
-    assert messages == [(1, {"seed": 1}), (1, {"seed": 2}), (2, {"seed": 2})], "the next one is told what was said last"
+def test_a_spare_is_told_what_is_likely_to_come(faked: warm.Keeper) -> None:
+    faked.keep()
+    assert Fake.messages == [[]]
+    faked.keep({"seed": 1})
+    faked.keep({"seed": 2})
+    faked.take()
+    faked.renew()
+    assert Fake.messages == [[{"seed": 1}, {"seed": 2}], [{"seed": 2}]], "the next one is told what was said last"
 
 
 def test_a_spare_is_told_each_thing_once_and_no_more_than_a_pipe_takes() -> None:
