@@ -191,9 +191,8 @@ class TestEdits:
         losses = []
         for permuted in (False, True):
             module = adapter()
-            optimizer = self.trained(module) if not permuted else None
+            optimizer = self.trained(module)
             if permuted:
-                optimizer = self.trained(module)
                 order = [2, 0, 1, 3, 4, 5]
                 with torch.no_grad():
                     for tensor, dim in component_tensors(module, optimizer):

@@ -221,7 +221,6 @@ def test_an_event_of_anybody_is_read_or_left_out() -> None:
             (0.2, 0.8),
             "rises from 1.000 to 1.500 nats per token (+0.500, 95 % CI +0.200 to +0.800): the adapter forgets.",
         ),
-        (0.5, (0.2, 0.8), "the adapter forgets."),
         (0.02, (0.01, 0.03), "the adapter forgets little."),
         (0.04, (0.01, 0.07), "the adapter forgets."),
         (0.1, (-0.1, 0.3), "no forgetting is shown"),

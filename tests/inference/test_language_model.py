@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from dynlora.config import parse_config
 from dynlora.engine.data.perturb import conditioned_rows, perturbed_rows
 from dynlora.engine.evaluation import inference
 from dynlora.engine.evaluation.inference import bake_gates, mean_gates
-from dynlora.errors import ConfigError, DataError
+from dynlora.errors import ConfigError
 from dynlora.inference.export import export_run
 from dynlora.inference.session import GATE_ROWS, Examined, evaluate_run, load_run
 from dynlora.store import queries
@@ -130,47 +129,12 @@ def test_of_a_plain_text_the_second_half_is_scored_after_a_perturbed_first(tmp_p
     assert task.halves("word") == ("wo", "rd")
 
 
-def test_lost_completions_are_told_to_the_log_and_trained_without(tmp_path: Path) -> None:
-    rows = [{"prompt": "a" * (30 if index % 4 == 0 else 3), "completion": "bc"} for index in range(40)]
-    data = save_lines(tmp_path / "rows.jsonl", rows)
-    values = lm_values(save_tiny_lm(tmp_path / "model"), data, data__max_length=16, train__steps=2)
-    outcome = training_run.train(parse_config(values), tmp_path / "runs", progress=False)
-    assert outcome.state == "finished", outcome.error
-    messages = queries.logs_frame(outcome.folder)["message"].tolist()
-    assert any(
-        "examples lose their whole completion at data.max_length=16 and are left out" in line for line in messages
-    )
-
-
-def test_a_tokenizer_that_cannot_hold_conversations_is_refused_before_a_run_is_made(tmp_path: Path) -> None:
-    talk = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
-    data = save_lines(tmp_path / "talks.jsonl", [talk] * 20)
-    values = lm_values(save_tiny_lm(tmp_path / "model", template=None), data)
-    with pytest.raises(DataError, match="has no chat template"):
-        training_run.train(parse_config(values), tmp_path / "runs", progress=False)
-    assert not list((tmp_path / "runs").glob("*/run.db"))
-    values = lm_values(save_tiny_lm(tmp_path / "chat"), data, train__steps=2)
-    outcome = training_run.train(parse_config(values), tmp_path / "runs", progress=False)
-    assert outcome.state == "finished", outcome.error
-    assert queries.run_summary(outcome.folder)["task"] == "causal_lm"
-
-
 @pytest.fixture(scope="module", params=["peft", "merged"])
 def exported(request: pytest.FixtureRequest, writer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The writer in one of the formats."""
     out = tmp_path_factory.mktemp("exported") / request.param
     export_run(writer, out, format=request.param)
     return out
-
-
-@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT, in transformers 5
-def test_an_export_is_a_model_of_the_pipeline(exported: Path, writer: Path) -> None:
-    write = transformers.pipeline("text-generation", model=str(exported))
-    (written,) = write("a2:", max_new_tokens=12, do_sample=False, return_full_text=False)  # pyright: ignore
-    config = parse_config(queries.run_summary(writer)["config"])
-    model = load_run(writer)
-    bake_gates(model, mean_gates(model, model.tokens(read_data(config).train_sample(GATE_ROWS, config.seed))))
-    assert written["generated_text"] == model.answers(["a2:"])[0]["prediction"]
 
 
 def test_an_export_holds_all_that_a_writer_needs(exported: Path) -> None:
@@ -184,17 +148,6 @@ def test_an_export_holds_all_that_a_writer_needs(exported: Path) -> None:
     assert files
     for path in files:
         assert {str(tensor.dtype) for tensor in load_file(path).values()} == {"torch.float32"}
-
-
-def test_ranks_and_alphas_are_patterns_of_whole_names(writer: Path, tmp_path: Path) -> None:
-    export_run(writer, tmp_path / "out")
-    settings = json.loads((tmp_path / "out" / "adapter_config.json").read_text("utf-8"))
-    assert settings["task_type"] == "CAUSAL_LM"
-    names = [module.info.name for module in load_run(writer).adapters]
-    for patterns in (settings["rank_pattern"], settings["alpha_pattern"]):
-        fitting = {one: [name for name in names if re.fullmatch(rf"(.*\.)?({one})", name)] for one in patterns}
-        assert all(len(pattern) == 1 for pattern in fitting.values())
-        assert sorted(pattern[0] for pattern in fitting.values()) == sorted(settings["target_modules"])
 
 
 def test_the_card_of_a_writer_says_how_to_pad_and_has_no_labels(exported: Path) -> None:

@@ -259,11 +259,6 @@ def loop_detached(loop: Any) -> None:
     loop.model.bert.encoder.layer[0].register_forward_hook(lambda *seen: _cut(seen[-1]))
 
 
-def loop_both_zero(loop: Any) -> None:
-    for tensor in own_factors(loop):
-        torch.nn.init.zeros_(tensor)
-
-
 def loop_no_rate(loop: Any) -> None:
     for group in loop.optimizer.param_groups:  # a schedule that nobody meant
         group["lr"] = 0.0
@@ -272,10 +267,6 @@ def loop_no_rate(loop: Any) -> None:
 def loop_fast_head(loop: Any) -> None:
     """A head at the rate that is usual for one does not hide how slow the adapters are."""
     loop.optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 1e-2})
-
-
-def loop_skipped(loop: Any) -> None:
-    loop.optimizer.step = lambda: None
 
 
 def loop_disabled(loop: Any) -> None:
@@ -288,11 +279,7 @@ LOOPS: list[tuple[Callable[[Any], None], str, dict[str, Any]]] = [
     (loop_outside, "outside", {}),
     (loop_disabled, "disabled", {}),
     (loop_detached, "no_gradient", {}),
-    (loop_both_zero, "zero_gradient", {}),
-    (loop_no_rate, "no_rate", {}),
-    (loop_skipped, "unmoved", {}),
     (loop_fast_head, "small", {"lr": 1e-7}),
-    (lambda loop: None, "large", {"lr": 1e-2, "alpha": 3000}),
 ]
 """What is done to a loop of one's own after `attach`, the symptom, and options of `attach`."""
 
@@ -357,7 +344,7 @@ def test_inspect_says_that_every_update_is_zero(tiny_bert: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     "strategy",
     [
-        pytest.param(name, marks=() if at % 3 == 0 else pytest.mark.torture)  # that all learn: the contract
+        pytest.param(name, marks=() if at % 6 == 0 else pytest.mark.torture)  # that all learn: the contract
         for at, name in enumerate(sorted(strategies.registry()))
     ],
 )

@@ -212,8 +212,6 @@ def test_every_layer_of_a_full_fine_tuning_is_recorded_and_changes_nothing(
         moved = float((weight.detach() - start[f"{name}.weight"]).norm())
         assert updates[name] == pytest.approx(moved, rel=1e-4)
         assert (gradients[name] > 0) == (moved > 0) == weight.requires_grad
-    for page in RUN_PAGES:
-        assert "may be out of date" not in words(open_page(page, run=callback.folder.name)), page
 
 
 def frozen_below(model: Any) -> Any:

@@ -92,14 +92,6 @@ def test_teachers_and_models_are_shown_in_order(tmp_path: Path) -> None:
     ]
 
 
-def test_a_value_of_another_kind_counts_as_none(tmp_path: Path) -> None:
-    odd = {"kl": {"base": 3, "student": {"all": {"mean": "low"}}}, "loss": [1], "texts": "x", "methods": 7, "notes": 3}
-    distil = Distil.read(written_distil(tmp_path, distil={"teachers": [3], "stages": "x"}, distil_results=odd))
-    assert (distil.kl, distil.loss, distil.counted, distil.stages, distil.notes) == ((), (), (), (), ())
-    assert distil.headline() == "Not tested yet."
-    assert len(result.written_frame(distil)) == 2, "texts of the second teacher, that nobody named, are left out"
-
-
 def test_teachers_whose_names_begin_alike_have_labels_of_their_own(tmp_path: Path) -> None:
     names = ["target for decoding, 160 steps", "target for decoding, 500 steps"]
     teachers = [{**one, "name": name} for one, name in zip(TEACHERS, names, strict=True)]

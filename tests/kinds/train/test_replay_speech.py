@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 from dataclasses import replace
@@ -25,6 +26,13 @@ CUT = re.compile(r"A cut removes (\d+) ranks?, (\d+) of them in (.+)")
 MOVE = re.compile(r"(?P<name>.+) (?P<verb>gives|gets) (?P<n>\d+) ranks?")
 
 
+@functools.cache
+def sample_spoken(folder: Path) -> tuple[RunReading, dict[str, Any], dict[str, Any]]:
+    """Return a sample run, what the player draws of it, and what it says."""
+    run = read_run(folder)
+    return run, *spoken(run)
+
+
 def spoken(run: RunReading) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what the player draws of a run, and what it says."""
     panel = ModelReplay()
@@ -41,8 +49,7 @@ def constant(name: str) -> float:
 
 @pytest.mark.parametrize("folder", TRAININGS, ids=lambda folder: folder.name)
 def test_each_sentence_is_true_of_what_is_drawn(folder: Path) -> None:
-    run = read_run(folder)
-    values, script = spoken(run)
+    run, values, script = sample_spoken(folder)
     ranks, names = np.array(values["rank"]), [module["short"] for module in values["modules"]]
     assert len(script["due"]) == len(values["steps"])
     moves = [cue for cue in script["cues"] if len(cue["rows"]) == 2]
@@ -75,7 +82,7 @@ def test_each_sentence_is_true_of_what_is_drawn(folder: Path) -> None:
 
 @pytest.mark.parametrize("folder", TRAININGS, ids=lambda folder: folder.name)
 def test_all_is_said_within_a_minute(folder: Path) -> None:
-    values, script = spoken(read_run(folder))
+    _, values, script = sample_spoken(folder)
     sentences = [words for cue in script["cues"] for words in cue["words"]]
     reading = sum(constant("READ_MS") + constant("LETTER_MS") * len(words) for words in sentences)
     playing = len(values["steps"]) * max(60, constant("PLAY_MS") / len(values["steps"]))
