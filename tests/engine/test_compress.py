@@ -48,13 +48,6 @@ def test_all_components_together_are_the_update(seed: int, rank: int, inputs: bo
     assert (effect > 0).all()
 
 
-def test_plain_components_are_the_singular_value_decomposition() -> None:
-    A, B = drawn(3, 5)
-    parts = components(A, B, 0.5)
-    value = torch.linalg.svdvals(0.5 * (B @ A).double())[:5]
-    torch.testing.assert_close(parts.effect.sqrt(), value, rtol=1e-6, atol=1e-6)
-
-
 @pytest.mark.parametrize("keep", [1, 2, 4])
 def test_no_other_update_of_the_rank_is_nearer_on_the_inputs_that_were_seen(keep: int) -> None:
     A, B = drawn(5, 6)

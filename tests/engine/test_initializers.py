@@ -23,7 +23,7 @@ from dynlora.contracts.harness import (
     tiny_tokens,
     weights,
 )
-from dynlora.engine.data.batches import BatchOrder, calibration_batches
+from dynlora.engine.data.batches import calibration_batches
 from dynlora.engine.edits import Drop, Grow, apply
 from dynlora.engine.edits.components import StartAt
 from dynlora.engine.initializers import (
@@ -37,10 +37,10 @@ from dynlora.engine.initializers import (
     mean_product,
     weight_gradients,
 )
-from dynlora.engine.loop.optimizer import set_lr
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.engine.model.offset_linear import OffsetLinear
 from dynlora.errors import ConfigError
+from tests.engine.test_peft_parity import losses_of_ours, losses_of_theirs, trained_in
 
 GA = {"name": "lora", "init": "lora_ga"}
 
@@ -330,19 +330,5 @@ def test_lora_ga_follows_peft(architecture: str) -> None:
         module.hold()
         weight = other.base_layer.weight
         assert torch.allclose(module.frozen_weight(), weight, atol=1e-6)
-    trained = [p for p in theirs.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW([{"params": trained, "peak_lr": config.train.lr}], weight_decay=0.01)
-    order = BatchOrder(tiny_tokens().length, 8, 0)
-    theirs.train()
-    ours.model.train()
-    for index in range(1, 21):
-        set_lr(optimizer, config.train, index, 20)
-        batch = tiny_tokens().batch(order[index - 1])
-        labels = batch.pop("labels")
-        loss = TASK.example_loss(theirs(**batch).logits, labels).mean()
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        mine, _ = ours._advance(order)
-        ours.optimizer.zero_grad(set_to_none=True)
-        assert float(mine) == pytest.approx(loss.item(), abs=2e-6), index
+    expected = losses_of_theirs(theirs, ours, trained_in(theirs, config.train.lr))
+    assert losses_of_ours(ours) == pytest.approx(expected, abs=2e-6)

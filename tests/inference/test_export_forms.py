@@ -31,7 +31,6 @@ from dynlora.training.inputs import read_data
 from tests.llama_cpp import logits as llama_logits
 from tests.llama_cpp import write_base
 from tests.tiny import tiny_config, tiny_rows, write_csv
-from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
 from tests.waiting import until
 
 TEXTS = ["the film was great", "a dull plot that never ends"]
@@ -40,17 +39,6 @@ GATED = {"name": "dynamic", "gates": "module"}
 
 Exported = Callable[[Path, str], Path]
 """Exports a run in a form and returns the folder."""
-
-
-@pytest.fixture(scope="module")
-def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of `dynamic` with gates on a tiny Llama."""
-    folder = tmp_path_factory.mktemp("writer")
-    (folder / "data").mkdir()
-    values = lm_values(save_tiny_lm(folder / "model"), save_problems(folder / "data"), strategy=GATED)
-    outcome = training_run.train(parse_config(values), folder / "runs", progress=False)
-    assert outcome.state == "finished", outcome.error
-    return outcome.folder
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +84,11 @@ def test_a_gated_classifier_answers_as_the_run_does(trained_run: Path, tmp_path:
     assert np.abs(answers(averaged(trained_run).base.model, tokens) - answers(model, tokens)).max() > 1e-4
 
 
-def test_a_gated_writer_generates_as_the_run_does(writer: Path, tmp_path: Path) -> None:
-    export_run(writer, tmp_path / "out", format="gated")
-    (answer,) = load_run(writer).answers(["a2:"])
+def test_a_gated_writer_generates_as_the_run_does(gated_writer: Path, tmp_path: Path) -> None:
+    export_run(gated_writer, tmp_path / "out", format="gated")
+    (answer,) = load_run(gated_writer).answers(["a2:"])
     model, tokenizer = dynlora.load(tmp_path / "out"), AutoTokenizer.from_pretrained(tmp_path / "out")
-    own = load_run(writer)
+    own = load_run(gated_writer)
     ids = own.task.prompt(own.base.tokenizer, _row(own, "a2:"), 0, is_whole=True).ids  # pyright: ignore
     tokens = torch.tensor([list(ids)])
     written = model.generate(
@@ -128,14 +116,14 @@ def _row(model: AdaptedModel, text: str) -> Any:
     return Rows([text], None, task.no_labels(1), None, task.prompt_fields([text]))
 
 
-def test_a_folder_that_is_no_gated_adapter_is_refused(trained_run: Path, writer: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_gated_adapter_is_refused(trained_run: Path, gated_writer: Path, tmp_path: Path) -> None:
     export_run(trained_run, tmp_path / "out", format="peft")
     with pytest.raises(AdapterError, match=r"holds no dynlora_adapter\.json; give a folder that"):
         dynlora.load(tmp_path / "out")
     with pytest.raises(ConfigError, match=r"base=bert: must be a transformers model; load it, or leave base out"):
         dynlora.load(tmp_path / "out", "bert")
     export_run(trained_run, tmp_path / "gated", format="gated")
-    name = queries.run_summary(writer)["config"]["model"]["name"]
+    name = queries.run_summary(gated_writer)["config"]["model"]["name"]
     with pytest.raises(AdapterError, match="the base model has no module classifier"):
         dynlora.load(tmp_path / "gated", AutoModelForCausalLM.from_pretrained(name))
 
@@ -199,22 +187,22 @@ def test_onnx_answers_as_the_model_does_in_any_batch(
     assert list(json.loads((out / "config.json").read_text())["id2label"].values()) == labels
 
 
-def test_onnx_is_for_models_that_classify(writer: Path, tmp_path: Path) -> None:
+def test_onnx_is_for_models_that_classify(gated_writer: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     with pytest.raises(NotMergeableError, match="--format onnx: is for models that classify"):
-        export_run(writer, tmp_path / "out", format="onnx")
+        export_run(gated_writer, tmp_path / "out", format="onnx")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("form", ["gguf", "ollama"])
 def test_llama_cpp_answers_as_the_merged_model_does(
-    form: str, writer: Path, exported: Exported, tmp_path: Path
+    form: str, gated_writer: Path, exported: Exported, tmp_path: Path
 ) -> None:
     pytest.importorskip("llama_cpp_py_sync")
-    out = exported(writer, form)
-    model = averaged(writer)
+    out = exported(gated_writer, form)
+    model = averaged(gated_writer)
     config = {**model.base.model.config.to_dict(), "rope_theta": 10_000.0}
-    name = queries.run_summary(writer)["config"]["model"]["name"]
+    name = queries.run_summary(gated_writer)["config"]["model"]["name"]
     plain = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
     write_base({name: one.numpy() for name, one in plain.state_dict().items()}, config, tmp_path / "base.gguf")
     tokens = model.base.tokenizer("a2: b1: a a b", return_tensors="pt")
@@ -224,15 +212,15 @@ def test_llama_cpp_answers_as_the_merged_model_does(
     assert (out / "Modelfile").exists() == (form == "ollama")
 
 
-def test_each_form_is_read_right_by_the_engines_that_it_goes_to(writer: Path, exported: Exported) -> None:
+def test_each_form_is_read_right_by_the_engines_that_it_goes_to(gated_writer: Path, exported: Exported) -> None:
     peft_format = {name for name in ENGINES if name != "mlx"}
     expected = {"peft": {"peft", "vllm"}, "uniform": peft_format, "mlx": {"mlx"}}
     for form, right in expected.items():
-        readings = check_engines(read_header(exported(writer, form)))
+        readings = check_engines(read_header(exported(gated_writer, form)))
         assert {one.engine for one in readings if one.verdict == RIGHT} == right
         assert set(FORMS[form].engines) <= right
-    ranks = {module.name: module.rank for module in read_adapter(exported(writer, "uniform")).modules}
-    assert ranks == queries.run_summary(writer)["ranks"]
+    ranks = {module.name: module.rank for module in read_adapter(exported(gated_writer, "uniform")).modules}
+    assert ranks == queries.run_summary(gated_writer)["ranks"]
 
 
 @pytest.mark.parametrize(
@@ -245,10 +233,10 @@ def test_each_form_is_read_right_by_the_engines_that_it_goes_to(writer: Path, ex
     ],
 )
 def test_a_form_that_is_no_adapter_beside_a_model_is_told(
-    form: str, why: str, writer: Path, exported: Exported
+    form: str, why: str, gated_writer: Path, exported: Exported
 ) -> None:
     with pytest.raises(AdapterError, match=why):
-        read_header(exported(writer, form))
+        read_header(exported(gated_writer, form))
 
 
 def test_an_export_is_measured_on_a_sample_unless_all_is_asked_for(trained_run: Path, tmp_path: Path) -> None:
@@ -316,9 +304,9 @@ def test_where_no_gate_is_averaged_nothing_is_measured(
     assert best["rows"] > 0, "the training's last metrics are not those of the best adapter"
 
 
-def test_a_header_is_known_before_the_export(writer: Path, tmp_path: Path) -> None:
-    export_run(writer, tmp_path / "out")
-    summary, written = queries.run_summary(writer), read_header(tmp_path / "out")
+def test_a_header_is_known_before_the_export(gated_writer: Path, tmp_path: Path) -> None:
+    export_run(gated_writer, tmp_path / "out")
+    summary, written = queries.run_summary(gated_writer), read_header(tmp_path / "out")
     settings, scalings = summary["config"]["adapter"], written.scalings
     header = expected_header(summary["ranks"], scalings, settings["rank"], settings["alpha"] or 2 * settings["rank"])
     assert (header.ranks, header.scalings) == (written.ranks, pytest.approx(scalings))
@@ -326,9 +314,9 @@ def test_a_header_is_known_before_the_export(writer: Path, tmp_path: Path) -> No
 
 
 def test_every_form_has_code_that_loads_it_on_its_card(
-    trained_run: Path, pair_run: Path, writer: Path, exported: Exported
+    trained_run: Path, pair_run: Path, gated_writer: Path, exported: Exported
 ) -> None:
     for name in FORMS:
-        out = exported({"onnx": trained_run, "onnx-gated": pair_run}.get(name, writer), name)
+        out = exported({"onnx": trained_run, "onnx-gated": pair_run}.get(name, gated_writer), name)
         load = (out / "README.md").read_text("utf-8").partition("## Load it")[2].partition("\n## ")[0]
         assert load.count("```") == 2

@@ -33,7 +33,6 @@ from dynlora.training.inputs import read_data
 from dynlora.training.run import plan
 from tests.command_line import document, run
 from tests.tiny import save_tiny
-from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
 
 STEPS = 8
 
@@ -76,21 +75,12 @@ def made_small(source: Path, out: Path) -> Small:
 
 
 @pytest.fixture(scope="module")
-def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on a tiny Llama that writes."""
-    folder = tmp_path_factory.mktemp("writer")
-    (folder / "data").mkdir()
-    values = lm_values(save_tiny_lm(folder / "model"), save_problems(folder / "data"), strategy={"name": "lora"})
-    return training_run.train(parse_config(values), folder / "runs", progress=False).folder
-
-
-@pytest.fixture(scope="module")
-def smalls(trained_run: Path, writer: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Small]:
+def smalls(trained_run: Path, lora_writer: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Small]:
     """A compressed adapter of each task; tests only read them."""
     place = tmp_path_factory.mktemp("small")
     return {
         "classification": made_small(trained_run, place / "classifier"),
-        "causal_lm": made_small(writer, place / "writer"),
+        "causal_lm": made_small(lora_writer, place / "writer"),
     }
 
 

@@ -68,7 +68,7 @@ def test_packed_components_train_on_as_masked_ones_do(gates: str) -> None:
 @pairwise(
     "allocation, gates, moves",
     ["rank", "random", "both", "scalar"],
-    ["off", "scale", "module", "rank"],
+    ["off", "module", "rank"],
     [0, None],
 )
 def test_budget_holds_after_every_step(allocation: str, gates: str, moves: int | None) -> None:

@@ -57,12 +57,6 @@ def test_known_manifolds(k: int, discard: float) -> None:
     assert estimate.error == pytest.approx(estimate.value / math.sqrt(kept - 2))
 
 
-def test_a_curved_surface_has_two_dimensions() -> None:
-    draw = torch.Generator().manual_seed(0)
-    sphere = torch.randn(1500, 3, generator=draw, dtype=torch.float64)
-    assert dimension(sphere / sphere.norm(dim=1, keepdim=True)) == pytest.approx(2, rel=0.1)
-
-
 def test_estimate_by_hand() -> None:
     # six pairs of neighbours at distance 1, each pair 2, 4, ... from the next: every r1 is 1, r2 the way to a pair
     places = [0.0, 1.0]

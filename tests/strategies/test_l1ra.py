@@ -177,14 +177,3 @@ def test_reassigning_spends_no_more_than_there_is(
     for m in set(granted):
         nths = [edit.receiver.score for edit in made if isinstance(edit, Move) and edit.receiver.module == m]
         assert nths == list(range(len(nths)))
-
-
-def test_zero_factors_are_taken_off_at_the_end_without_a_trace() -> None:
-    attached = blocks((6, 5), (6, 5))
-    set_factors(attached, [0.0, 0.7, 0.0], [0.0, 0.0, 0.0])
-    x = torch.randn(4, 6)
-    before = [module(x).detach() for module in attached.adapters]
-    edits.apply(attached.adapters, attached.strategy.finish(attached.adapters), attached.optimizer, step=TOTAL)
-    assert [module.rank for module in attached.adapters] == [1, 0]
-    for module, wanted in zip(attached.adapters, before, strict=True):
-        assert torch.allclose(module(x), wanted, atol=1e-6)

@@ -144,12 +144,6 @@ def test_more_rounds_than_the_budget_pays_for_are_refused() -> None:
         make_trainer(config)
 
 
-def test_folded_boosters_count_as_allocated() -> None:
-    trainer, _ = trained()
-    count = trainer.adapters.adapter_parameter_count()
-    assert count["active"] <= count["budget"] <= count["allocated"]
-
-
 def test_the_log_replays_the_run() -> None:
     trainer, recorder = trained()
     begun = [row["modules"] for _, _, _, payload in recorder.events if "edits" in payload for row in payload["edits"]]
