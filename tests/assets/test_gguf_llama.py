@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peft
 import pytest
 import torch
 import transformers
@@ -23,7 +24,10 @@ from dynlora.engine.model.base_model import load_base
 from dynlora.engine.model.modules import find_modules
 from dynlora.errors import AssetError
 from dynlora.tasks.classification import Classification
+from tests.cli.test_commands import baked_logits, logits_of
+from tests.command_line import document, run
 from tests.packages_on_disk import WHEEL, files_below, pin_for, wheel_bytes
+from tests.tiny import tiny_arguments
 from tests.tiny_gguf import CONTROL, GGUF, NAME, embedded_gguf, save_tiny_gguf
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -240,6 +244,31 @@ class TestEmbedded:
         assert not embedded.cached
         assert resolve_model("owner/tiny-llama") == snapshot
         assert resolve_model(NAME) == embedded.folder
+
+    @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT, in transformers 5
+    def test_trains_predicts_and_exports(
+        self, embedded: EmbeddedModel, tiny_data: Path, runs_dir: Path, tmp_path: Path
+    ) -> None:
+        arguments = tiny_arguments(Path(NAME), tiny_data, "train.steps=10", "data.max_length=96")
+        summary = document(run(runs_dir, "train", *arguments, "--json"))
+        assert (summary["status"], summary["model_path"], len(summary["ranks"])) == (
+            "finished",
+            str(embedded.folder),
+            14,
+        )
+        rows = document(run(runs_dir, "predict", summary["id"], "--text", "great", "--text", "dull", "--json"))
+        assert len(rows) == 2
+        for kind in ("peft", "merged"):
+            export = document(
+                run(runs_dir, "export", summary["id"], "--out", str(tmp_path / kind), "--format", kind, "--json")
+            )
+            assert export["metrics_before"] == pytest.approx(summary["metrics"], abs=1e-6)
+        base = transformers.AutoModelForSequenceClassification.from_pretrained(summary["model_path"])
+        adapted = peft.PeftModel.from_pretrained(base, str(tmp_path / "peft"))
+        merged = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
+        own = baked_logits(runs_dir / summary["id"])
+        assert (logits_of(adapted, tmp_path / "peft") - own).abs().max() < 1e-5
+        assert (logits_of(merged, tmp_path / "merged") - own).abs().max() < 1e-5
 
 
 @pytest.fixture(scope="module")

@@ -135,6 +135,19 @@ class TestMinilm:
         assert {path.suffix for path in minilm.iterdir()} <= {".json", ".safetensors", ".txt"}
         assert MODELS["minilm"].cached
 
+    @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+    def test_a_tampered_file_is_refused(self, minilm: Path, cache: Path, name: str) -> None:
+        folder = MODELS["minilm"].folder
+        shutil.copytree(minilm, folder)
+        assert resolve_model("minilm") == folder
+        with (folder / name).open("r+b") as file:
+            file.seek(100)
+            byte = file.read(1)
+            file.seek(100)
+            file.write(bytes([byte[0] ^ 1]))
+        with pytest.raises(AssetError, match=f"{name} was changed after the download.*delete the folder {folder}"):
+            resolve_model("minilm")
+
     def test_the_hubs_copy_is_used_when_it_is_the_pinned_one(
         self, minilm: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
