@@ -13,8 +13,10 @@ import peft
 import pytest
 import torch
 from click.testing import CliRunner
+from datasets import Dataset
 from gguf import GGUFReader
 from safetensors.numpy import load_file, save_file
+from transformers import Trainer, TrainingArguments
 
 import dynlora
 from dynlora.cli.main import main
@@ -112,12 +114,31 @@ def test_every_form_gives_the_same_logits(architecture: str, make: Callable[[str
     assert (trained - plain).abs().max() > 1e-2, "it was trained"
 
 
-def test_what_the_trainer_leaves_beside_an_adapter_is_no_adapter(tmp_path: Path) -> None:
-    source = trained(lora(**UNEQUAL)(tmp_path / "checkpoint-2"))
-    for name in ("optimizer.pt", "training_args.bin"):
-        (source / name).write_bytes(b"of the Trainer")
+def test_a_checkpoint_of_the_trainer_is_converted(tmp_path: Path) -> None:
+    rows = Dataset.from_dict({"input_ids": TOKENS.repeat(4, 1).tolist(), "labels": TOKENS.repeat(4, 1).tolist()})
+    config = peft.LoraConfig(
+        r=4,
+        lora_alpha=8,
+        target_modules=["q_proj", "v_proj"],
+        task_type="CAUSAL_LM",
+        **UNEQUAL,
+    )
+    settings = TrainingArguments(
+        output_dir=str(tmp_path),
+        max_steps=2,
+        save_steps=2,
+        learning_rate=0.1,
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    Trainer(peft.get_peft_model(llama(), config), settings, train_dataset=rows).train()
+    source = tmp_path / "checkpoint-2"
+    assert (source / "optimizer.pt").exists(), "what the Trainer leaves beside the adapter is no adapter"
     convert(source, tmp_path / "out", FORMS["uniform"])
     np.testing.assert_allclose(answers(tmp_path / "out"), answers(source), atol=1e-6)
+    with torch.no_grad():
+        assert np.abs(answers(source) - llama()(TOKENS).logits.numpy()).max() > 1e-3, "it was trained"
 
 
 def test_rows_of_the_base_model_that_have_no_adapter_are_added_where_the_base_is_known(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Twelve set-ups that do not learn are named rightly, and healthy ones are silent, by step 20."""
+"""Twelve set-ups that do not learn are named rightly, and twelve healthy ones are silent, by step 20."""
 
 from __future__ import annotations
 
@@ -259,6 +259,11 @@ def loop_detached(loop: Any) -> None:
     loop.model.bert.encoder.layer[0].register_forward_hook(lambda *seen: _cut(seen[-1]))
 
 
+def loop_both_zero(loop: Any) -> None:
+    for tensor in own_factors(loop):
+        torch.nn.init.zeros_(tensor)
+
+
 def loop_no_rate(loop: Any) -> None:
     for group in loop.optimizer.param_groups:  # a schedule that nobody meant
         group["lr"] = 0.0
@@ -267,6 +272,10 @@ def loop_no_rate(loop: Any) -> None:
 def loop_fast_head(loop: Any) -> None:
     """A head at the rate that is usual for one does not hide how slow the adapters are."""
     loop.optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 1e-2})
+
+
+def loop_skipped(loop: Any) -> None:
+    loop.optimizer.step = lambda: None
 
 
 def loop_disabled(loop: Any) -> None:
@@ -279,7 +288,11 @@ LOOPS: list[tuple[Callable[[Any], None], str, dict[str, Any]]] = [
     (loop_outside, "outside", {}),
     (loop_disabled, "disabled", {}),
     (loop_detached, "no_gradient", {}),
+    (loop_both_zero, "zero_gradient", {}),
+    (loop_no_rate, "no_rate", {}),
+    (loop_skipped, "unmoved", {}),
     (loop_fast_head, "small", {"lr": 1e-7}),
+    (lambda loop: None, "large", {"lr": 1e-2, "alpha": 3000}),
 ]
 """What is done to a loop of one's own after `attach`, the symptom, and options of `attach`."""
 
@@ -306,11 +319,14 @@ def test_a_loop_of_ones_own_is_warned(
 @pytest.mark.parametrize(
     "options",
     [
+        {},
         {"strategy": "dynamic", "warmup_steps": 2, "allocate_every": 2, "final_steps": 2, "moves": 4},
+        {"strategy": "adalora"},
         {"steps": 100, "lr": 2e-4},
         {"dropout": 0.1, "alpha": 3},
+        {"strategy": "lora", "budget": 1},
     ],
-    ids=["dynamic", "slow", "dropout"],
+    ids=["lora", "dynamic", "adalora", "slow", "dropout", "rank 1"],
 )
 def test_a_loop_that_learns_is_silent(options: dict[str, Any], tiny_bert: Path) -> None:
     loop = attached(tiny_bert, **{"calibration": [batch(100)], **options})
@@ -341,7 +357,7 @@ def test_inspect_says_that_every_update_is_zero(tiny_bert: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     "strategy",
     [
-        pytest.param(name, marks=() if at % 6 == 0 else pytest.mark.torture)  # that all learn: the contract
+        pytest.param(name, marks=() if at % 3 == 0 else pytest.mark.torture)  # that all learn: the contract
         for at, name in enumerate(sorted(strategies.registry()))
     ],
 )
