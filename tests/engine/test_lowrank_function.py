@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 from transformers.pytorch_utils import Conv1D
 
 from dynlora.engine.model.gates import GateReader, Gates
@@ -188,6 +190,18 @@ def test_an_evaluation_may_cast_first() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         adapter(x).float().sum().backward()
     assert adapter.lora_A.grad is not None
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_a_block_that_is_run_again_gives_the_same_gradients(dropout: float) -> None:
+    adapter, x = module(), torch.randn(2, 3, 8, requires_grad=True)
+    adapter.dropout = dropout
+    expected = outcome(adapter, x, fused=True)
+    out = checkpoint(adapter, x, use_reentrant=False)
+    weight = torch.linspace(-1, 1, out.numel()).view(out.shape)
+    gradients = torch.autograd.grad((out * weight).sum(), [x, adapter.lora_A, adapter.lora_B])
+    for mine, theirs in zip(gradients, expected[1:], strict=True):
+        assert torch.equal(mine, theirs)
 
 
 def test_without_a_gradient_of_x_nothing_is_computed_for_it() -> None:

@@ -31,6 +31,15 @@ def test_two_classes() -> None:
     }
 
 
+def test_three_classes() -> None:
+    scores = classification_metrics(np.array([0, 0, 1, 1, 2, 2]), np.array([0, 1, 1, 1, 2, 0]), 3)
+    assert set(scores) == {"accuracy", "macro_f1", "matthews"}
+    assert scores["accuracy"] == pytest.approx(4 / 6)
+    assert scores["macro_f1"] == pytest.approx((0.5 + 0.8 + 2 / 3) / 3)
+    # Gorodkin's R_K: (c s - Σ p_k t_k) / √((s² - Σ p_k²)(s² - Σ t_k²)), c = 4 right of s = 6.
+    assert scores["matthews"] == pytest.approx((4 * 6 - (2 * 2 + 3 * 2 + 1 * 2)) / math.sqrt((36 - 14) * (36 - 12)))
+
+
 @pytest.mark.parametrize("prediction", [np.zeros(10, int), np.ones(10, int)])
 def test_one_prediction_for_all_has_no_correlation(prediction: np.ndarray) -> None:
     scores = classification_metrics(TRUTH, prediction, 2)
@@ -43,6 +52,10 @@ def test_one_class_in_truth_is_no_error() -> None:
     scores = classification_metrics(np.ones(4, int), np.array([1, 1, 0, 1]), 2)
     assert (scores["accuracy"], scores["matthews"]) == (0.75, 0.0)
     assert classification_metrics(np.ones(1, int), np.ones(1, int), 2)["accuracy"] == 1.0
+
+
+def test_a_class_that_nobody_saw_counts_as_zero() -> None:
+    assert classification_metrics(np.array([0, 1]), np.array([0, 1]), 4)["macro_f1"] == pytest.approx(0.5)
 
 
 @given(rows=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2), n_labels=st.integers(4, 5))

@@ -242,14 +242,22 @@ def test_adalora_follows_peft() -> None:
         optimizer.step()
         peft.base_model.update_and_allocate(index)
         optimizer.zero_grad()
-        ours._advance(order)
+        loss, _ = ours._advance(order)
         ours.optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            penalty = sum(ours.strategy.penalty(ours.adapters).values())
+        assert torch.isfinite(loss + penalty)
         for module, other, kept in zip(ours.adapters, theirs, ours.strategy.pattern, strict=True):
             scale, wanted = module.scale.detach(), other.lora_E["default"].detach().flatten()
             assert torch.allclose(scale, wanted, atol=1e-6), (index, module.info.name)
             assert torch.equal(scale == 0, wanted == 0)
             assert torch.allclose(module.lora_A, other.lora_A["default"], atol=1e-6)
             pruned += sum(not keep for keep in kept)
+        pattern = peft.peft_config["default"].rank_pattern
+        if pattern:
+            ranks = [sum(kept) for name in names for key, kept in pattern.items() if f".{name}.lora_E" in f".{key}"]
+            if index >= 15 or index % 2 == 0:
+                assert ranks == [sum(kept) for kept in ours.strategy.pattern]
     assert pruned
     ours._advance(order)
     assert sum(module.rank for module in ours.adapters) == 2 * len(names)

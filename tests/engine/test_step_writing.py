@@ -10,7 +10,7 @@ import torch
 
 from dynlora.config import parse_config
 from dynlora.engine.evaluation.generate import Limits, write, write_steps
-from dynlora.engine.evaluation.token_scores import ablated, estimated, scored
+from dynlora.engine.evaluation.token_scores import ablated, estimated, row_losses, scored
 from dynlora.inference.session import load_run
 from dynlora.training import run
 from dynlora.training.inputs import read_data
@@ -77,6 +77,23 @@ def test_texts_that_take_turns_do_not_see_each_other(gated: Any) -> None:
                 texts[place].append(token.id)
     assert texts == alone
     assert all(module.enabled for module in model.adapters), "adapters are on again in the pauses"
+
+
+def test_token_losses_are_those_of_the_example(gated: Any) -> None:
+    model, data = gated
+    rows = data.held_out.take(np.arange(12))
+    recorded = model.predictions(model.tokens(rows))
+    for (ids, losses), loss, count in zip(row_losses(model, rows), recorded.loss, recorded.output[:, 2], strict=True):
+        assert len(ids) == len(losses)
+        counted = losses[np.isfinite(losses)]
+        assert len(counted) == count
+        assert counted.sum() / count == pytest.approx(loss, rel=1e-5)
+    prompt = model.base.tokenizer(rows.text[0])["input_ids"]
+    ids, losses = row_losses(model, rows)[0]
+    after = scored(model, prompt, ids[len(prompt) :])
+    assert -after.log_probability == pytest.approx(losses[len(prompt) :], rel=1e-4, abs=1e-5)
+    assert after.top.shape == (len(ids) - len(prompt), 5)
+    assert (np.diff(after.top_probability, axis=1) <= 0).all()
 
 
 def test_the_loss_of_a_module_is_what_the_text_loses_without_it(gated: Any) -> None:

@@ -7,6 +7,7 @@ import torch
 
 from dynlora.contracts.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
 from dynlora.engine import edits
+from dynlora.engine.context import Step
 from dynlora.engine.edits.components import MaskScales
 from dynlora.engine.loop.schedule import Phases
 from dynlora.errors import ConfigError
@@ -100,6 +101,15 @@ def test_a_repeated_mask_is_no_decision() -> None:
     assert trainer.adapters[0].scale.tolist() == [2.0, 0.0, 2.0]
     assert trainer.adapters[1].scale.tolist() == [2.0] * 3
     assert edits.describe([edit]) == []
+
+
+def test_masks_are_held_after_a_resume_in_the_last_phase() -> None:
+    config, keeper = tiny_config("adalora", strategy=adalora(init_r=4), train__lr=1e-2), MemoryKeeper()
+    make_trainer(config).train(keeper)
+    resumed = make_trainer(config, state=keeper.state(15))
+    (edit,) = resumed.strategy.allocate(resumed.adapters, Step(16, 20, 1e-3))
+    assert isinstance(edit, MaskScales)
+    assert int(edit.keep.sum()) == 2 * len(resumed.adapters)
 
 
 def test_the_scaling_may_be_rank_stabilised() -> None:

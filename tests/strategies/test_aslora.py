@@ -63,6 +63,27 @@ def test_after_merging_b_counts_once_a_group() -> None:
     assert len({id(p) for p in in_optimizer}) == len(in_optimizer) == 2 * len(pairs(trainer)) + 2  # and the head's two
 
 
+def test_the_shared_gradient_is_the_sum_of_its_users() -> None:
+    trainer = trainer_of()
+    batch = tiny_tokens().batch(range(8))
+    with torch.no_grad():
+        for module in trainer.adapters:
+            module.lora_B.normal_(generator=torch.Generator().manual_seed(module.info.d_in))
+    trainer._loss(dict(batch)).backward()
+    first, second = (trainer.adapters[m] for m in pairs(trainer)[0])
+    shared = first.lora_A.grad.clone()
+    parts = []
+    for module in (first, second):
+        own = torch.nn.Parameter(first.lora_A.detach().clone())
+        kept = module.lora_A
+        module.share("lora_A", own)
+        trainer.model.zero_grad()
+        trainer._loss(dict(batch)).backward()
+        parts.append(own.grad.clone())
+        module.share("lora_A", kept)
+    torch.testing.assert_close(parts[0] + parts[1], shared, rtol=1e-4, atol=1e-7)
+
+
 def test_merging_equal_tensors_changes_nothing_and_moments_become_those_of_the_sum() -> None:
     trainer = trainer_of(steps=40)
     order, signals = trainer.begin()
@@ -84,6 +105,24 @@ def test_merging_equal_tensors_changes_nothing_and_moments_become_those_of_the_s
     assert len([p for group in trainer.optimizer.param_groups for p in group["params"]]) == len(
         {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
     )
+
+
+def test_no_step_after_a_merge_is_larger_than_the_rate() -> None:
+    """The gradient of what three layers share is the sum of theirs; moments of one alone would triple the steps."""
+    trainer = make_trainer(tiny_config("lora"))
+    modules = [trainer.adapters[index] for index in (0, 1, 2)]
+    lr = 1e-2
+    optimizer = torch.optim.AdamW([m.lora_B for m in modules], lr=lr, weight_decay=0.0)
+    gradient = torch.randn(modules[0].lora_B.shape, generator=torch.Generator().manual_seed(0))
+    for step in range(60):
+        if step == 30:
+            apply(trainer.adapters, [Tie((0, 1)), Tie((0, 2))], optimizer, step=step)
+        merged = step >= 30
+        for module in modules[:1] if merged else modules:
+            module.lora_B.grad = 3 * gradient if merged else gradient.clone()
+        before = modules[0].lora_B.detach().clone()
+        optimizer.step()
+        assert (modules[0].lora_B.detach() - before).abs().max() <= 1.01 * lr, step
 
 
 def test_the_jump_of_a_merge_is_what_the_loss_does_to_first_order() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -17,7 +17,7 @@ from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
-from dynlora.strategies.beamlora.layer import BeamLinear, CopyComponent, TakeSnapshot, factors_of, pairing, pruned
+from dynlora.strategies.beamlora.layer import BeamLinear, CopyComponent, TakeSnapshot, factors_of, jump, pairing, pruned
 
 SCORES = st.lists(st.floats(-0.3, 0.3), min_size=2, max_size=8)
 
@@ -158,6 +158,28 @@ def test_a_split_loses_the_pruned_component_and_nothing_else() -> None:
     assert torch.allclose(after[[1, 2]], (factors[1] + factors[2]).expand(2) / 2, atol=1e-6)
     x = torch.randn(3, 6)
     assert torch.allclose(module(x), module.base_layer(x) + x @ wanted.t(), atol=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 1000), st.booleans(), st.sampled_from([[(3, 0)], [(3, 0), (2, 1)], []]))
+def test_the_jump_is_known_before_and_between_zero_and_one(
+    seed: int, split: bool, pairs: list[tuple[int, int]]
+) -> None:
+    adapters = collection(beam(seed), beam(seed + 1))
+    modules = list(adapters)
+    past: list[dict[str, torch.Tensor]] = []
+    TakeSnapshot(past).perform(adapters, None, 1)
+    with torch.no_grad():
+        for module in modules:
+            module.lora_A.add_(0.3 * torch.randn_like(module.lora_A))
+    before = torch.stack([module.delta_weight().detach() for module in modules])
+    loss_jump = float(jump(modules, {1: pairs}, None if split else past))
+    for source, target in pairs:
+        CopyComponent(1, source, target, 1.0, 1.0, past[1], split).perform(adapters, None, 1)
+    after = torch.stack([module.delta_weight().detach() for module in modules])
+    assert loss_jump == pytest.approx(float((after - before).norm() / (after.norm() + before.norm())), abs=1e-6)
+    assert 0 <= loss_jump <= 1
+    assert (loss_jump > 1e-6) == bool(pairs)
 
 
 @pytest.mark.parametrize("copy", ["published", "halved"])

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 import dynlora
@@ -20,6 +22,7 @@ from dynlora.contracts.harness import (
     weights,
 )
 from dynlora.engine import edits
+from dynlora.engine.context import Step
 from dynlora.engine.edits import Drop, SetScale
 from dynlora.engine.edits.components import Recompose
 from dynlora.engine.loop.first_steps import TrainingDiverged
@@ -31,7 +34,7 @@ from dynlora.strategies.dynamic.explore import cut_steps
 from tests.pairwise import pairwise
 
 
-@pytest.mark.parametrize("gates", ["off", "rank"])
+@pytest.mark.parametrize("gates", ["off", "scale", "module", "rank"])
 def test_packed_components_train_on_as_masked_ones_do(gates: str) -> None:
     """One run drops components, which packs the others; its twin sets their scale to 0 where they are."""
     fields = {"name": "dynamic", "allocation": "none", "gates": gates}
@@ -68,7 +71,7 @@ def test_packed_components_train_on_as_masked_ones_do(gates: str) -> None:
 @pairwise(
     "allocation, gates, moves",
     ["rank", "random", "both", "scalar"],
-    ["off", "module", "rank"],
+    ["off", "scale", "module", "rank"],
     [0, None],
 )
 def test_budget_holds_after_every_step(allocation: str, gates: str, moves: int | None) -> None:
@@ -216,6 +219,36 @@ def test_planted_rank_is_found_and_beats_uniform() -> None:
     assert sum(adapters.ranks) <= 12
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(2, 9), st.integers(2, 9)), min_size=2, max_size=6),
+    st.integers(1, 4),
+    st.sampled_from(["random", "equal", "nan", "zero"]),
+    st.integers(0, 10_000),
+)
+def test_budget_holds_for_odd_shapes_and_any_scores(
+    shapes: list[tuple[int, int]], rank: int, kind: str, seed: int
+) -> None:
+    model = nn.Module()
+    model.layers = nn.ModuleList(nn.Linear(a, b) for a, b in shapes)
+    attached = dynlora.attach(
+        model, strategy="dynamic", budget=rank, steps=40, gates="off", allocate_every=1, min_rank=0, moves=5, seed=seed
+    )
+    adapters, rng = attached.adapters, np.random.default_rng(seed)
+    for index in range(6, 28):
+        score = {"random": rng.random, "equal": lambda n: np.full(n, 0.5), "zero": np.zeros}.get(kind)
+        worth, age = adapters.track("worth"), adapters.track("age")
+        age.fill_(100)
+        values = rng.choice([0.1, 0.7, np.nan], worth.shape) if score is None else score(worth.shape)
+        worth.copy_(torch.as_tensor(np.asarray(values), dtype=worth.dtype))
+        made = attached.strategy.allocate(adapters, Step(index, 40, 1e-3))
+        edits.apply(adapters, made, None, step=index)
+        count = adapters.adapter_parameter_count()
+        assert count["active"] <= count["budget"]
+        for module in adapters:
+            assert 0 <= module.rank <= module.max_rank
+
+
 EXPLORE = {"name": "dynamic", "explore": 4.0, "gates": "off"}
 """Wide, then cut."""
 
@@ -238,9 +271,10 @@ def test_exploring_ends_in_the_budget_and_resumes_to_the_bit(more: dict[str, Any
     assert [module.scaling for module in whole.adapters] == pytest.approx([2.0] * len(whole.adapters))
     rows = [row for _, kind, _, made in recorder.events if kind == "reallocate" for row in made["edits"]]
     assert sum(row["count"] for row in rows) == sum(started) - sum(whole.adapters.ranks)
-    resumed = make_trainer(config, state=keeper.state(cut_steps(whole.total)[0]))
-    resumed.train(MemoryKeeper())
-    assert same(weights(whole), weights(resumed))
+    for step in (1, cut_steps(whole.total)[0], cut_steps(whole.total)[-1]):
+        resumed = make_trainer(config, state=keeper.state(step))
+        resumed.train(MemoryKeeper())
+        assert same(weights(whole), weights(resumed))
 
 
 def test_importance_is_the_effect_by_which_cuts_are_made() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,16 @@ import torch
 from torch import nn
 
 import dynlora
+from dynlora.config import parse_config
 from dynlora.contracts.harness import (
     ListRecorder,
     MemoryKeeper,
     make_trainer,
+    same,
     tiny_config,
     tiny_model,
     tiny_tokens,
+    weights,
 )
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
@@ -24,6 +28,9 @@ from dynlora.engine.model.modules import ModuleInfo
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
 from dynlora.strategies.glora.layer import LORA, GloraLinear, SettlePaths
+from dynlora.training import run as training_run
+from dynlora.training.run import plan
+from tests.tiny import save_data, save_tiny, tiny_values
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT asks the old name
 
@@ -57,13 +64,19 @@ def test_the_found_paths_are_those_of_the_reserve_and_within_the_budget() -> Non
 def test_an_early_search_lets_the_found_paths_train_on() -> None:
     recorder = ListRecorder()
     fields = {"name": "glora", "search_after": 0.5, "population": 8, "kept": 4, "rounds": 2}
+    keeper = MemoryKeeper()
     trainer = make_trainer(tiny_config("glora", strategy=fields, train__lr=1e-2), recorder=recorder)
-    trainer.train(MemoryKeeper())
+    trainer.train(keeper)
     assert [step for step, kind, _, _ in recorder.events if kind == "reallocate"] == [10]
     for support in "ABCDE":
         forms = recorder.vectors[f"path_{support}"]
         assert all(np.array_equal(forms[step], forms[20]) for step in range(10, 21))
     assert trainer.predictions(trainer.tokens).loss.mean() < recorder.vectors["held_out_loss"][10].mean()
+    resumed = make_trainer(tiny_config("glora", strategy=fields, train__lr=1e-2), state=keeper.state(15))
+    resumed.train(MemoryKeeper())
+    assert same(weights(trainer), weights(resumed))
+    count = trainer.adapters.adapter_parameter_count()
+    assert count["active"] <= count["budget"]
 
 
 def test_settling_is_for_super_nets() -> None:
@@ -113,6 +126,15 @@ def test_a_fixed_path_may_spend_the_whole_budget_at_rank_one(path: str, architec
     config = tiny_config("glora", strategy={"name": "glora", "path": path}, adapter__rank=1)
     count = make_trainer(config, architecture).adapters.adapter_parameter_count()
     assert count["active"] == count["budget"]  # llama's modules have no bias to shift
+
+
+def test_a_run_that_would_exceed_its_budget_leaves_no_folder(tmp_path: Path) -> None:
+    fields = {"name": "glora", "path": "llnnn"}
+    values = tiny_values(save_tiny("bert", tmp_path / "model"), save_data(tmp_path), strategy=fields, adapter__rank=1)
+    for begin in (training_run.train, lambda config, _: plan(config)):
+        with pytest.raises(ConfigError, match=r"raise adapter.rank to 2"):
+            begin(parse_config(values), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_loop_of_ones_own_has_no_rows_to_search_on() -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 import dynlora
 from dynlora.api import Attached
-from dynlora.contracts.harness import make_trainer, tiny_config
+from dynlora.contracts.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
 from dynlora.engine import edits
 from dynlora.engine.allocation.solvers import Budget, redistribute
 from dynlora.engine.context import Step
@@ -150,6 +150,26 @@ def test_the_budget_holds_in_its_currency(budget_unit: str) -> None:
         assert attached.adapters.slack == 0
 
 
+@pytest.mark.parametrize("budget_unit", ["parameters", "components"])
+def test_a_run_never_exceeds_its_budget(budget_unit: str) -> None:
+    recorder = ListRecorder()
+    fields = {"name": "l1ra", "budget_unit": budget_unit}
+    trainer = make_trainer(tiny_config("l1ra", strategy=fields, seed=2), recorder=recorder)
+    held = []
+
+    def look(t: object) -> None:
+        spent = sum(m.rank * m.info.cost for m in trainer.adapters)
+        held.append(spent if budget_unit == "parameters" else sum(m.rank for m in trainer.adapters))
+
+    trainer.on_step = look
+    trainer.train(MemoryKeeper())
+    allowed = trainer.adapters.budget if budget_unit == "parameters" else 2 * 12
+    assert max(held) <= allowed
+    moved = [row for _, kind, _, p in recorder.events if kind == "reallocate" for row in p["edits"]]
+    assert moved
+    assert all(module.active_rank() == module.rank for module in trainer.adapters)
+
+
 @given(
     st.lists(st.integers(1, 50), min_size=1, max_size=5),
     st.lists(st.integers(0, 4), max_size=8),
@@ -177,3 +197,14 @@ def test_reassigning_spends_no_more_than_there_is(
     for m in set(granted):
         nths = [edit.receiver.score for edit in made if isinstance(edit, Move) and edit.receiver.module == m]
         assert nths == list(range(len(nths)))
+
+
+def test_zero_factors_are_taken_off_at_the_end_without_a_trace() -> None:
+    attached = blocks((6, 5), (6, 5))
+    set_factors(attached, [0.0, 0.7, 0.0], [0.0, 0.0, 0.0])
+    x = torch.randn(4, 6)
+    before = [module(x).detach() for module in attached.adapters]
+    edits.apply(attached.adapters, attached.strategy.finish(attached.adapters), attached.optimizer, step=TOTAL)
+    assert [module.rank for module in attached.adapters] == [1, 0]
+    for module, wanted in zip(attached.adapters, before, strict=True):
+        assert torch.allclose(module(x), wanted, atol=1e-6)

@@ -20,7 +20,8 @@ from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.loop.step_signals import spectrum
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.modules import ModuleInfo
-from dynlora.errors import ConfigError, DynloraError
+from dynlora.errors import ConfigError, DynloraError, NotMergeableError
+from dynlora.inference.export import export_run
 from dynlora.inference.session import load_run
 from dynlora.strategies import build
 from dynlora.strategies.lora_ensemble import (
@@ -306,3 +307,10 @@ def test_a_loaded_ensemble_flags_what_its_members_disagree_about(run: Path) -> N
     best = load_run(run, "best")
     assert isinstance(best, AdaptedModel)
     assert best.unusual is not None
+
+
+@pytest.mark.parametrize("format", ["peft", "merged"])
+def test_export_says_what_to_do_instead(run: Path, format: str, tmp_path: Path) -> None:
+    with pytest.raises(NotMergeableError, match="use dynlora predict, or train with strategy.members=1"):
+        export_run(run, tmp_path / "out", format=format)
+    assert not (tmp_path / "out").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import dynlora
 from dynlora.contracts.harness import (
@@ -19,8 +20,11 @@ from dynlora.contracts.harness import (
 )
 from dynlora.engine.context import Step
 from dynlora.engine.loop.optimizer import clip
+from dynlora.engine.model.modules import ModuleInfo
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
+from dynlora.strategies.lora_sp.layer import PartialLinear
+from dynlora.strategies.lora_sp.strategy import LoraSp
 
 
 def trainer_of(mask: str, steps: int = 20, **fields):
@@ -77,6 +81,34 @@ def test_the_optimizer_holds_moments_of_what_is_trained_alone(mask: str) -> None
         assert trained == whole / 2
 
 
+@pytest.mark.filterwarnings("ignore:dynlora. After 6 steps, A and B do not require a gradient:UserWarning")
+def test_nothing_of_it_is_the_base_model() -> None:
+    """A share of 0 is refused as a setting, since nothing would learn; the adapter itself must still be the base."""
+    info = ModuleInfo("m", 0, "m", 7, 5)
+    module = PartialLinear(nn.Linear(7, 5), info, rank=3, scaling=2.0, mask="entry", share=0.0)
+    module.reset_parameters(0)
+    module.choose(0, 0)
+    assert module.adapter_parameters() == {}
+    assert module.trained_shares() == {"A": 0.0, "B": 0.0}
+    model = tiny_model().train()
+    attached = dynlora.attach(model, strategy=LoraSp(share=0.0), budget=2, steps=6, lr=1e-2)
+    A = [m.lora_A.detach().clone() for m in attached.adapters]
+    for _ in range(6):
+        model(**tiny_tokens().batch(range(8))).loss.backward()
+        attached.step()
+    model.eval()
+    batch = tiny_tokens().batch(range(6))
+    with torch.no_grad():
+        on = model(**batch).logits
+        with attached.adapters.disabled():
+            assert torch.equal(model(**batch).logits, on)
+    assert all(
+        torch.equal(m.lora_A, start) and not m.lora_B.any() for m, start in zip(attached.adapters, A, strict=True)
+    )
+    with pytest.raises(ConfigError, match=r"share"):
+        build("lora_sp", {"share": 0.0})
+
+
 def test_drawing_anew_keeps_the_moments_of_what_stays() -> None:
     trainer = trainer_of("entry", steps=20, resample_every=5)
     module = trainer.adapters[2]
@@ -98,6 +130,22 @@ def test_drawing_anew_keeps_the_moments_of_what_stays() -> None:
     usual = seen[5][2][~stays].unique()
     assert len(usual) == 1, "one second moment for all that come"
     assert seen[5][2][stays].min() <= usual <= seen[5][2][stays].max()
+
+
+def test_the_first_steps_of_what_is_drawn_anew_do_not_exceed_the_rate() -> None:
+    trainer = trainer_of("entry", steps=40, resample_every=20)
+    module, lr = trainer.adapters[2], 1e-2
+    kept = {}
+
+    def look(t) -> None:
+        kept[t.step] = (module.trained()["B"].bool(), module.lora_B.detach().clone())
+
+    trainer.on_step = look
+    trainer.train(MemoryKeeper())
+    new = kept[20][0] & ~kept[19][0]
+    assert new.any()
+    step = (kept[21][1] - kept[20][1])[new].abs()
+    assert step.max() < 1.5 * lr
 
 
 def test_a_loop_of_ones_own_leaves_frozen_entries_alone() -> None:

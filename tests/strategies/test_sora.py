@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import dynlora
-from dynlora.contracts.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
+from dynlora.contracts.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config, tiny_tokens
+from dynlora.engine import edits
 from dynlora.engine.edits.components import ShrinkScales, shrunk
 from dynlora.engine.loop.optimizer import set_lr
 from dynlora.strategies import build
@@ -83,6 +84,44 @@ def test_follows_a_run_by_hand(prox: str, xi: float) -> None:
     assert (module.scale != 0).any()
 
 
+@pytest.mark.parametrize(("xi", "revives"), [(5e-2, False), (1e-3, True)])
+def test_a_dead_gate_stays_dead_unless_a_step_exceeds_the_threshold(xi: float, revives: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 5, bias=False))
+    attached = dynlora.attach(
+        model, strategy="sora", targets=["0"], budget=3, steps=9, lr=1e-2, schedule="fixed", xi=xi, travel=0.0
+    )
+    module = attached.adapters[0]
+    with torch.no_grad():
+        module.lora_B.normal_()
+        module.scale[1] = 0
+    seen = []
+    for _ in range(8):
+        model(torch.randn(8, 6)).pow(2).mean().backward()
+        seen.append(float(module.scale.grad[1]))
+        attached.step()
+        if not revives:
+            assert module.scale[1] == 0
+    assert any(seen), "the gradient of a dead gate is no longer heard"
+    assert bool(module.scale[1]) == revives
+
+
+def test_taking_dead_gates_off_leaves_the_logits() -> None:
+    trainer = make_trainer(tiny_config("sora"))
+    with torch.no_grad():
+        for m, module in enumerate(trainer.adapters):
+            module.lora_B.normal_()
+            module.scale[m % 2] = 0.0
+    trainer.model.eval()
+    batch = tiny_tokens().batch(range(6))
+    with torch.no_grad():
+        before = trainer.model(**batch).logits
+        edits.apply(trainer.adapters, trainer.strategy.finish(trainer.adapters), trainer.optimizer, step=20)
+        after = trainer.model(**batch).logits
+    assert all(module.rank == module.active_rank() == 1 for module in trainer.adapters)
+    assert torch.allclose(before, after, atol=1e-5)
+
+
 def test_more_shrinkage_leaves_fewer_components() -> None:
     held = []
     for shrinkage in (0.0, 0.5, 2.0, 8.0):
@@ -117,6 +156,14 @@ def test_gates_have_their_own_stream_group_and_record() -> None:
     assert list(recorder.vectors["factor"]) == [0, 5, 10, 15, 20]
     np.testing.assert_array_equal(recorder.vectors["factor"][0], gates.numpy())
     assert np.isnan(recorder.vectors["factor"][20]).sum() == sum(2 - module.rank for module in sora.adapters)
+
+
+def test_a_ratio_of_zero_holds_the_gates() -> None:
+    trainer = make_trainer(tiny_config("sora", strategy={"name": "sora", "gate_lr_ratio": 0.0, "shrinkage": 0.0}))
+    before = [module.scale.detach().clone() for module in trainer.adapters]
+    trainer.train(MemoryKeeper())
+    assert all(torch.equal(a, m.scale) for a, m in zip(before, trainer.adapters, strict=True))
+    assert trainer.adapters[0].lora_B.any()
 
 
 def test_the_shrinkage_moves_nothing_but_scales_and_keeps_them_in_limits() -> None:

@@ -144,6 +144,23 @@ def test_more_rounds_than_the_budget_pays_for_are_refused() -> None:
         make_trainer(config)
 
 
+def test_folded_boosters_count_as_allocated() -> None:
+    trainer, _ = trained()
+    count = trainer.adapters.adapter_parameter_count()
+    assert count["active"] <= count["budget"] <= count["allocated"]
+
+
+def test_a_step_trains_the_components_of_its_round_and_resting_modules_stay_zero() -> None:
+    trainer = make_trainer(tiny_config("xgblora", train__lr=1e-2))
+    order, signals = trainer.begin()
+    for _ in range(3):
+        trainer.take_step(order, signals)
+    cost = sum(module.info.cost for module in trainer.adapters if module.rank)
+    live = [m for m in trainer.adapters if m.lora_A.any() or m.lora_B.any()]
+    assert [m.info.name for m in live] == [m.info.name for m in trainer.adapters if m.rank]
+    assert sum(int((m.lora_A != 0).sum() + (m.lora_B != 0).sum()) for m in trainer.adapters) == cost
+
+
 def test_the_log_replays_the_run() -> None:
     trainer, recorder = trained()
     begun = [row["modules"] for _, _, _, payload in recorder.events if "edits" in payload for row in payload["edits"]]

@@ -146,3 +146,20 @@ def test_a_loss_is_the_mean_over_tokens_of_each_teachers_own_texts(materials: Ma
         float(sum(s.sum() for s, _ in parts) / sum(c.sum() for _, c in parts)), rel=1e-5
     )
     materials.forget_learning()
+
+
+def test_a_planted_teacher_is_distilled(writers: Path, writer_ids: list[str]) -> None:
+    planted = Materials.load(settings_of(writer_ids[:1]), writers)
+    teacher, student = planted.models[0], planted.student
+    for module in teacher.adapters:
+        module.lora_B.mul_(3)  # a strong update, of a rank below the student's
+    texts, fresh = (texts_of(planted, 0, count, seed) for count, seed in ((64, 1), (32, 2)))
+    with torch.no_grad():
+        before, counts = divergence(teacher, student, fresh, range(32))
+    training = StudentTraining(student, planted.models, [texts], steps=120, lr=1e-2, batch_size=16, seed=0)
+    while not training.is_done:
+        training.advance()
+    with torch.no_grad():
+        after, _ = divergence(teacher, student, fresh, range(32))
+    assert float(before.sum() / counts.sum()) > 0.2
+    assert float(after.sum()) < 0.4 * float(before.sum()), (float(before.sum()), float(after.sum()))

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dynlora.engine.compress.components import Components
+from dynlora.engine.compress.components import Components, by_global_threshold, within_budget
 from dynlora.engine.given_start import GivenModule
 from dynlora.engine.randomness import stream
 from dynlora.kinds.merge.settings import MergeSettings
-from dynlora.kinds.merge.work.run import merged_components
+from dynlora.kinds.merge.work.run import dare, merged_components, ties, trim
 
 D_OUT, D_IN = 7, 9
 WHOLE = 10**6
@@ -65,6 +65,20 @@ def test_equal_adapters_are_merged_into_themselves_at_their_own_rank() -> None:
     torch.testing.assert_close(product(table), dense(one), atol=1e-5, rtol=1e-5)
 
 
+def test_one_threshold_over_all_modules_is_the_best_truncation() -> None:
+    tables = [merged({0: update(3, seed), 1: update(2, 9 + seed, 0.2 + seed)}, settings_of(2)) for seed in range(3)]
+    budget = 8 * (D_OUT + D_IN)
+    chosen = within_budget(by_global_threshold(tables, 0), tables, budget)
+    assert sum(map(len, chosen)) == 8
+    values = np.concatenate([torch.linalg.svdvals(product(table)).numpy() for table in tables])
+    lost = sum(
+        float((product(table) - table.B[:, : len(one)].double() @ table.A[: len(one)].double()).square().sum())
+        for table, one in zip(tables, chosen, strict=True)
+    )
+    assert lost == pytest.approx(float(np.sort(values**2)[:-8].sum()), rel=1e-4, abs=1e-6)
+    assert len({len(one) for one in chosen}) > 1, "modules get ranks of their own"
+
+
 def plain_ties(updates: list[np.ndarray], weights: list[float], density: float) -> np.ndarray:
     """Return TIES entry by entry, as the paper has it: trim, elect, average over those that agree."""
     trimmed = []
@@ -102,6 +116,16 @@ def test_ties_and_dare_do_not_depend_on_the_basis_of_the_factors() -> None:
         )
 
 
+def test_trimming_keeps_the_largest_entries_and_no_others() -> None:
+    kept_entries = trim(torch.tensor([[1.0, -5.0], [0.0, 3.0]]), 0.5)
+    assert kept_entries.tolist() == [[0.0, -5.0], [0.0, 3.0]]
+
+
+def test_entries_whose_signs_cancel_are_left_out_of_ties() -> None:
+    updates = {0: torch.tensor([[2.0, -1.0]]), 1: torch.tensor([[-2.0, -3.0]])}
+    assert ties(updates, (0.5, 0.5), settings_of(2, method="ties", density=1.0), "").tolist() == [[0.0, -2.0]]
+
+
 def test_dare_drops_by_seed_and_rescales_what_is_left() -> None:
     of = settings_of(2, method="dare", density=0.25)
     updates = {0: update(2, 0), 1: update(3, 1)}
@@ -113,6 +137,13 @@ def test_dare_drops_by_seed_and_rescales_what_is_left() -> None:
     assert torch.equal(merged(updates, of).A, merged(updates, of).A)
     other = merged(updates, settings_of(2, method="dare", density=0.25, seed=1))
     assert not torch.allclose(product(other), expected)
+
+
+def test_dare_keeps_the_mean_of_every_entry() -> None:
+    one = torch.ones(200, 200, dtype=torch.float64)
+    merge = dare({0: one, 1: one}, (0.5, 0.5), settings_of(2, method="dare", density=0.1), "m")
+    assert float(merge.mean()) == pytest.approx(1.0, abs=0.05)
+    assert set(merge.unique().tolist()) == {0.0, 5.0, 10.0}
 
 
 def test_a_module_of_one_source_alone_is_its_share_of_it() -> None:

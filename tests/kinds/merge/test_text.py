@@ -73,3 +73,15 @@ def test_the_loss_is_drawn_by_source_and_the_ranks_by_module(tmp_path: Path) -> 
     assert [list(trace.y) for trace in drawn] == [[3, 2, 0], [4, 2, 0], [2, 0, 2]]
     assert result.difference_frame(merge)["difference"].tolist() == [0.005, -0.995, 0.3, -0.5]
     assert result.sources_frame(merge)["weight"].tolist() == [0.5, 0.5]
+
+
+def test_values_of_another_kind_count_as_never_written(tmp_path: Path) -> None:
+    odd: dict[str, Any] = {
+        "merge": {"sources": 3, "weights": ["x"], "stages": None},
+        "merge_results": {"loss": [1], "notes": 7},
+    }
+    merge = Merge.read(written_merge(tmp_path, **odd))
+    assert (merge.sources, merge.weights, merge.stages, merge.loss, merge.notes) == ((), (), (), (), ())
+    assert merge.headline() == "Not tested yet."
+    assert result.loss_frame(merge).empty
+    assert result.ranks_frame(merge).empty
