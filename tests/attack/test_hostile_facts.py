@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from dynlora.viz.runs import table as runs_table
 from dynlora.viz.ui import run_picker
 from tests.pages.app import open_page
 from tests.pages.conftest import _dashboard  # noqa: F401  # pyright: ignore[reportUnusedImport]
-from tests.store.builder import change, finished_run
+from tests.store.builder import finished_run
 
 HUGE = "1" + "0" * 400
 KEYS = sorted(
@@ -74,7 +75,11 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def spoiled(original: Path, folder: Path, *statements: str) -> Path:
     """Return a copy of a run with statements run on its database."""
     shutil.copytree(original, folder)
-    change(folder, *statements)
+    connection = sqlite3.connect(folder / "run.db")
+    for statement in statements:
+        connection.execute(statement)
+    connection.commit()
+    connection.close()
     return folder
 
 

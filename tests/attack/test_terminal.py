@@ -37,7 +37,7 @@ def test_a_runs_texts_do_not_drive_the_terminal(command: tuple[str, ...], runs_d
 FORGED = "20261201-101010-0000beef           finished         99/99     lora"
 
 
-@pytest.mark.parametrize("end", ["\n", "\x85", "\u2028"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\x0b", "\x0c", "\x85", "\u2028", "\u2029"])
 @pytest.mark.parametrize(
     "command", [("runs",), ("show", RUN), ("compare", RUN, f"{RUN[:-1]}2"), ("tag", RUN), ("doctor", RUN)]
 )

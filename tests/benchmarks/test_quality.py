@@ -58,6 +58,15 @@ def test_students_interval_by_hand() -> None:
     assert half_width(table) == pytest.approx(4.302653 / 3**0.5, rel=1e-6)
 
 
+def test_students_interval_covers_the_truth_as_often_as_it_says() -> None:
+    """With five seeds and noise of seeds alone, Student's holds the truth in 95 of 100 cases."""
+    rng = np.random.default_rng(1)
+    held = [
+        half_width(np.repeat(shifts[:, None], 20, axis=1)) > abs(shifts.mean()) for shifts in rng.normal(size=(4000, 5))
+    ]
+    assert np.mean(held) == pytest.approx(0.95, abs=0.015)
+
+
 def test_endings_of_a_name_add_up_and_keep_the_rates_of_what_they_end() -> None:
     method = method_of("dynamic-no-gates-no-floor")
     assert method.fields == {"gates": "off", "min_rank": 0}

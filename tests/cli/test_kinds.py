@@ -28,6 +28,13 @@ def test_show_begins_with_what_was_found(tmp_path: Path) -> None:
     assert "The student is nearer to its teachers than the base model" in text
 
 
+def test_all_kinds_are_listed(tmp_path: Path) -> None:
+    folder = written_decode(tmp_path)
+    rows = document(run(tmp_path, "runs", "--where", "kind=decode", "--json"))
+    assert [row["id"] for row in rows] == [folder.name]
+    assert document(run(tmp_path, "runs", "--where", "kind=recycle", "--json")) == []
+
+
 @pytest.mark.parametrize("name", sorted(registry()))
 def test_resume_hands_a_run_to_its_kind(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = RunWriter.create(tmp_path, config_yaml="", meta={"kind": name}, max_steps=1)

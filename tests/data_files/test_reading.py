@@ -24,6 +24,7 @@ from dynlora.data_files import opening, reader
 from dynlora.engine.data.tables import dataset_of, read_table
 from dynlora.engine.data.text_data import load_data
 from dynlora.errors import DataError
+from dynlora.inference.session import texts_of
 from tests.data_files.files import WRITERS, csv_text, json_lines, write_excel
 
 TEXT = st.text(
@@ -60,6 +61,17 @@ def _lines_of(path: Path) -> list[str]:
     data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     return io.StringIO(data.decode(encoding), newline=None).read().split("\n")
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_training_sees_the_same_data_in_every_format(kind: str, tmp_path: Path) -> None:
+    rows = [{"text": f'übung {i}, "x"\nend', "label": ("good", "bad")[i % 2], "stars": i} for i in range(30)]
+    name, write = WRITERS[kind]
+    write(tmp_path / name, rows)
+    write_excel(tmp_path / "other.xlsx", rows)
+    config = parse_config({"data": {"path": "x"}}).data
+    digests = {load_data(config, tmp_path / each, 0).digest for each in (name, "other.xlsx")}
+    assert len(digests) == 1
 
 
 @pytest.mark.parametrize(
@@ -166,6 +178,7 @@ def assert_same(path: Path) -> None:
             ["0", "1"],
         ),
         ("large.csv", "text,label\n99999999999999999999,1\n9,0\n", "text", ["99999999999999999999", "9"]),
+        ("mixed.jsonl", '{"text": 5, "label": "a"}\n{"text": "b", "label": ["x"]}\n', "label", ["a", '["x"]']),
         ("end.csv", "text,label\na,1,\nb,0,\n", "text", ["a", "b"]),
     ],
 )
@@ -209,6 +222,17 @@ def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         reader.read_table(tmp_path / "a.xlsx")
 
 
+def test_parquet_that_unpacks_to_far_more_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow.parquet as parquet
+
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.table({"text": ["x" * 1000] * 200_000, "label": [1] * 200_000}), path)
+    assert len(reader.read_table(path)) == 200_000
+    monkeypatch.setattr(reader, "MAX_GROUP_BYTES", 2**20)
+    with pytest.raises(DataError, match=r"a\.parquet: is more than 200 times as large once unpacked; write it again"):
+        reader.read_table(path)
+
+
 def test_a_large_row_group_is_left_unread_for_a_look_and_read_for_a_check(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,6 +243,17 @@ def test_a_large_row_group_is_left_unread_for_a_look_and_read_for_a_check(
         reader.read_table(path, 200)
     assert len(reader.read_table(path, reader.BATCH_ROWS + 1)) == reader.BATCH_ROWS + 1
     assert len(reader.read_table(path)) == n
+
+
+def test_a_sheet_that_claims_or_holds_a_far_cell_is_one_sentence(tmp_path: Path) -> None:
+
+    book = openpyxl.Workbook()
+    for row in (["text", "label"], ["a", 1]):
+        book.worksheets[0].append(row)
+    book.worksheets[0]["XFD1048576"] = "far"
+    book.save(tmp_path / "a.xlsx")
+    with pytest.raises(DataError, match=r"^a\.xlsx, row 1,048,576: has 16,384 columns, at most 2,000 can be read"):
+        reader.read_table(tmp_path / "a.xlsx")
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "json", "parquet", "xlsx"])
@@ -268,6 +303,12 @@ def test_training_names_the_path_and_the_line(tmp_path: Path) -> None:
     with pytest.raises(DataError) as refused:
         read_table(tmp_path / "rows.csv")
     assert str(refused.value).startswith(f"data.path={tmp_path}/rows.csv, line 4: has 3 cells where the header has 2")
+
+
+def test_texts_to_predict_are_read_from_any_format(tmp_path: Path) -> None:
+    for name, write in (WRITERS["CSV packed"], WRITERS["Excel"], WRITERS["JSON object"]):
+        write(tmp_path / name, [{"text": "a, b", "label": "x"}, {"text": "ü", "label": "y"}])
+        assert texts_of(tmp_path / name, parse_config({})) == (["a, b", "ü"], None)
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,12 @@ def test_the_notebook_runs_shows_its_figures_the_same_each_time_and_calls_nobody
     assert outputs(executed(monkeypatch, dict(os.environ))) == figures
 
 
+def test_printed_pieces_are_joined() -> None:
+    pieces = [nbformat.v4.new_output("stream", name="stdout", text=text) for text in ("one", " sentence", "\n")]
+    cell = nbformat.v4.new_code_cell(id="cell", outputs=pieces)
+    assert outputs(nbformat.v4.new_notebook(cells=[cell])) == {"cell": {"stdout": "one sentence\n"}}
+
+
 def test_the_notebook_is_kept_without_outputs_and_valid() -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)

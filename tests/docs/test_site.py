@@ -205,6 +205,11 @@ def test_a_site_that_is_not_there_is_one_sentence_with_the_remedy(
     assert result.output.splitlines() == [f"Error: {docs_site.not_built()}"]
 
 
+def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
+    with docs_site.server(tmp_path, 0) as first, pytest.raises(docs_site.DynloraError, match="give another port"):
+        docs_site.server(tmp_path, first.server_port)
+
+
 @pytest.mark.journey
 def test_the_dashboard_serves_it_too(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     client = TestClient(Starlette(routes=[Mount(docs_site.MOUNTED_AT, docs_site.answer)]))

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dynlora.cli.main import main
@@ -14,18 +15,57 @@ from dynlora.jobs import advice, helper_job
 from dynlora.jobs.advice import RANKS, RATE, Answer, Topic
 from dynlora.jobs.helper_job import Failure
 from tests.jobs.helpers import fails, helper, waits
-from tests.store.test_records import OLD
+from tests.tiny import tiny_values
 from tests.waiting import until
 
 
 def answer(**changes: Any) -> dict[str, Any]:
     """What `dynlora advise --json` prints of a model with one module."""
-    return {**json.loads(OLD["Answer"]), **changes}
+    family = {
+        "name": "query",
+        "modules": 1,
+        "mean_rank": 2.0,
+        "parameters_share": 1.0,
+        "gain_share": 1.0,
+        "gain_per_parameter": 1.0,
+        "low": 1.0,
+        "high": 1.0,
+        "can_go": False,
+    }
+    module = {"name": "a.query", "layer": 0, "kind": "query", "d_in": 4, "d_out": 4, "rank": 2, "gain_share": 1.0}
+    return {
+        "ranks": {"a.query": 2},
+        "scaling": {"a.query": 2.0},
+        "parameters": 16,
+        "budget": 16,
+        "uniform_rank": 2,
+        "task_type": "SEQ_CLS",
+        "modules": [module],
+        "families": [family],
+        "layers": [],
+        "confidence": {"correlation": None, "agreement": 1.0, "level": "high"},
+        "look": {"warm_steps": 1, "look_steps": 2, "rows": 24, "seconds": 1.0},
+        **changes,
+    }
 
 
 def rate_answer(**changes: Any) -> dict[str, Any]:
     """What `dynlora advise --rate --json` prints."""
-    return {**json.loads(OLD["RateAnswer"]), **changes}
+    rates = np.geomspace(1e-4, 0.1, 61).tolist()
+    return {
+        "rate": 0.0057,
+        "why": "",
+        "low": 0.0045,
+        "high": 0.0051,
+        "level": "high",
+        "steepest": 0.0095,
+        "lowest": 0.017,
+        "breaks": 0.03,
+        "default": 0.001,
+        "tests": [{"seed": 0, "rates": rates, "losses": [*np.linspace(5, 4, 50).tolist(), *[5.0] * 10, None]}],
+        "look": {"method": "lora", "rank": 1, "steps": 61, "rows": 1952, "seconds": 20.0},
+        **changes,
+    }
 
 
 @pytest.fixture
@@ -34,6 +74,25 @@ def as_command(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     commands: list[list[str]] = []
     monkeypatch.setattr(advice, "_command", lambda *_: commands[-1])
     return commands
+
+
+@pytest.mark.journey
+def test_a_question_is_answered_once(
+    tiny_bert: Path, tiny_data: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_values(tiny_bert, tiny_data)
+    assert advice.look(config, runs_dir) is None
+    advice.ask(config, runs_dir)
+    assert state(config, runs_dir) == "running"
+    until(lambda: state(config, runs_dir) != "running", "the look")
+    job = advice.look(config, runs_dir)
+    assert job is not None
+    assert job.status == "done", job.error
+    assert sum(job.result["ranks"].values()) > 0
+    assert state({**config, "strategy": {"name": "lora"}, "name": "x"}, runs_dir) == "done", "the same look"
+    assert advice.look({**config, "seed": 3}, runs_dir) is None
+    monkeypatch.setattr(helper_job, "start", lambda *_: pytest.fail("asked again"))
+    advice.ask(config, runs_dir)
 
 
 WRITES = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text(sys.argv[2])"
@@ -89,8 +148,15 @@ def test_a_refusal_is_the_child_s_sentence_and_can_be_asked_again(runs_dir: Path
 @pytest.mark.parametrize(
     "text",
     [
+        "",
+        "[]",
+        "{}",
         "x" * (Answer.MAX_BYTES + 1),
         json.dumps(answer(ranks={"b": 2})),
+        json.dumps(answer(families=[])),
+        json.dumps(answer(budget=-1)),
+        json.dumps(answer(modules=[{"name": 3}])),
+        json.dumps(answer(scaling={"a.query": "2"})),
     ],
 )
 def test_a_file_that_is_no_advice_is_not_shown(runs_dir: Path, as_command: list[list[str]], text: str) -> None:
@@ -132,7 +198,7 @@ def test_a_rate_is_another_question_which_the_rate_and_length_of_the_run_do_not_
     assert advice.answer_file({}, runs_dir, RATE) == advice.answer_file({"train": {"lr": 0.3}}, runs_dir, RATE)
 
 
-@pytest.mark.parametrize("changes", [{"tests": []}, {"level": "sure"}])
+@pytest.mark.parametrize("changes", [{"tests": []}, {"level": "sure"}, {"rate": "0.1"}, {"look": {}}])
 def test_a_file_that_is_no_rate_is_not_shown(runs_dir: Path, changes: dict[str, Any]) -> None:
     file = advice.answer_file({}, runs_dir, RATE)
     file.parent.mkdir()

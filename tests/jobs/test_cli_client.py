@@ -14,6 +14,7 @@ from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import launch, warm
 from dynlora.jobs.spawn import run_or_leave
 from dynlora.store import lifecycle
+from tests.tiny import tiny_values
 from tests.waiting import PATIENCE_S, until
 
 
@@ -63,6 +64,18 @@ def test_a_cache_that_cannot_be_written_costs_time_only(monkeypatch: pytest.Monk
     assert launch.catalog() == {"strategies": []}
 
 
+def test_no_choice_of_a_user_is_on_the_command_line() -> None:
+    assert launch.preflight_command(Path("/r/.incoming/check-1.yaml"))[1:] == [
+        "-P",
+        "-m",
+        "dynlora",
+        "preflight",
+        "--config",
+        "/r/.incoming/check-1.yaml",
+        "--json",
+    ]
+
+
 def test_a_check_leaves_nothing_and_hands_the_refusal_on(monkeypatch: pytest.MonkeyPatch, runs_dir: Path) -> None:
     with pytest.raises(ConfigError, match=r"^train.lr=99: must be at most 10; "):
         launch.preflight({"train": {"lr": 99}, "name": "; touch x"}, runs_dir)
@@ -81,6 +94,13 @@ def test_a_link_in_the_runs_folder_is_not_written_through(runs_dir: Path, tmp_pa
     with pytest.raises(DynloraError, match="is a link"):
         launch.preflight({}, runs_dir)
     assert list((tmp_path / "outside").iterdir()) == []
+
+
+@pytest.mark.torture  # in `make test` the browser presses Check, see tests/browser/test_launch_journey.py
+def test_a_real_check_of_a_tiny_run(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
+    report = launch.preflight(tiny_values(tiny_bert, tiny_data), runs_dir)
+    assert report["params"]["budget"] > 0
+    assert report["preview"][0]["tokens"][0] == "[CLS]"
 
 
 CHILD = """

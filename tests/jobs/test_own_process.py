@@ -64,6 +64,7 @@ def test_where_triton_is_loaded_its_bindings_find_nothing_left_at_the_end() -> N
     assert output_of(f"{program}sys.modules['triton'] = sys\n").split() == ["False"]
 
 
-def test_a_command_ends_with_its_exit_code(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "dynlora", "show", "no-such-run"]
-    assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode == 2
+@pytest.mark.parametrize(("arguments", "code"), [(["models"], 0), (["show", "no-such-run"], 2)])
+def test_a_command_ends_with_its_exit_code(arguments: list[str], code: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dynlora", *arguments]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode == code

@@ -11,9 +11,10 @@ import yaml
 
 from dynlora.errors import ConfigError
 from dynlora.jobs import sweep
+from dynlora.jobs.helper_job import Failure
 from dynlora.jobs.sweep import STUDIES_DIR, arguments, cancel, searches, start
 from dynlora.store.lifecycle import start_time
-from tests.jobs.helpers import helper, waits
+from tests.jobs.helpers import fails, helper, waits
 from tests.waiting import until
 
 LISTS = {"train.lr": "1e-4..1e-2:log"}
@@ -60,6 +61,13 @@ def test_the_conclusion_is_what_the_command_says_at_last(tmp_path: Path, monkeyp
     assert searches(tmp_path)["s"].result == {"studies": []}
     written = yaml.safe_load((tmp_path / STUDIES_DIR / "s.yaml").read_text("utf-8"))
     assert written == {"train": {"steps": 3}, "sweep": LISTS}
+
+
+def test_a_refusal_is_its_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    child(monkeypatch, fails("train.lr=x: must be a number"))
+    start({}, LISTS, OPTIONS, tmp_path)
+    until(lambda: searches(tmp_path)["s"].status == "failed", "it has failed")
+    assert searches(tmp_path)["s"].error == Failure(kind="ConfigError", message="train.lr=x: must be a number")
 
 
 @pytest.mark.parametrize("name", ["../up", "", "a/b", "-rf", "a" * 41, "a b"])

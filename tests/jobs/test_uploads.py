@@ -37,7 +37,6 @@ def test_names_are_made_plain(name: str, kept: str, runs_dir: Path) -> None:
     path = uploads.keep(runs_dir, name, b"text,label\n")
     assert path.relative_to(runs_dir).parts[0] == ".uploads"
     assert path.resolve().is_relative_to(runs_dir.resolve())
-    assert uploads.find(runs_dir, path.parent.name) == path
 
 
 @pytest.mark.parametrize(
@@ -125,3 +124,10 @@ def test_links_in_the_place_of_an_adapter_are_not_followed(runs_dir: Path, tmp_p
     assert uploads.find_adapter(runs_dir, folder.name) is None
     with pytest.raises(CorruptRunError, match="not the file that was uploaded"):
         uploads.keep_adapter(runs_dir, ADAPTER)
+
+
+def test_an_adapter_is_no_table(runs_dir: Path) -> None:
+    folder = uploads.keep_adapter(runs_dir, {"adapter_config.json": b"{}", "adapter_model.safetensors": b"x"})
+    assert uploads.find(runs_dir, folder.name) is None
+    path = uploads.keep(runs_dir, "rows.json.gz", b"x")
+    assert uploads.find(runs_dir, path.parent.name) == path

@@ -56,6 +56,7 @@ def test_the_first_page_says_rank_importance_and_budget_and_one_figure_for_wheth
     assert all(cue["words"] for cue in picture(app)["cues"])
     assert any("next reallocation" in due for due in picture(app)["due"])
     card = plain(app)
+    assert "(synthetic)" in card
     assert "dynamic 0.221 (26 of 38); lora with the planted ranks 0.191 (32 of 32); uniform lora 0.618" in card
     assert card.count("Undecided: ") == 2
     assert "95 % CI −1.3 to +1.4, 3 seeds" in card

@@ -22,3 +22,11 @@ def test_an_adapter_is_told_in_words_and_in_json(tmp_path: Path) -> None:
     document = json.loads(CliRunner().invoke(main, ["inspect", str(folder), "--json"]).stdout)
     assert set(document) == {"folder", "peft_type", "base_model", "modules", "other_parameters", "notes"}
     assert [len(module["singular_values"]) for module in document["modules"]] == [1, 2, 2, 3, 3, 4]
+
+
+def test_what_is_no_adapter_is_one_sentence(tmp_path: Path) -> None:
+    for folder in (tmp_path / "nothing", tmp_path):
+        result = CliRunner().invoke(main, ["inspect", str(folder)])
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert len(result.stderr.splitlines()) == 1
+        assert "give" in result.stderr

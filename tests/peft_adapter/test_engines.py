@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 import peft
 import pytest
+import torch
 from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from dynlora.cli.main import main
+from dynlora.errors import AdapterError
 from dynlora.peft_adapter.engines import ENGINES, REFUSES, RIGHT, WRONG, check_engines
 from dynlora.peft_adapter.read import read_header
-from tests.peft_adapter.generated import base_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -26,9 +28,25 @@ EVERY = set(ENGINES)
 TARGETS = ["q_proj", "v_proj"]
 
 
+def llama() -> LlamaForCausalLM:
+    """A random Llama of two blocks."""
+    torch.manual_seed(0)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=64,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=64,
+        )
+    ).eval()
+
+
 def saved(config: Any, folder: Path) -> Path:
     """Write an adapter of PEFT's."""
-    peft.get_peft_model(base_model("llama"), config).save_pretrained(folder)  # pyright: ignore[reportArgumentType]
+    peft.get_peft_model(llama(), config).save_pretrained(folder)
     return folder
 
 
@@ -151,6 +169,16 @@ def test_each_engine_reads_an_adapter_as_its_rule_says(name: str, tmp_path: Path
         assert reading.version
         assert re.search(r"\.(py|h|go)", reading.source)
         assert bool(reading.remedy) == (reading.verdict != RIGHT)
+
+
+def test_a_pickle_and_a_lying_header_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    folder = lora()(tmp_path / "adapter")
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    with pytest.raises(AdapterError, match=r"adapter_model\.bin is a pickle"):
+        read_header(folder)
+    (folder / "adapter_model.safetensors").write_bytes((10**6).to_bytes(8, "little") + b"{}")
+    with pytest.raises(AdapterError, match="its header would be 1,000,000 bytes"):
+        read_header(folder)
 
 
 @pytest.mark.parametrize("command", [["check"], ["inspect"], ["convert", "--out", "OUT"]])

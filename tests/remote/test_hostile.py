@@ -202,14 +202,6 @@ def written(table: str, **columns: list[Any]) -> Callable[[Path], None]:
     return lambda path: pq.write_table(pa.table(values, schema), path, store_schema=False)
 
 
-def with_status(*states: str) -> Callable[[Path], None]:
-    """Return what writes a row of the table of statuses for each state."""
-    none, ones = [None] * len(states), [1] * len(states)
-    numbers = {name: ones for name in ("step", "max_steps", "heartbeat", "opened")}
-    missing = {name: none for name in ("pid", "process_start", "host", "error")}
-    return written("status", state=[*states], **numbers, **missing)
-
-
 VECTOR = {"signal": [1], "step": [99], "crc": [0]}
 TABLES: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "other columns": ("scalars", lambda path: pq.write_table(pa.table({"name": ["loss"]}), path), "has other columns"),
@@ -221,12 +213,34 @@ TABLES: dict[str, tuple[str, Callable[[Path], None], str]] = {
     ),
     "two statuses": (
         "status",
-        with_status("finished", "finished"),
+        written(
+            "status",
+            state=["finished"] * 2,
+            step=[1] * 2,
+            max_steps=[1] * 2,
+            heartbeat=[1.0] * 2,
+            pid=[None] * 2,
+            process_start=[None] * 2,
+            host=[None] * 2,
+            error=[None] * 2,
+            opened=[1] * 2,
+        ),
         "do not fit together",
     ),
     "a status that is none": (
         "status",
-        with_status("odd"),
+        written(
+            "status",
+            state=["odd"],
+            step=[1],
+            max_steps=[1],
+            heartbeat=[1.0],
+            pid=[None],
+            process_start=[None],
+            host=[None],
+            error=[None],
+            opened=[1],
+        ),
         "its state is unknown",
     ),
     "a name twice": (

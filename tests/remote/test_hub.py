@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 
+import markdown
 import pytest
 from huggingface_hub import constants
 
@@ -152,6 +153,12 @@ def named(trained_run: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) ->
     return trained_run.name
 
 
+def rendered(card: str) -> dict[str, int]:
+    """Return how many tables, pictures, blocks of code and headings a browser is shown of a card."""
+    page = markdown.markdown(card.split("---", 2)[2], extensions=["tables", "fenced_code"])
+    return {tag: len(re.findall(rf"<{tag}[ >]", page)) for tag in ("table", "img", "pre", "h2")}
+
+
 @pytest.mark.slow
 def test_an_export_is_sent_with_its_card_only_when_told_so(
     hub: Hub,
@@ -175,13 +182,24 @@ def test_an_export_is_sent_with_its_card_only_when_told_so(
     files = {name: data for name, data in repo.files.items() if name != ".gitattributes"}
     assert files == {path.name: path.read_bytes() for path in out.iterdir()}
     card = files["README.md"].decode()
-    assert verdict["text"] in card
-    assert 'base_model: "owner/tiny"' in card
+    assert rendered(card) == {"table": 2, "img": 2, "pre": 1, "h2": 5}
+    for part in (
+        verdict["text"],
+        'base_model: "owner/tiny"',
+        "## Gates",
+        "An output changed by at most",
+        "![Rank by module",
+        "| module | rank |",
+    ):
+        assert part in card
     assert re.search(r"loss 0\.\d{4} before, 0\.\d{4} after", card)
-    pictures = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", card)
-    assert len(pictures) == 2
-    for picture in pictures:
+    for picture in re.findall(r"!\[[^\]]*\]\(([^)]*)\)", card):
         assert ET.fromstring(files[picture]).tag.endswith("svg")
+    map_text = files["capacity-map.svg"].decode()
+    ranks = [int(rank) for rank in re.findall(r"^\| `[^`]*` \| (\d+) \|$", card, re.MULTILINE)]
+    drawn = [int(rank) for rank in re.findall(r'fill="black">(\d+)</text>', map_text)]
+    assert sorted(drawn) == sorted(ranks)
+    assert len(ranks) == len(document(run(runs_dir, "show", named, "--json"))["ranks"])
     everything = sent.output + caplog.text + "".join(data.decode("utf-8", "replace") for data in files.values())
     assert TOKEN not in everything
 

@@ -51,10 +51,13 @@ def test_its_frames_are_those_of_the_run(runs_dir: Path, tmp_path: Path) -> None
     assert there.config == here.config
     for left, right in (
         (there.modules, here.modules),
+        (there.scalars(), here.scalars()),
         (there.scalars("loss", "train"), here.scalars("loss", "train")),
+        (there.events(), here.events()),
         (there.events("reallocate"), here.events("reallocate")),
         (there.groups(), here.groups()),
         (there.examples(), here.examples()),
+        (there.signal("rank"), here.signal("rank")),
         (there.signal("importance", 10, 300), here.signal("importance", 10, 300)),
         (there.signal("importance", max_points=30), here.signal("importance", max_points=30)),
     ):

@@ -53,6 +53,12 @@ def test_a_fetched_run_is_the_run_that_was_sent(place: Place, runs_dir: Path, tm
     assert rows_of(copy, tmp_path / "a") == rows_of(folder, tmp_path / "b")
     assert files_of(copy) == files_of(folder)
     assert contents(copy) == contents(folder)
+    for frame in ("modules",):
+        pd.testing.assert_frame_equal(getattr(open_run(copy), frame), getattr(open_run(folder), frame))
+    for ask in ("scalars", "events", "groups", "examples"):
+        pd.testing.assert_frame_equal(getattr(open_run(copy), ask)(), getattr(open_run(folder), ask)())
+    for signal in open_run(folder).signals():
+        pd.testing.assert_frame_equal(open_run(copy).signal(signal), open_run(folder).signal(signal))
     read_all(copy)
 
 

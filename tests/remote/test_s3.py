@@ -14,7 +14,8 @@ import pytest
 import dynlora
 from dynlora.errors import RemoteError
 from dynlora.remote.place import Place
-from dynlora.remote.sync import pull, push, read_manifest
+from dynlora.remote.sync import Mirror, pull, push, read_manifest
+from dynlora.store.notes import NOTES_NAME, annotate_notes
 from dynlora.store.run import open_run
 from tests.command_line import document, run
 from tests.remote.places import files_of, rows_of, tree_of
@@ -79,6 +80,41 @@ def test_a_run_in_a_bucket_is_the_run(bucket: str, runs_dir: Path, tmp_path: Pat
     assert SECRET not in everything
 
 
+def test_a_run_that_is_sent_again_is_updated(bucket: str, runs_dir: Path, tmp_path: Path) -> None:
+    folder = finished_run(runs_dir, 20, "a-run")
+    place = Place(bucket)
+    push(folder, place)
+    pull(place, "a-run", tmp_path / "here")
+    annotate_notes(folder, note="new")
+    assert push(folder, place).moved_bytes == (folder / NOTES_NAME).stat().st_size
+    assert pull(Place(bucket), "a-run", tmp_path / "here").status == "updated"
+
+
+def test_a_transfer_that_breaks_leaves_the_old_run(
+    bucket: str, runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = finished_run(tmp_path / "old", 20, "a-run"), finished_run(tmp_path / "new", 40, "a-run")
+    push(old, Place(bucket))
+    put = Place.put
+    for at in (0, 3):
+        calls: list[str] = []
+
+        def breaks(place: Place, source: Path, name: str, at: int = at, calls: list[str] = calls) -> None:
+            calls.append(name)
+            if len(calls) > at:
+                raise RemoteError("the connection is gone")
+            put(place, source, name)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Place, "put", breaks)
+            with pytest.raises(RemoteError):
+                push(new, Place(bucket), force=True)
+        pull(Place(bucket), "a-run", tmp_path / f"here-{at}")
+        assert len(open_run(tmp_path / f"here-{at}" / "a-run").signal("rank")) == 20
+    push(new, Place(bucket), force=True)
+    assert len(dynlora.open_run(f"{bucket}/a-run").signal("rank")) == 40
+
+
 def test_a_server_that_ends_in_the_middle_is_one_sentence_and_leaves_nothing(
     runs_dir: Path, tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +146,19 @@ def test_a_bucket_that_is_not_there_is_one_sentence(bucket: str, runs_dir: Path)
     assert read_manifest(Place("s3://no-such-bucket/x"), "a-run") is None
     with pytest.raises(RemoteError, match="bucket does not exist"):
         push(folder, Place("s3://no-such-bucket/x"))
+
+
+def test_a_bucket_is_shown_as_a_copy_that_follows_it(bucket: str, runs_dir: Path) -> None:
+    folder = finished_run(runs_dir, 20, "a-run")
+    push(folder, Place(bucket))
+    mirror = Mirror(bucket)
+    assert [one.status for one in mirror.refresh()] == ["fetched"]
+    annotate_notes(folder, note="new")
+    push(folder, Place(bucket))
+    assert [one.status for one in mirror.refresh()] == ["updated"]
+    assert mirror.refresh() == []
+    summary = document(run(mirror.folder, "show", "a-run", "--json"))
+    assert summary["status"] == "finished"
 
 
 def test_duckdb_asks_all_runs_of_a_bucket(bucket: str, runs_dir: Path) -> None:

@@ -86,11 +86,10 @@ def test_the_commands_say_what_moved_as_text_and_as_json(three: list[Path], runs
     here = tmp_path / "here"
     assert document(run(here, "pull", f"{there}/run-1/", "--json"))["runs"][0]["status"] == "fetched"
     assert document(run(here, "pull", there, "run-1", "run-2", "--json"))["runs"][0]["status"] == "unchanged"
-    assert [row["status"] for row in document(run(here, "pull", there, "--all", "--json"))["runs"]] == [
-        "fetched",
-        "unchanged",
-        "unchanged",
-    ]
+    assert "run-0" in run(here, "sync", there, "--pull").stdout
+    assert [row["status"] for row in document(run(here, "pull", there, "--all", "--json"))["runs"]] == ["unchanged"] * 3
+    summary = document(run(here, "show", "run-1", "--json"))
+    assert summary["status"] == "finished"
     assert document(run(runs_dir, "push", "run-0", f"{there}/run-0", "--json"))["runs"][0]["status"] == "unchanged"
 
 
@@ -203,6 +202,25 @@ def test_the_root_of_a_disk_is_no_relative_folder(
         assert Place(url).root == root
     with pytest.raises(ConfigError, match="URL 's3:': is not the address of a folder"):
         Place("s3://")
+
+
+def test_sync_goes_on_until_it_is_stopped(
+    three: list[Path], runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        annotate_notes(three[0], note=f"look {len(waits)}")
+        if len(waits) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("dynlora.cli.remote.time.sleep", sleep)
+    result = run(runs_dir, "sync", str(tmp_path / "there"), "--every", "30", "--json")
+    assert result.exit_code == 0
+    looks = [[row["status"] for row in json.loads(line)["runs"]] for line in result.stdout.splitlines()]
+    assert looks == [["sent"] * 3, ["sent", "unchanged", "unchanged"], ["sent", "unchanged", "unchanged"]]
+    assert waits == [30.0] * 3
 
 
 def test_a_place_that_is_away_for_a_while_ends_no_sync(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -43,15 +41,6 @@ def new_run(runs_dir: Path, run_id: str | None = None, state: str = "running", *
     return RunWriter.create(
         runs_dir, run_id=run_id, config_yaml="seed: 1\n", meta={**META, **meta}, max_steps=100, state=state
     )
-
-
-def change(folder: Path, *statements: str) -> None:
-    """Change the store of a run as nothing of dynlora's does."""
-    with closing(sqlite3.connect(folder / "run.db")) as connection:
-        connection.execute("PRAGMA writable_schema=ON")
-        for statement in statements:
-            connection.execute(statement)
-        connection.commit()
 
 
 def values(step: int) -> np.ndarray:

@@ -67,6 +67,12 @@ def test_a_file_that_is_cut(closed: Path, tmp_path: Path, share: float) -> None:
     assert damaged(closed, tmp_path / "runs", "run.db", whole[:size]) or size > len(whole) / 2
 
 
+@MANY
+@given(flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 7)), min_size=1, max_size=8))
+def test_a_file_with_flipped_bits(closed: Path, tmp_path: Path, flips: list[tuple[float, int]]) -> None:
+    damaged(closed, tmp_path / "runs", "run.db", _flipped(closed / "run.db", flips))
+
+
 def test_most_of_what_is_flipped_is_noticed_at_all(closed: Path, tmp_path: Path) -> None:
     draw = random.Random(7)
     refused = 0

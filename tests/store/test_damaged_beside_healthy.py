@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,6 @@ from dynlora.store import queries
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.report import comparison_report
 from tests.command_line import document, run
-from tests.store.builder import change
 from tests.viz.runs import make_run
 
 GOOD, OTHER, BAD = (f"20260101-000000-0000000{n}" for n in (1, 2, 3))
@@ -23,6 +23,8 @@ GOOD, OTHER, BAD = (f"20260101-000000-0000000{n}" for n in (1, 2, 3))
 DAMAGES = {
     "two modules of one name": "UPDATE modules SET name = (SELECT name FROM modules WHERE position = 0)",
     "a text that is missing": "UPDATE meta SET key = x'00' WHERE key = 'name'",
+    "a table that is none of ours": "CREATE TABLE more (value)",
+    "no version": "PRAGMA user_version = 0",
     "a later version": "PRAGMA user_version = 1000000",
 }
 """What is done to a store, so that the run cannot be read."""
@@ -35,6 +37,13 @@ def damaged(runs_dir: Path, request: pytest.FixtureRequest) -> Path:
         make_run(runs_dir, run_id=run_id, seed=number)
     change(runs_dir / BAD, DAMAGES[request.param])
     return runs_dir
+
+
+def change(folder: Path, statement: str) -> None:
+    """Change the store of a run as nothing here does."""
+    with sqlite3.connect(folder / "run.db") as connection:
+        connection.execute(statement)
+    connection.close()
 
 
 @pytest.mark.parametrize("damaged", DAMAGES, indirect=True)

@@ -69,20 +69,30 @@ def test_a_disk_that_stays_full_costs_rows_but_not_the_end(writer: RunWriter, mo
         assert reader.status().step == 900
 
 
-@pytest.mark.parametrize(("state", "error", "before"), [("finished", None, ""), ("failed", "no memory", "no memory; ")])
-def test_rows_that_were_lost_at_the_end_are_said(state: str, error: str | None, before: str, writer: RunWriter) -> None:
+def test_rows_that_were_lost_at_the_end_are_said(writer: RunWriter) -> None:
     """A run whose last rows never reached the disk ended as finished, and nothing said so."""
     define(writer)
     record(writer, 1, 5)
     fill_disk(writer)
     record(writer, 6, 400)
     waiting = sum(map(len, writer._pending._rows.values())) + 1  # and the state itself
-    writer.finish(state, error)
+    writer.finish("finished")
     with RunReader(writer.folder) as reader:
         status = reader.status()
-        assert (status.status, status.step) == (state, 400)
-        assert status.error == f"{before}{waiting:,} rows of the record were lost (database or disk is full)"
+        assert (status.status, status.step) == ("finished", 400)
+        assert status.error == f"{waiting:,} rows of the record were lost (database or disk is full)"
     assert not list(writer.folder.glob("run.db-*"))
+
+
+def test_rows_that_were_lost_are_said_beside_what_a_run_failed_of(writer: RunWriter) -> None:
+    define(writer)
+    record(writer, 1, 5)
+    fill_disk(writer)
+    record(writer, 6, 400)
+    writer.finish("failed", "out of memory")
+    with RunReader(writer.folder) as reader:
+        assert (reader.status().error or "").startswith("out of memory; ")
+        assert "rows of the record were lost" in (reader.status().error or "")
 
 
 def test_a_warning_waits_for_the_commit_of_another_thread(writer: RunWriter) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from dynlora.store.reader import RunReader
 from dynlora.store.run import open_run
 from dynlora.store.schema import check_run_id, new_run_id, run_folder
 from dynlora.store.writer import RunWriter
-from tests.store.builder import change, finished_run
+from tests.store.builder import finished_run
 
 STEPS = 90
 
@@ -29,6 +30,15 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(original: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(original, tmp_path / original.name))
+
+
+def change(folder: Path, *statements: str) -> None:
+    connection = sqlite3.connect(folder / "run.db")
+    connection.execute("PRAGMA writable_schema=ON")
+    for statement in statements:
+        connection.execute(statement)
+    connection.commit()
+    connection.close()
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,11 @@ def test_a_record_that_no_reader_would_take_is_not_written(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_record_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        RECORDS["Copied"].from_values(json.loads(OLD["Copied"])).url = "elsewhere"  # pyright: ignore
+
+
 TEXTS = st.text(st.characters(exclude_categories=()), max_size=8)
 NUMBERS = st.one_of(
     st.integers(-(10**30), 10**30), st.sampled_from([10**400, -1, 0, MAX_WHOLE, MAX_WHOLE + 1]), st.floats()
@@ -315,3 +320,13 @@ def test_a_hostile_file_is_no_record_or_a_whole_one(file: tuple[str, bytes], fol
 @given(file=hostile_files())
 def test_hostile_files_are_no_records_or_whole_ones(file: tuple[str, bytes], folder: Path) -> None:
     check_file(*file, folder)
+
+
+@given(name=st.sampled_from(sorted(OLD)), values=st.dictionaries(TEXTS, VALUES, max_size=4))
+def test_values_that_do_not_fit_are_one_error(name: str, values: dict[str, Any]) -> None:
+    kind = RECORDS[name]
+    try:
+        assert isinstance(kind.from_values({**json.loads(OLD[name]), **values}), kind)
+        kind.from_values(values)
+    except CorruptRunError:
+        pass

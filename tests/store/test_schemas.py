@@ -16,7 +16,6 @@ from dynlora.store import queries, schema
 from dynlora.store.run import open_run
 from dynlora.store.summary import run_summary
 from dynlora.store.writer import RunWriter
-from tests.store.builder import change
 
 RUNS = Path(__file__).parent / "runs"
 
@@ -42,6 +41,12 @@ def test_run_of_an_earlier_schema_opens(name: str, tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == before
 
 
+def changed(folder: Path, statement: str) -> None:
+    with closing(sqlite3.connect(folder / "run.db")) as connection:
+        connection.execute(statement)
+        connection.commit()
+
+
 def test_a_run_of_version_1_goes_on_as_one_of_today(tmp_path: Path) -> None:
     """Its rows have no checksums and are read as they are; what is added has them."""
     folder = Path(shutil.copytree(RUNS / "schema-1", tmp_path / "one"))
@@ -58,6 +63,6 @@ def test_a_run_of_version_1_goes_on_as_one_of_today(tmp_path: Path) -> None:
     assert len(after[1]) == len(before[1]) + 1
     kept = pd.DataFrame(after[0][after[0]["step"] < 21]).reset_index(drop=True)
     pd.testing.assert_frame_equal(kept, before[0])
-    change(folder, "UPDATE scalars SET value = 0.25 WHERE step = 21")
+    changed(folder, "UPDATE scalars SET value = 0.25 WHERE step = 21")
     with pytest.raises(CorruptRunError, match="a value of scalar 'loss' is damaged"):
         queries.scalars_frame(folder)

@@ -16,10 +16,12 @@ from dynlora.store.search import (
     MAX_DEPTH,
     MAX_LENGTH,
     And,
+    Comparison,
     Not,
     Or,
     Query,
     Word,
+    comparisons,
     parse,
 )
 
@@ -203,11 +205,24 @@ def test_and_binds_closer_than_or_and_not_closest() -> None:
     assert parse('NOT "and"') == Not(Word("and"))
 
 
+def test_what_an_example_of_the_documentation_means() -> None:
+    query = parse("strategy=dynamic and accuracy>0.85 or tag:paper")
+    assert query == Or(
+        (
+            And((Comparison("strategy", "=", "dynamic"), Comparison("accuracy", ">", "0.85", 0.85))),
+            Comparison("tag", "=", "paper"),
+        )
+    )
+    assert [one.column for one in comparisons(query)] == [1, 22, 39]
+
+
 @pytest.mark.parametrize(
     ("text", "fits"),
     [
         ("alpha", True),
         ("PAPER", True),
+        ("keep", True),
+        ("minilm", True),
         ("gamma", False),
         ('"Alpha beta"', True),
         ("beta alpha", True),
@@ -217,9 +232,22 @@ def test_and_binds_closer_than_or_and_not_closest() -> None:
         ('tag:"Two Words"', True),
         ("tag!=paper", False),
         ("tag!=draft", True),
+        ("seed=3", True),
         ("seed=3.0", True),
         ('seed="3"', False),
+        ("seed!=4", True),
+        ("seed=three", False),
+        ("seed!=three", False),
+        ("accuracy>=0.9", True),
+        ("accuracy<9e-1", False),
+        ("best.accuracy>accuracy", False),
+        ("loss<1", False),
+        ("loss!=1", False),
+        ("not loss<1", True),
+        ("train.lr>=1e-3", True),
         ("train.lr = .001", True),
+        ("train.max_grad_norm>0", False),
+        ("strategy.gates=Module", True),
         ("strategy.merge=true", True),
         ("strategy.merge=1", False),
         ("strategy.init=42", True),
@@ -227,10 +255,13 @@ def test_and_binds_closer_than_or_and_not_closest() -> None:
         ("adapter.targets=query", True),
         ("adapter.targets~val", True),
         ("adapter.targets!=query", False),
+        ("data=nyu-mll/glue:sst2", True),
+        ("data~SST", True),
         ("id>20251231", True),
         ("id<20251231", False),
         ("error=x", False),
         ("params.active<params.budget", False),
+        ("strategy.unknown=1", False),
         ("time.train_s<13", True),
         ("name == 'alpha beta'", True),
         ("status=finished (seed=1 or seed=3)", True),
