@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import shutil
 from pathlib import Path
@@ -16,19 +17,33 @@ import transformers
 from click.testing import CliRunner
 
 import dynlora
+from dynlora import strategies
 from dynlora.cli.main import main
+from dynlora.config import parse_config
 from dynlora.engine.compress.components import METHODS
+from dynlora.engine.compress.curve import SHARES
 from dynlora.engine.evaluation.inference import bake_gates, mean_gates
-from dynlora.errors import ConfigError
+from dynlora.errors import ConfigError, NotMergeableError
 from dynlora.inference.compress import Compression, write_size
 from dynlora.inference.session import GATE_ROWS, load_run
 from dynlora.store import queries
 from dynlora.store.measurements import Compressed, Half, Size
+from dynlora.training import run as training_run
 from dynlora.training.inputs import read_data
 from tests.command_line import document, run
 from tests.tiny import tiny_arguments, tiny_config
+from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
 
 PEFT = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on a tiny Llama that writes."""
+    folder = tmp_path_factory.mktemp("writer")
+    (folder / "data").mkdir()
+    values = lm_values(save_tiny_lm(folder / "model"), save_problems(folder / "data"), strategy={"name": "lora"})
+    return training_run.train(parse_config(values), folder / "runs", progress=False).folder
 
 
 @pytest.fixture
@@ -38,9 +53,9 @@ def own_run(trained_run: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(params=["classification", "causal_lm"])
-def any_run(request: pytest.FixtureRequest, trained_run: Path, lora_writer: Path) -> Path:
+def any_run(request: pytest.FixtureRequest, trained_run: Path, writer: Path) -> Path:
     """A run of each task."""
-    return trained_run if request.param == "classification" else lora_writer
+    return trained_run if request.param == "classification" else writer
 
 
 @pytest.mark.parametrize(
@@ -54,14 +69,14 @@ def any_run(request: pytest.FixtureRequest, trained_run: Path, lora_writer: Path
 )
 def test_the_right_end_of_the_curve_is_the_run(any_run: Path, weighting: str) -> None:
     compression = Compression.of_run(any_run, rows=64, weighting=weighting)
-    *_, last = compression.sizes("last", [(method, share) for share in (1.0, 0.02) for method in METHODS])
+    *_, last = compression.sizes("last", [(method, share) for share in (1.0, 0.5, 0.02) for method in METHODS])
     config, model = compression.config, load_run(any_run)
     data = read_data(config)
     bake_gates(model, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
     rows = compression.curve.rows
     whole = model.predictions(rows.tokens).loss[rows.reporting].mean()
     assert last.whole.loss == pytest.approx(whole, abs=1e-5)
-    assert (len(last.sizes), last.planned) == (8, 8)
+    assert (len(last.sizes), last.planned) == (12, 12)
     for size in last.sizes:
         assert size.parameters <= size.share * last.parameters + 1
         if size.share == 1.0:
@@ -69,6 +84,18 @@ def test_the_right_end_of_the_curve_is_the_run(any_run: Path, weighting: str) ->
     smallest = last.of_method("global")[-1]
     assert smallest.reported_on.difference > 0
     assert last.of_method("global")[0].parameters > smallest.parameters
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_a_smaller_size_of_a_run_keeps_a_part_of_every_larger_one(any_run: Path, method: str) -> None:
+    compression = Compression.of_run(any_run, rows=64)
+    whole, larger = last_parameters(compression), [np.arange(n) for n in compression.curve.adapter.sizes]
+    for share in SHARES:
+        chosen = compression.curve.keep(method, share)
+        assert compression.curve.adapter.parameters_of(chosen) <= round(share * whole)
+        assert all(set(few) <= set(many) for few, many in zip(chosen, larger, strict=True))
+        assert [module.rank for module in compression.curve.adapter.model.adapters] == [len(one) for one in chosen]
+        larger = chosen
 
 
 @PEFT
@@ -175,6 +202,28 @@ def test_what_cannot_be_done_is_a_sentence(own_run: Path, arguments: list[str], 
     result = run(own_run.parent, "compress", own_run.name, *arguments)
     assert result.exit_code == 2
     assert message in result.output
+
+
+REFUSE = ("glora", "lora_ensemble")
+"""Methods whose update is not low-rank, or is not one."""
+
+ALWAYS = ("adalora", "glora", "lora_ensemble")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in ALWAYS else pytest.param(n, marks=pytest.mark.torture) for n in sorted(strategies.registry())]
+)
+def test_every_method_is_taken_apart_or_refuses(name: str, tiny_bert: Path, tiny_data: Path, tmp_path: Path) -> None:
+    config = tiny_config(tiny_bert, tiny_data, strategy={"name": name}, adapter__rank=4, train__steps=24)
+    folder = dynlora.train(config, tmp_path, progress=False).folder
+    if name in REFUSE:
+        with pytest.raises(NotMergeableError, match="[^\n]+"):
+            Compression.of_run(folder, rows=40, weighting="plain")
+        return
+    compression = Compression.of_run(folder, rows=40, weighting="plain")
+    *_, last = compression.sizes("last", [("global", 1.0), ("global", 0.5)])
+    assert last.sizes[0].reported_on.difference == pytest.approx(0, abs=1e-4)
+    assert math.isfinite(last.sizes[1].reported_on.loss)
 
 
 def test_ranks_that_were_found_are_trained_from_the_start(

@@ -31,6 +31,7 @@ from dynlora.training.inputs import read_data
 from tests.llama_cpp import logits as llama_logits
 from tests.llama_cpp import write_base
 from tests.tiny import tiny_config, tiny_rows, write_csv
+from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
 from tests.waiting import until
 
 TEXTS = ["the film was great", "a dull plot that never ends"]
@@ -39,6 +40,17 @@ GATED = {"name": "dynamic", "gates": "module"}
 
 Exported = Callable[[Path, str], Path]
 """Exports a run in a form and returns the folder."""
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of `dynamic` with gates on a tiny Llama."""
+    folder = tmp_path_factory.mktemp("writer")
+    (folder / "data").mkdir()
+    values = lm_values(save_tiny_lm(folder / "model"), save_problems(folder / "data"), strategy=GATED)
+    outcome = training_run.train(parse_config(values), folder / "runs", progress=False)
+    assert outcome.state == "finished", outcome.error
+    return outcome.folder
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +96,11 @@ def test_a_gated_classifier_answers_as_the_run_does(trained_run: Path, tmp_path:
     assert np.abs(answers(averaged(trained_run).base.model, tokens) - answers(model, tokens)).max() > 1e-4
 
 
-def test_a_gated_writer_generates_as_the_run_does(gated_writer: Path, tmp_path: Path) -> None:
-    export_run(gated_writer, tmp_path / "out", format="gated")
-    (answer,) = load_run(gated_writer).answers(["a2:"])
+def test_a_gated_writer_generates_as_the_run_does(writer: Path, tmp_path: Path) -> None:
+    export_run(writer, tmp_path / "out", format="gated")
+    (answer,) = load_run(writer).answers(["a2:"])
     model, tokenizer = dynlora.load(tmp_path / "out"), AutoTokenizer.from_pretrained(tmp_path / "out")
-    own = load_run(gated_writer)
+    own = load_run(writer)
     ids = own.task.prompt(own.base.tokenizer, _row(own, "a2:"), 0, is_whole=True).ids  # pyright: ignore
     tokens = torch.tensor([list(ids)])
     written = model.generate(
@@ -116,16 +128,31 @@ def _row(model: AdaptedModel, text: str) -> Any:
     return Rows([text], None, task.no_labels(1), None, task.prompt_fields([text]))
 
 
-def test_a_folder_that_is_no_gated_adapter_is_refused(trained_run: Path, gated_writer: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_gated_adapter_is_refused(trained_run: Path, writer: Path, tmp_path: Path) -> None:
     export_run(trained_run, tmp_path / "out", format="peft")
     with pytest.raises(AdapterError, match=r"holds no dynlora_adapter\.json; give a folder that"):
         dynlora.load(tmp_path / "out")
     with pytest.raises(ConfigError, match=r"base=bert: must be a transformers model; load it, or leave base out"):
         dynlora.load(tmp_path / "out", "bert")
     export_run(trained_run, tmp_path / "gated", format="gated")
-    name = queries.run_summary(gated_writer)["config"]["model"]["name"]
+    name = queries.run_summary(writer)["config"]["model"]["name"]
     with pytest.raises(AdapterError, match="the base model has no module classifier"):
         dynlora.load(tmp_path / "gated", AutoModelForCausalLM.from_pretrained(name))
+
+
+@pytest.mark.parametrize("form", ["onnx", pytest.param("onnx-gated", marks=pytest.mark.torture)])
+def test_onnx_answers_as_the_model_does_in_any_batch(form: str, trained_run: Path, exported: Exported) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    out = exported(trained_run, form)
+    model = load_run(trained_run) if form == "onnx-gated" else averaged(trained_run)
+    session = onnxruntime.InferenceSession(out / "model.onnx")
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    for texts in (TEXTS, ["great"], [*TEXTS, "x " * 12]):
+        tokens = tokenizer(texts, padding=True, return_tensors="pt")
+        inputs = {one.name: tokens[one.name].numpy() for one in session.get_inputs()}
+        (logits,) = session.run(None, inputs)
+        np.testing.assert_allclose(logits, answers(model.base.model, tokens), atol=1e-4)
+    assert json.loads((out / "config.json").read_text())["id2label"] == {"0": "bad", "1": "good"}
 
 
 @pytest.fixture(scope="module")
@@ -147,62 +174,44 @@ def pair_run(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return outcome.folder
 
 
-ONNX_TEXTS: list[tuple[list[str], list[str]]] = [
-    (TEXTS, TEXTS[::-1]),
-    (["great"], ["the film was a great film"]),
-    ([*TEXTS, "x " * 12] * 3, ["dull"] * 9),
-]
-"""Texts of a batch, and the second text of each where pairs are classified."""
-
-
-@pytest.mark.parametrize(
-    ("form", "of_pairs"),
-    [
-        ("onnx", False),
-        ("onnx-gated", True),
-        pytest.param("onnx", True, marks=pytest.mark.torture),
-        pytest.param("onnx-gated", False, marks=pytest.mark.torture),
-    ],
-)
-def test_onnx_answers_as_the_model_does_in_any_batch(
-    form: str, of_pairs: bool, trained_run: Path, pair_run: Path, exported: Exported
-) -> None:
+@pytest.mark.parametrize("form", [pytest.param("onnx", marks=pytest.mark.torture), "onnx-gated"])
+def test_onnx_answers_pairs_of_texts_in_any_batch(form: str, pair_run: Path, exported: Exported) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    run = pair_run if of_pairs else trained_run
-    out = exported(run, form)
-    model = load_run(run) if form == "onnx-gated" else averaged(run)
+    out = exported(pair_run, form)
+    model = load_run(pair_run) if form == "onnx-gated" else averaged(pair_run)
     session = onnxruntime.InferenceSession(out / "model.onnx")
     tokenizer = AutoTokenizer.from_pretrained(out)
+    assert "token_type_ids" in [one.name for one in session.get_inputs()]
+    for texts, others in (
+        (TEXTS, TEXTS[::-1]),
+        (["great"], ["the film was a great film"]),
+        ([*TEXTS, "x " * 12] * 3, ["dull"] * 9),
+    ):
+        tokens = tokenizer(texts, others, padding=True, return_tensors="pt")
+        assert tokens["token_type_ids"].any(), "the second text is told from the first"
+        (logits,) = session.run(None, {one.name: tokens[one.name].numpy() for one in session.get_inputs()})
+        np.testing.assert_allclose(logits, answers(model.base.model, tokens), atol=1e-4)
+        alone = tokenizer(texts, padding=True, return_tensors="pt")
+        (of_one,) = session.run(None, {one.name: alone[one.name].numpy() for one in session.get_inputs()})
+        assert np.abs(of_one - logits).max() > 1e-4, "the second text is read"
 
-    def answered(tokens: Any) -> np.ndarray:
-        return session.run(None, {one.name: tokens[one.name].numpy() for one in session.get_inputs()})[0]
 
-    for texts, others in ONNX_TEXTS:
-        tokens = alone = tokenizer(texts, padding=True, return_tensors="pt")
-        if of_pairs:
-            tokens = tokenizer(texts, others, padding=True, return_tensors="pt")
-            assert np.abs(answered(alone) - answered(tokens)).max() > 1e-4, "the second text is read"
-        np.testing.assert_allclose(answered(tokens), answers(model.base.model, tokens), atol=1e-4)
-    labels = ["alike", "different"] if of_pairs else ["bad", "good"]
-    assert list(json.loads((out / "config.json").read_text())["id2label"].values()) == labels
-
-
-def test_onnx_is_for_models_that_classify(gated_writer: Path, tmp_path: Path) -> None:
+def test_onnx_is_for_models_that_classify(writer: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     with pytest.raises(NotMergeableError, match="--format onnx: is for models that classify"):
-        export_run(gated_writer, tmp_path / "out", format="onnx")
+        export_run(writer, tmp_path / "out", format="onnx")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("form", ["gguf", "ollama"])
 def test_llama_cpp_answers_as_the_merged_model_does(
-    form: str, gated_writer: Path, exported: Exported, tmp_path: Path
+    form: str, writer: Path, exported: Exported, tmp_path: Path
 ) -> None:
     pytest.importorskip("llama_cpp_py_sync")
-    out = exported(gated_writer, form)
-    model = averaged(gated_writer)
+    out = exported(writer, form)
+    model = averaged(writer)
     config = {**model.base.model.config.to_dict(), "rope_theta": 10_000.0}
-    name = queries.run_summary(gated_writer)["config"]["model"]["name"]
+    name = queries.run_summary(writer)["config"]["model"]["name"]
     plain = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
     write_base({name: one.numpy() for name, one in plain.state_dict().items()}, config, tmp_path / "base.gguf")
     tokens = model.base.tokenizer("a2: b1: a a b", return_tensors="pt")
@@ -212,15 +221,15 @@ def test_llama_cpp_answers_as_the_merged_model_does(
     assert (out / "Modelfile").exists() == (form == "ollama")
 
 
-def test_each_form_is_read_right_by_the_engines_that_it_goes_to(gated_writer: Path, exported: Exported) -> None:
+def test_each_form_is_read_right_by_the_engines_that_it_goes_to(writer: Path, exported: Exported) -> None:
     peft_format = {name for name in ENGINES if name != "mlx"}
     expected = {"peft": {"peft", "vllm"}, "uniform": peft_format, "mlx": {"mlx"}}
     for form, right in expected.items():
-        readings = check_engines(read_header(exported(gated_writer, form)))
+        readings = check_engines(read_header(exported(writer, form)))
         assert {one.engine for one in readings if one.verdict == RIGHT} == right
         assert set(FORMS[form].engines) <= right
-    ranks = {module.name: module.rank for module in read_adapter(exported(gated_writer, "uniform")).modules}
-    assert ranks == queries.run_summary(gated_writer)["ranks"]
+    ranks = {module.name: module.rank for module in read_adapter(exported(writer, "uniform")).modules}
+    assert ranks == queries.run_summary(writer)["ranks"]
 
 
 @pytest.mark.parametrize(
@@ -233,10 +242,10 @@ def test_each_form_is_read_right_by_the_engines_that_it_goes_to(gated_writer: Pa
     ],
 )
 def test_a_form_that_is_no_adapter_beside_a_model_is_told(
-    form: str, why: str, gated_writer: Path, exported: Exported
+    form: str, why: str, writer: Path, exported: Exported
 ) -> None:
     with pytest.raises(AdapterError, match=why):
-        read_header(exported(gated_writer, form))
+        read_header(exported(writer, form))
 
 
 def test_an_export_is_measured_on_a_sample_unless_all_is_asked_for(trained_run: Path, tmp_path: Path) -> None:
@@ -304,9 +313,9 @@ def test_where_no_gate_is_averaged_nothing_is_measured(
     assert best["rows"] > 0, "the training's last metrics are not those of the best adapter"
 
 
-def test_a_header_is_known_before_the_export(gated_writer: Path, tmp_path: Path) -> None:
-    export_run(gated_writer, tmp_path / "out")
-    summary, written = queries.run_summary(gated_writer), read_header(tmp_path / "out")
+def test_a_header_is_known_before_the_export(writer: Path, tmp_path: Path) -> None:
+    export_run(writer, tmp_path / "out")
+    summary, written = queries.run_summary(writer), read_header(tmp_path / "out")
     settings, scalings = summary["config"]["adapter"], written.scalings
     header = expected_header(summary["ranks"], scalings, settings["rank"], settings["alpha"] or 2 * settings["rank"])
     assert (header.ranks, header.scalings) == (written.ranks, pytest.approx(scalings))
@@ -314,9 +323,9 @@ def test_a_header_is_known_before_the_export(gated_writer: Path, tmp_path: Path)
 
 
 def test_every_form_has_code_that_loads_it_on_its_card(
-    trained_run: Path, pair_run: Path, gated_writer: Path, exported: Exported
+    trained_run: Path, pair_run: Path, writer: Path, exported: Exported
 ) -> None:
     for name in FORMS:
-        out = exported({"onnx": trained_run, "onnx-gated": pair_run}.get(name, gated_writer), name)
+        out = exported({"onnx": trained_run, "onnx-gated": pair_run}.get(name, writer), name)
         load = (out / "README.md").read_text("utf-8").partition("## Load it")[2].partition("\n## ")[0]
         assert load.count("```") == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from dynlora.config import parse_config
 from dynlora.engine.data.perturb import conditioned_rows, perturbed_rows
 from dynlora.engine.evaluation import inference
 from dynlora.engine.evaluation.inference import bake_gates, mean_gates
-from dynlora.errors import ConfigError
+from dynlora.errors import ConfigError, DataError
 from dynlora.inference.export import export_run
 from dynlora.inference.session import GATE_ROWS, Examined, evaluate_run, load_run
 from dynlora.store import queries
@@ -28,31 +29,44 @@ from dynlora.training.inputs import read_data
 from tests.command_line import document, run
 from tests.tiny_lm import lm_values, save_lines, save_problems, save_tiny_lm
 
+GATED = {"name": "dynamic", "gates": "module"}
 
-def test_it_is_evaluated_and_asked_as_it_was_trained(gated_writer: Path) -> None:
-    recorded = queries.run_summary(gated_writer)["metrics"]
-    metrics = evaluate_run(gated_writer)["metrics"]
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of `dynamic` with gates on a tiny Llama."""
+    folder = tmp_path_factory.mktemp("writer")
+    (folder / "data").mkdir()
+    values = lm_values(save_tiny_lm(folder / "model"), save_problems(folder / "data"), strategy=GATED)
+    outcome = training_run.train(parse_config(values), folder / "runs", progress=False)
+    assert outcome.state == "finished", outcome.error
+    return outcome.folder
+
+
+def test_it_is_evaluated_and_asked_as_it_was_trained(writer: Path) -> None:
+    recorded = queries.run_summary(writer)["metrics"]
+    metrics = evaluate_run(writer)["metrics"]
     assert metrics["loss"] == pytest.approx(recorded["loss"], rel=1e-5)
     assert metrics["perplexity"] == pytest.approx(recorded["perplexity"], rel=1e-5)
-    events = queries.events_frame(gated_writer, ("generations",))
+    events = queries.events_frame(writer, ("generations",))
     first = events["payload"].iloc[-1]["rows"][0]
-    (answer,) = load_run(gated_writer).answers([first["prompt"]])
+    (answer,) = load_run(writer).answers([first["prompt"]])
     assert (answer["prediction"], answer["tokens"]) == (first["text"], first["tokens"])
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT, in transformers 5
 @pytest.mark.parametrize("kind", ["peft", "merged"])
 def test_both_exports_say_what_the_run_says_with_its_gates_at_their_means(
-    kind: str, gated_writer: Path, tmp_path: Path
+    kind: str, writer: Path, tmp_path: Path
 ) -> None:
-    report = export_run(gated_writer, tmp_path / "out", format=kind)
+    report = export_run(writer, tmp_path / "out", format=kind)
     assert report["baked"] is True
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     assert tokenizer.chat_template
     auto: Any = peft.AutoPeftModelForCausalLM if kind == "peft" else transformers.AutoModelForCausalLM
     loaded = auto.from_pretrained(tmp_path / "out").eval()
-    model = load_run(gated_writer)
-    config = parse_config(queries.run_summary(gated_writer)["config"])
+    model = load_run(writer)
+    config = parse_config(queries.run_summary(writer)["config"])
     bake_gates(model, mean_gates(model, model.tokens(read_data(config).train_sample(GATE_ROWS, config.seed))))
     inputs = tokenizer(["a2:"], return_tensors="pt")
     with torch.no_grad():
@@ -62,16 +76,16 @@ def test_both_exports_say_what_the_run_says_with_its_gates_at_their_means(
     assert text == model.answers(["a2:"])[0]["prediction"]
 
 
-def test_words_of_an_answer_cannot_be_attributed_where_there_is_none(gated_writer: Path) -> None:
-    examined = Examined(gated_writer)
+def test_words_of_an_answer_cannot_be_attributed_where_there_is_none(writer: Path) -> None:
+    examined = Examined(writer)
     with pytest.raises(ConfigError, match=r"data\.task=causal_lm has no answer to attribute; generate instead"):
         examined.explained("a2:", None)
     *_, last = examined.knockouts([(0,)])
     assert len(last.effects) == 1
 
 
-def test_a_shift_changes_prompts_and_not_what_is_to_be_written(gated_writer: Path) -> None:
-    rows = Examined(gated_writer).sample(8)
+def test_a_shift_changes_prompts_and_not_what_is_to_be_written(writer: Path) -> None:
+    rows = Examined(writer).sample(8)
     shifted = perturbed_rows(rows, "upper", 1.0, 0, is_written=True)
     assert shifted.text == [text.upper() for text in rows.text] != rows.text
     assert shifted.text_pair == rows.text_pair
@@ -82,9 +96,9 @@ def test_a_shift_changes_prompts_and_not_what_is_to_be_written(gated_writer: Pat
 
 
 @pytest.mark.parametrize("loss_on", ["all", "completion"])
-def test_what_is_written_is_scored_and_never_perturbed(loss_on: str, gated_writer: Path) -> None:
+def test_what_is_written_is_scored_and_never_perturbed(loss_on: str, writer: Path) -> None:
     """Also where the run learned from its prompts: their own loss would rise with any change of them."""
-    examined = Examined(gated_writer)
+    examined = Examined(writer)
     examined.model = replace(examined.model, task=replace(examined.model.task, loss_on=loss_on))
     shift = examined.shifted("upper", 1.0, 8)
     sample = examined.sample(8)
@@ -116,12 +130,47 @@ def test_of_a_plain_text_the_second_half_is_scored_after_a_perturbed_first(tmp_p
     assert task.halves("word") == ("wo", "rd")
 
 
+def test_lost_completions_are_told_to_the_log_and_trained_without(tmp_path: Path) -> None:
+    rows = [{"prompt": "a" * (30 if index % 4 == 0 else 3), "completion": "bc"} for index in range(40)]
+    data = save_lines(tmp_path / "rows.jsonl", rows)
+    values = lm_values(save_tiny_lm(tmp_path / "model"), data, data__max_length=16, train__steps=2)
+    outcome = training_run.train(parse_config(values), tmp_path / "runs", progress=False)
+    assert outcome.state == "finished", outcome.error
+    messages = queries.logs_frame(outcome.folder)["message"].tolist()
+    assert any(
+        "examples lose their whole completion at data.max_length=16 and are left out" in line for line in messages
+    )
+
+
+def test_a_tokenizer_that_cannot_hold_conversations_is_refused_before_a_run_is_made(tmp_path: Path) -> None:
+    talk = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
+    data = save_lines(tmp_path / "talks.jsonl", [talk] * 20)
+    values = lm_values(save_tiny_lm(tmp_path / "model", template=None), data)
+    with pytest.raises(DataError, match="has no chat template"):
+        training_run.train(parse_config(values), tmp_path / "runs", progress=False)
+    assert not list((tmp_path / "runs").glob("*/run.db"))
+    values = lm_values(save_tiny_lm(tmp_path / "chat"), data, train__steps=2)
+    outcome = training_run.train(parse_config(values), tmp_path / "runs", progress=False)
+    assert outcome.state == "finished", outcome.error
+    assert queries.run_summary(outcome.folder)["task"] == "causal_lm"
+
+
 @pytest.fixture(scope="module", params=["peft", "merged"])
-def exported(request: pytest.FixtureRequest, gated_writer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(request: pytest.FixtureRequest, writer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The writer in one of the formats."""
     out = tmp_path_factory.mktemp("exported") / request.param
-    export_run(gated_writer, out, format=request.param)
+    export_run(writer, out, format=request.param)
     return out
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT, in transformers 5
+def test_an_export_is_a_model_of_the_pipeline(exported: Path, writer: Path) -> None:
+    write = transformers.pipeline("text-generation", model=str(exported))
+    (written,) = write("a2:", max_new_tokens=12, do_sample=False, return_full_text=False)  # pyright: ignore
+    config = parse_config(queries.run_summary(writer)["config"])
+    model = load_run(writer)
+    bake_gates(model, mean_gates(model, model.tokens(read_data(config).train_sample(GATE_ROWS, config.seed))))
+    assert written["generated_text"] == model.answers(["a2:"])[0]["prediction"]
 
 
 def test_an_export_holds_all_that_a_writer_needs(exported: Path) -> None:
@@ -137,6 +186,17 @@ def test_an_export_holds_all_that_a_writer_needs(exported: Path) -> None:
         assert {str(tensor.dtype) for tensor in load_file(path).values()} == {"torch.float32"}
 
 
+def test_ranks_and_alphas_are_patterns_of_whole_names(writer: Path, tmp_path: Path) -> None:
+    export_run(writer, tmp_path / "out")
+    settings = json.loads((tmp_path / "out" / "adapter_config.json").read_text("utf-8"))
+    assert settings["task_type"] == "CAUSAL_LM"
+    names = [module.info.name for module in load_run(writer).adapters]
+    for patterns in (settings["rank_pattern"], settings["alpha_pattern"]):
+        fitting = {one: [name for name in names if re.fullmatch(rf"(.*\.)?({one})", name)] for one in patterns}
+        assert all(len(pattern) == 1 for pattern in fitting.values())
+        assert sorted(pattern[0] for pattern in fitting.values()) == sorted(settings["target_modules"])
+
+
 def test_the_card_of_a_writer_says_how_to_pad_and_has_no_labels(exported: Path) -> None:
     card = (exported / "README.md").read_text("utf-8")
     assert "| Labels |" not in card
@@ -146,8 +206,8 @@ def test_the_card_of_a_writer_says_how_to_pad_and_has_no_labels(exported: Path) 
     assert 'pipeline_tag: "text-generation"' in card
 
 
-def test_the_card_of_plain_lora_has_each_tag_once(gated_writer: Path, tmp_path: Path) -> None:
-    folder = gated_writer.parents[1]
+def test_the_card_of_plain_lora_has_each_tag_once(writer: Path, tmp_path: Path) -> None:
+    folder = writer.parents[1]
     config = lm_values(
         folder / "model", folder / "data", strategy={"name": "lora"}, train__steps=2, log__generate_rows=0
     )
@@ -234,7 +294,17 @@ def test_rows_of_a_file_are_continued_by_the_tokens_they_have_in_training(
             assert prompt in given
 
 
-def test_an_empty_file_is_refused(gated_writer: Path, tmp_path: Path) -> None:
+def test_an_empty_file_is_refused(writer: Path, tmp_path: Path) -> None:
     (tmp_path / "none.txt").write_text("\n\n", "utf-8")
-    result = run(gated_writer.parent, "predict", gated_writer.name, "--file", str(tmp_path / "none.txt"))
+    result = run(writer.parent, "predict", writer.name, "--file", str(tmp_path / "none.txt"))
     assert (result.exit_code, "has no text" in result.stderr) == (2, True)
+
+
+def test_modules_of_a_writer_are_ablated_from_the_command_line(writer: Path) -> None:
+    ablation = document(run(writer.parent, "ablate", writer.name, "--json"))
+    assert ablation
+    output = run(writer.parent, "knockout", writer.name)
+    assert output.exit_code == 0, output.output
+    assert re.match(
+        r"Of 14 modules, \d+ help and \d+ harm \(95 % CI excludes 0\), on 40 held-out examples", output.stdout
+    )

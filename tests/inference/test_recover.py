@@ -33,6 +33,7 @@ from dynlora.training.inputs import read_data
 from dynlora.training.run import plan
 from tests.command_line import document, run
 from tests.tiny import save_tiny
+from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
 
 STEPS = 8
 
@@ -75,12 +76,21 @@ def made_small(source: Path, out: Path) -> Small:
 
 
 @pytest.fixture(scope="module")
-def smalls(trained_run: Path, lora_writer: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Small]:
+def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on a tiny Llama that writes."""
+    folder = tmp_path_factory.mktemp("writer")
+    (folder / "data").mkdir()
+    values = lm_values(save_tiny_lm(folder / "model"), save_problems(folder / "data"), strategy={"name": "lora"})
+    return training_run.train(parse_config(values), folder / "runs", progress=False).folder
+
+
+@pytest.fixture(scope="module")
+def smalls(trained_run: Path, writer: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Small]:
     """A compressed adapter of each task; tests only read them."""
     place = tmp_path_factory.mktemp("small")
     return {
         "classification": made_small(trained_run, place / "classifier"),
-        "causal_lm": made_small(lora_writer, place / "writer"),
+        "causal_lm": made_small(writer, place / "writer"),
     }
 
 
@@ -148,6 +158,13 @@ def test_a_run_says_which_run_it_comes_from_and_at_which_size(small: Small, runs
     assert queries.run_summary(small.source)["origin"] is None
 
 
+def test_the_same_seed_trains_the_same_run(classifier: Small, tmp_path: Path) -> None:
+    first, second = (training_run.train(classifier.config(), tmp_path / name).folder for name in ("one", "two"))
+    one, other = tensors_of(first), tensors_of(second)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 @pytest.mark.parametrize(
     ("small", "at"),
     [
@@ -197,6 +214,15 @@ def test_what_a_run_keeps_of_its_start_runs_no_code(classifier: Small, runs_dir:
     folder = plan(classifier.config()).create(runs_dir, "queued")
     names = sorted(path.name for path in (folder / "start").iterdir())
     assert names == ["adapter_config.json", "adapter_model.safetensors", "config.json", "dynlora_origin.json"]
+
+
+def test_the_recovered_adapter_is_loaded_and_compressed_like_any_other(small: Small, runs_dir: Path) -> None:
+    folder = training_run.train(small.config(), runs_dir).folder
+    model = load_run(folder)
+    rows = read_data(read_run_config(folder)).held_out
+    assert model.evaluate(rows)["loss"] == pytest.approx(held_out_loss(folder)[STEPS], abs=1e-5)
+    again = Compression.of_run(folder, rows=64)
+    assert again.measured("global", 1.0).reported_on.difference == pytest.approx(0, abs=1e-4)
 
 
 def altered(small: Small, out: Path, **changes: Any) -> Small:

@@ -18,10 +18,21 @@ from dynlora.inference.session import load_run
 from dynlora.inference.worker import ABANDONED_S, MOST_KEPT, MOST_STREAMS, Answering, Streams
 from dynlora.store import queries
 from dynlora.training import run as training_run
-from tests.tiny_lm import lm_values, save_lines, save_tiny_lm
+from tests.tiny_lm import lm_values, save_lines, save_problems, save_tiny_lm
 from tests.waiting import until
 
 TURNS = [{"role": "user", "content": "a2:"}]
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a tiny Llama with a chat template."""
+    folder = tmp_path_factory.mktemp("writer")
+    (folder / "data").mkdir()
+    values = lm_values(save_tiny_lm(folder / "model"), save_problems(folder / "data"))
+    outcome = training_run.train(parse_config(values), folder / "runs", progress=False)
+    assert outcome.state == "finished", outcome.error
+    return outcome.folder
 
 
 def reply_to(answering: Answering, ask: str, **arguments: Any) -> dict[str, Any]:
@@ -51,20 +62,20 @@ def request(run: Path, **more: Any) -> dict[str, Any]:
     return {"folder": str(run), "which": "last", **usual, **prompt, **more}
 
 
-def test_a_streamed_text_is_the_one_that_the_evaluation_wrote(gated_writer: Path) -> None:
-    rows = queries.events_frame(gated_writer, ("generations",))["payload"].iloc[-1]["rows"]
+def test_a_streamed_text_is_the_one_that_the_evaluation_wrote(writer: Path) -> None:
+    rows = queries.events_frame(writer, ("generations",))["payload"].iloc[-1]["rows"]
     answering = Answering()
     for row in rows[:3]:
-        stream = written(answering, gated_writer, text=row["prompt"])
+        stream = written(answering, writer, text=row["prompt"])
         assert "".join(message["text"] for message in stream["messages"]) == row["text"]
         last = stream["messages"][-1]
         assert (last["end"] == "token", last["whole"]) == (row["ended"], row["text"])
         assert (stream["status"], stream["error"]) == ("done", None)
 
 
-def test_base_and_adapter_take_turns_and_a_seed_says_what_is_drawn(gated_writer: Path) -> None:
+def test_base_and_adapter_take_turns_and_a_seed_says_what_is_drawn(writer: Path) -> None:
     answering = Answering()
-    names = [begun(answering, gated_writer, mode=mode) for mode in ("adapter", "base", "adapter")]
+    names = [begun(answering, writer, mode=mode) for mode in ("adapter", "base", "adapter")]
     answering.advance()
     assert [len(reply_to(answering, "read", stream=name)["answer"]["messages"]) for name in names] == [1, 1, 1]
     while answering.busy:
@@ -74,15 +85,15 @@ def test_base_and_adapter_take_turns_and_a_seed_says_what_is_drawn(gated_writer:
     )
     assert adapter == again
     assert adapter != base
-    drawn = [written(answering, gated_writer, temperature=2.0, seed=seed)["messages"] for seed in (1, 1, 2)]
+    drawn = [written(answering, writer, temperature=2.0, seed=seed)["messages"] for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1]
     assert drawn[0] != drawn[2]
 
 
-def test_a_stop_in_the_middle_keeps_what_was_written_and_the_child_goes_on(gated_writer: Path) -> None:
+def test_a_stop_in_the_middle_keeps_what_was_written_and_the_child_goes_on(writer: Path) -> None:
     answering = Answering()
-    whole = written(answering, gated_writer, new_tokens=40)["messages"]
-    name = begun(answering, gated_writer, new_tokens=40)
+    whole = written(answering, writer, new_tokens=40)["messages"]
+    name = begun(answering, writer, new_tokens=40)
     for _ in range(3):
         answering.advance()
     assert len(whole) > 3
@@ -91,8 +102,8 @@ def test_a_stop_in_the_middle_keeps_what_was_written_and_the_child_goes_on(gated
     assert stopped["messages"] == whole[:3]
     assert not answering.busy
     assert reply_to(answering, "read", stream=name, since=2)["answer"]["messages"] == whole[2:3]
-    assert written(answering, gated_writer, new_tokens=40)["messages"] == whole, "adapters and gates are as before"
-    model = answering.model(str(gated_writer), "last").model
+    assert written(answering, writer, new_tokens=40)["messages"] == whole, "adapters and gates are as before"
+    model = answering.model(str(writer), "last").model
     assert all(module.enabled for module in model.adapters)
 
 
@@ -110,16 +121,16 @@ def test_a_stop_in_the_middle_keeps_what_was_written_and_the_child_goes_on(gated
         ({"turns": []}, "is empty; give messages"),
     ],
 )
-def test_what_cannot_be_asked_is_refused_in_a_sentence(more: dict[str, Any], words: str, gated_writer: Path) -> None:
-    reply = reply_to(Answering(), "write", **request(gated_writer, **more))
+def test_what_cannot_be_asked_is_refused_in_a_sentence(more: dict[str, Any], words: str, writer: Path) -> None:
+    reply = reply_to(Answering(), "write", **request(writer, **more))
     assert not reply["ok"]
     assert reply["error"]["kind"] == "ConfigError", "a person can mend it"
     assert re.search(words, reply["error"]["message"])
 
 
-def test_a_chat_needs_a_template_and_is_told_by_it(gated_writer: Path, tmp_path: Path) -> None:
+def test_a_chat_needs_a_template_and_is_told_by_it(writer: Path, tmp_path: Path) -> None:
     answering = Answering()
-    writer_facts = reply_to(answering, "writer", folder=str(gated_writer), which="last")["answer"]
+    writer_facts = reply_to(answering, "writer", folder=str(writer), which="last")["answer"]
     assert writer_facts == {
         "chat": True,
         "learned_chat": False,
@@ -128,7 +139,7 @@ def test_a_chat_needs_a_template_and_is_told_by_it(gated_writer: Path, tmp_path:
         "total": 256,
         "new": 12,
     }
-    assert written(answering, gated_writer, turns=TURNS)["messages"] != written(answering, gated_writer)["messages"]
+    assert written(answering, writer, turns=TURNS)["messages"] != written(answering, writer)["messages"]
     data = save_lines(tmp_path / "rows.jsonl", [{"prompt": "a", "completion": "b"}] * 20)
     values = lm_values(save_tiny_lm(tmp_path / "model", template=None), data, train__steps=2)
     outcome = training_run.train(parse_config(values), tmp_path / "runs", progress=False)
@@ -144,13 +155,13 @@ def test_a_run_that_predicts_writes_nothing(trained_run: Path) -> None:
     )
 
 
-def test_tokens_of_an_example_add_up_to_its_recorded_loss(gated_writer: Path) -> None:
-    examples = queries.examples_frame(gated_writer, queries.run_summary(gated_writer)["step"]).head(6)
+def test_tokens_of_an_example_add_up_to_its_recorded_loss(writer: Path) -> None:
+    examples = queries.examples_frame(writer, queries.run_summary(writer)["step"]).head(6)
     answering = Answering()
     name = reply_to(
         answering,
         "token_losses",
-        folder=str(gated_writer),
+        folder=str(writer),
         which="last",
         texts=examples["text"].tolist(),
         pairs=examples["text_pair"].tolist(),
@@ -166,7 +177,7 @@ def test_tokens_of_an_example_add_up_to_its_recorded_loss(gated_writer: Path) ->
         assert len(message["tokens"]) == len(message["adapter"]) == len(message["base"])
         assert message["adapter"][0] is None, "nothing is before the first token"
     name = reply_to(
-        answering, "token_losses", folder=str(gated_writer), which="last", texts=["not of the data"], pairs=[None]
+        answering, "token_losses", folder=str(writer), which="last", texts=["not of the data"], pairs=[None]
     )["answer"]
     answering.advance()
     assert (
@@ -174,11 +185,11 @@ def test_tokens_of_an_example_add_up_to_its_recorded_loss(gated_writer: Path) ->
     )
 
 
-def test_a_text_is_seen_token_by_token_and_module_by_module(gated_writer: Path) -> None:
+def test_a_text_is_seen_token_by_token_and_module_by_module(writer: Path) -> None:
     answering = Answering()
-    messages = written(answering, gated_writer)["messages"]
+    messages = written(answering, writer)["messages"]
     ids = [message["id"] for message in messages]
-    question = {"folder": str(gated_writer), "which": "last", "text": "a2:", "ids": ids}
+    question = {"folder": str(writer), "which": "last", "text": "a2:", "ids": ids}
     view = reply_to(answering, "token_view", **question)["answer"]
     assert len(view["tokens"]) == len(ids)
     for row in view["tokens"]:
@@ -189,7 +200,7 @@ def test_a_text_is_seen_token_by_token_and_module_by_module(gated_writer: Path) 
     while answering.busy:
         answering.advance()
     read = reply_to(answering, "read", stream=name)["answer"]
-    n = len(load_run(gated_writer).adapters)
+    n = len(load_run(writer).adapters)
     estimates = np.abs(reply_to(answering, "estimate_text", **question)["answer"]["adds"])
     measured = [message["module"] for message in read["messages"]]
     assert sorted(measured) == list(range(n))
@@ -262,14 +273,14 @@ def test_there_is_a_most_of_them_and_ended_ones_are_forgotten() -> None:
 
 
 @pytest.mark.journey
-def test_a_real_child_streams_stops_and_answers_on(gated_writer: Path) -> None:
+def test_a_real_child_streams_stops_and_answers_on(writer: Path) -> None:
     child = InferenceChild()
     try:
-        name = child.ask("write", **request(gated_writer, new_tokens=200))
+        name = child.ask("write", **request(writer, new_tokens=200))
         until(lambda: child.ask("read", stream=name)["messages"], "the first token")
         stopped = child.ask("end", stream=name)
         assert stopped["status"] != "running"
-        again = child.ask("write", **request(gated_writer))
+        again = child.ask("write", **request(writer))
         until(lambda: child.ask("read", stream=again)["status"] == "done", "the whole text")
         assert child.ask("read", stream=again)["messages"][-1]["whole"] == (
             "".join(message["text"] for message in child.ask("read", stream=again)["messages"])

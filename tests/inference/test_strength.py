@@ -11,24 +11,38 @@ import pytest
 import torch
 import transformers
 
+from dynlora.config import parse_config
 from dynlora.errors import ConfigError
 from dynlora.inference.compress import best_of, checked_strengths, strength_curve
 from dynlora.inference.export import export_run
 from dynlora.inference.session import Examined, load_run
 from dynlora.inference.writing import ablation, estimate, token_view, written
+from dynlora.training import run as training_run
 from tests.command_line import document, run
+from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
 
 
 @pytest.fixture(scope="module")
-def examined(lora_writer: Path) -> Examined:
-    return Examined(lora_writer)
+def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that learned to write, with retention measured."""
+    folder = tmp_path_factory.mktemp("strength")
+    (folder / "data").mkdir()
+    values = lm_values(save_tiny_lm(folder / "model"), save_problems(folder / "data"), log__retention=1)
+    outcome = training_run.train(parse_config(values), folder / "runs", progress=False)
+    assert outcome.state == "finished", outcome.error
+    return outcome.folder
 
 
-def test_each_strength_is_the_loss_of_the_scaled_adapter(examined: Examined, lora_writer: Path) -> None:
+@pytest.fixture(scope="module")
+def examined(writer: Path) -> Examined:
+    return Examined(writer)
+
+
+def test_each_strength_is_the_loss_of_the_scaled_adapter(examined: Examined, writer: Path) -> None:
     curve = list(strength_curve(examined, [0.0, 0.5, 1.0], 30))
     sample = examined.sample(30)
     for point in curve:
-        by_hand = load_run(lora_writer)
+        by_hand = load_run(writer)
         by_hand.adapters.scale(point.strength)
         assert point.loss == pytest.approx(by_hand.evaluate(sample)["loss"], rel=1e-5)
         assert point.low < point.loss < point.high
@@ -42,21 +56,19 @@ def test_each_strength_is_the_loss_of_the_scaled_adapter(examined: Examined, lor
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT, in transformers 5
-def test_the_best_strength_is_exported_folded_in(lora_writer: Path, tmp_path: Path) -> None:
+def test_the_best_strength_is_exported_folded_in(writer: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    report = document(
-        run(lora_writer.parent, "strength", lora_writer.name, "--strengths", "0.75", "--out", str(out), "--json")
-    )
+    report = document(run(writer.parent, "strength", writer.name, "--strengths", "0.75", "--out", str(out), "--json"))
     assert (report["best"], report["exported"]["strength"], report["rows"]) == (0.75, 0.75, 40)
-    model = load_run(lora_writer)
+    model = load_run(writer)
     with model.adapters.scaled(0.75):
         inputs = model.base.tokenizer(["a2:"], return_tensors="pt")
         with torch.no_grad():
             expected = model.base.model(**inputs).logits
     settings = json.loads((out / "adapter_config.json").read_text("utf-8"))
-    trained = json.loads((_exported(lora_writer, tmp_path / "plain") / "adapter_config.json").read_text("utf-8"))
+    trained = json.loads((_exported(writer, tmp_path / "plain") / "adapter_config.json").read_text("utf-8"))
     assert settings == trained, "the factor is in B, and in no setting that a reader may ignore"
-    base = transformers.AutoModelForCausalLM.from_pretrained(lora_writer.parents[1] / "model")
+    base = transformers.AutoModelForCausalLM.from_pretrained(writer.parents[1] / "model")
     loaded = peft.PeftModel.from_pretrained(base, str(out)).eval()
     with torch.no_grad():
         torch.testing.assert_close(loaded(**inputs).logits, expected, atol=1e-5, rtol=1e-5)
@@ -72,14 +84,14 @@ def _exported(run_folder: Path, out: Path) -> Path:
     return out
 
 
-def test_the_card_says_what_the_run_forgot(lora_writer: Path, tmp_path: Path) -> None:
-    card = (_exported(lora_writer, tmp_path / "plain") / "README.md").read_text("utf-8")
+def test_the_card_says_what_the_run_forgot(writer: Path, tmp_path: Path) -> None:
+    card = (_exported(writer, tmp_path / "plain") / "README.md").read_text("utf-8")
     assert "## Retention\n\nOn 70 public sentences the loss" in card
     assert "## Strength" not in card
 
 
-def test_the_command_says_each_strength_and_the_best(lora_writer: Path) -> None:
-    output = run(lora_writer.parent, "strength", lora_writer.name, "--strengths", "1,0", "--rows", "20").stdout
+def test_the_command_says_each_strength_and_the_best(writer: Path) -> None:
+    output = run(writer.parent, "strength", writer.name, "--strengths", "1,0", "--rows", "20").stdout
     lines = output.splitlines()
     assert [line.split()[0] for line in lines[1:3]] == ["0", "1"]
     assert "Lowest held-out loss at strength 1, on 20 of 40 held-out examples." in lines[3]
@@ -95,8 +107,8 @@ def test_the_command_says_each_strength_and_the_best(lora_writer: Path) -> None:
         (("--which", "first"), "first"),
     ],
 )
-def test_what_is_wrong_is_one_sentence(arguments: tuple[str, ...], sentence: str, lora_writer: Path) -> None:
-    refused = run(lora_writer.parent, "strength", lora_writer.name, *arguments)
+def test_what_is_wrong_is_one_sentence(arguments: tuple[str, ...], sentence: str, writer: Path) -> None:
+    refused = run(writer.parent, "strength", writer.name, *arguments)
     assert refused.exit_code == 2
     assert sentence in refused.stderr
     assert refused.stderr.count("\n") == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,17 @@ def whole(teacher: Tensor, student: Tensor, labels: Tensor) -> Tensor:
     """Return the sum of KL(teacher || student) of each text from whole logits, as PyTorch has it."""
     each = F.kl_div(student.log_softmax(-1), teacher.log_softmax(-1), reduction="none", log_target=True).sum(-1)
     return (each[:, :-1] * (labels[:, 1:] >= 0)).sum(1)
+
+
+def test_by_hand() -> None:
+    head = nn.Linear(2, 2, bias=False).requires_grad_(False)
+    head.weight.copy_(torch.eye(2))
+    p, q = torch.tensor([0.75, 0.25]), torch.tensor([0.5, 0.5])
+    hidden = [torch.stack([one.log(), one.log()]).unsqueeze(0) for one in (p, q)]
+    teacher, student = (output(one, head, is_plain=True) for one in hidden)
+    sums, counts = token_divergence(teacher, student, torch.tensor([[-100, 1]]))
+    assert sums.item() == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5))
+    assert counts.tolist() == [1]
 
 
 @pytest.mark.parametrize("is_plain", [True, False])

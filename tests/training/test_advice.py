@@ -239,7 +239,7 @@ def test_a_control_that_computes_no_gradient_below_the_head_has_the_same_losses(
     assert cuts, "this time nothing was cut"
 
 
-@pytest.mark.parametrize("method", ["lora", "glora"])  # the last reads every adapter's gradients
+@pytest.mark.parametrize("method", ["lora", "glora", "diffora"])  # the last two read every adapter's gradients
 def test_the_control_of_a_language_model_is_its_base_model(method: str, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()

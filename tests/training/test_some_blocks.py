@@ -40,16 +40,31 @@ def shallow(tmp_path_factory: pytest.TempPathFactory, problems: Path) -> Path:
     return outcome.folder
 
 
-@pytest.mark.parametrize(("layers", "left_out"), [(1, 1), ("1-1", 0)])
 @pytest.mark.parametrize("architecture", DECODERS)
-def test_a_model_of_one_block_is_that_block_numbered_from_zero_and_writes_with_a_cache(
-    architecture: str, layers: Any, left_out: int, problems: Path, tmp_path: Path
+def test_a_model_of_the_first_block_is_that_block_with_the_last_norm_and_the_head(
+    architecture: str, problems: Path, tmp_path: Path
 ) -> None:
-    values = lm_values(save_tiny_lm(tmp_path / "model", architecture), problems, model__layers=layers)
+    values = lm_values(save_tiny_lm(tmp_path / "model", architecture), problems, model__layers=1)
+    small = load_inputs(parse_config(values)).base.model.eval()
+    whole = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    blocks: Any = whole.base_model.h if architecture == "gpt2" else whole.base_model.layers
+    del blocks[1]
+    whole.config.num_hidden_layers = 1
+    ids = torch.tensor([[5, 9, 40, 7]])
+    with torch.no_grad():
+        torch.testing.assert_close(small(input_ids=ids).logits, whole(input_ids=ids).logits)
+    assert 0 < len(list(small.parameters())) == len(list(whole.parameters()))
+
+
+@pytest.mark.parametrize("architecture", DECODERS)
+def test_a_model_of_the_last_block_is_that_block_numbered_from_zero_and_writes_with_a_cache(
+    architecture: str, problems: Path, tmp_path: Path
+) -> None:
+    values = lm_values(save_tiny_lm(tmp_path / "model", architecture), problems, model__layers="1-1")
     small: Any = load_inputs(parse_config(values)).base.model.eval()
     whole = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
     blocks: Any = whole.base_model.h if architecture == "gpt2" else whole.base_model.layers
-    del blocks[left_out]
+    del blocks[0]
     whole.config.num_hidden_layers = 1
     ids = torch.tensor([[5, 9, 40, 7]])
     with torch.no_grad():
@@ -58,7 +73,6 @@ def test_a_model_of_one_block_is_that_block_numbered_from_zero_and_writes_with_a
         read = small(input_ids=ids[:, :3], use_cache=True)
         kept = {cache_name(small): read[next(name for name in ("cache", "past_key_values") if name in read)]}
         torch.testing.assert_close(small(input_ids=ids[:, 3:], **kept).logits[:, -1], logits[:, -1])
-    assert 0 < len(list(small.parameters())) == len(list(whole.parameters()))
     assert {name.split(".")[2] for name, _ in small.named_modules() if name.endswith("proj")} <= {"0"}
 
 
