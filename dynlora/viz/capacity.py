@@ -250,9 +250,8 @@ UNEVEN = 0.2
 
 def _left(state: pd.DataFrame) -> str:
     """Return which kinds of modules have the highest mean rank after cuts, and which the lowest."""
-    means = state.groupby("label")["rank"].mean().sort_values(kind="stable")
-    usual = state["rank"].mean()
-    highest, lowest = means[means > (1 + UNEVEN) * usual][::-1], means[means < (1 - UNEVEN) * usual]
+    excess = (state.groupby("label")["rank"].mean() / state["rank"].mean() - 1).sort_values(kind="stable")
+    highest, lowest = excess[excess > UNEVEN][::-1], excess[excess < -UNEVEN]
     parts = [f"{end} in {_names(kinds)}" for end, kinds in (("highest", highest), ("lowest", lowest)) if len(kinds)]
     return f"After the cuts, rank is {', '.join(parts) or 'alike in all kinds of modules'}"
 
@@ -262,11 +261,8 @@ def _kinds(state: pd.DataFrame, start: np.ndarray) -> str:
     change = (state["rank"] - start[state["position"]]).groupby(state["label"]).sum()
     order = change.sort_values(kind="stable")
     won, lost = order[order > 0][::-1], order[order < 0]
-    if len(won) and len(lost):
-        return f" from {_names(lost)} to {_names(won)}"
-    if len(won) or len(lost):
-        return f" to {_names(won)}" if len(won) else f" from {_names(lost)}"
-    return " within each kind of module"
+    parts = [f" {way} {_names(kinds)}" for way, kinds in (("from", lost), ("to", won)) if len(kinds)]
+    return "".join(parts) or " within each kind of module"
 
 
 def _names(kinds: pd.Series) -> str:

@@ -118,14 +118,14 @@ def _frames_of(run: RunReading, signal: str) -> pd.DataFrame:
 def picture(state: pd.DataFrame) -> str:
     """Name the modules of the highest rank and importance, and explain the numbers of the model picture."""
     words = "A cell is a module: its rank, its importance in percent of the step, or its change since the start."
-    widest = state.loc[at_highest(state["rank"])] if len(state) else None
-    if widest is None:
+    if state.empty:
         return words
+    widest = state.loc[at_highest(state["rank"])]
     n = int((state["rank"] == widest["rank"]).sum())
     where = one_line(widest["short"], 40) if n == 1 else plural(n, "module")
     sentences = [f"Highest rank: {int(widest['rank'])} in {where}."]
-    if state["importance_share"].max() > 0:
-        first = state.loc[at_highest(state["importance_share"])]
+    first = state.loc[at_highest(state["importance_share"])]
+    if first["importance_share"] > 0:
         sentences.append(f"Highest importance: {first['importance_share']:.0f} % in {one_line(first['short'], 40)}.")
     return " ".join([*sentences, words])
 
