@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 import shutil
 from pathlib import Path
@@ -17,13 +16,12 @@ import transformers
 from click.testing import CliRunner
 
 import dynlora
-from dynlora import strategies
 from dynlora.cli.main import main
 from dynlora.config import parse_config
 from dynlora.engine.compress.components import METHODS
 from dynlora.engine.compress.curve import SHARES
 from dynlora.engine.evaluation.inference import bake_gates, mean_gates
-from dynlora.errors import ConfigError, NotMergeableError
+from dynlora.errors import ConfigError
 from dynlora.inference.compress import Compression, write_size
 from dynlora.inference.session import GATE_ROWS, load_run
 from dynlora.store import queries
@@ -202,28 +200,6 @@ def test_what_cannot_be_done_is_a_sentence(own_run: Path, arguments: list[str], 
     result = run(own_run.parent, "compress", own_run.name, *arguments)
     assert result.exit_code == 2
     assert message in result.output
-
-
-REFUSE = ("glora", "lora_ensemble")
-"""Methods whose update is not low-rank, or is not one."""
-
-ALWAYS = ("adalora", "glora", "lora_ensemble")
-
-
-@pytest.mark.parametrize(
-    "name", [n if n in ALWAYS else pytest.param(n, marks=pytest.mark.torture) for n in sorted(strategies.registry())]
-)
-def test_every_method_is_taken_apart_or_refuses(name: str, tiny_bert: Path, tiny_data: Path, tmp_path: Path) -> None:
-    config = tiny_config(tiny_bert, tiny_data, strategy={"name": name}, adapter__rank=4, train__steps=24)
-    folder = dynlora.train(config, tmp_path, progress=False).folder
-    if name in REFUSE:
-        with pytest.raises(NotMergeableError, match="[^\n]+"):
-            Compression.of_run(folder, rows=40, weighting="plain")
-        return
-    compression = Compression.of_run(folder, rows=40, weighting="plain")
-    *_, last = compression.sizes("last", [("global", 1.0), ("global", 0.5)])
-    assert last.sizes[0].reported_on.difference == pytest.approx(0, abs=1e-4)
-    assert math.isfinite(last.sizes[1].reported_on.loss)
 
 
 def test_ranks_that_were_found_are_trained_from_the_start(
