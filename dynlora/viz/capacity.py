@@ -253,7 +253,7 @@ def _left(state: pd.DataFrame) -> str:
     excess = (state.groupby("label")["rank"].mean() / state["rank"].mean() - 1).sort_values(kind="stable")
     highest, lowest = excess[excess > UNEVEN][::-1], excess[excess < -UNEVEN]
     parts = [f"{end} in {_names(kinds)}" for end, kinds in (("highest", highest), ("lowest", lowest)) if len(kinds)]
-    return f"After the cuts, rank is {', '.join(parts) or 'alike in all kinds of modules'}"
+    return f"Rank is {', '.join(parts) or 'alike in all kinds of modules'}"
 
 
 def _kinds(state: pd.DataFrame, start: np.ndarray) -> str:

@@ -62,8 +62,7 @@ def test_capacity_that_was_cut_alone_says_how_much_went_and_what_is_left() -> No
         state([1, 2, 3, 4], [1, 2, 3, 4]), np.full(4, 10.0), traced((0, 0, 100.0), (1, -1, 300.0)), sides, 0, 40, 3
     )
     assert caption == (
-        "After the cuts, rank is highest in value, lowest in query. "
-        "In steps 0 to 40, 3 reallocations removed 75.0 % of the adapter."
+        "Rank is highest in value, lowest in query. In steps 0 to 40, 3 reallocations removed 75.0 % of the adapter."
     )
 
 
