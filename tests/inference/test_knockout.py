@@ -16,9 +16,10 @@ from dynlora.engine.model.adapters import replace_module
 from dynlora.errors import ConfigError
 from dynlora.inference import session as inference_session
 from dynlora.inference.session import Examined, load_run
+from dynlora.server.serve import sample_runs_dir
 from dynlora.store.measurements import KnockedOut, Knockouts, keep_knockouts, kept_knockouts
 from dynlora.store.record import Part
-from dynlora.store.run import MODULE_IMPORTANCE
+from dynlora.store.run import MODULE_IMPORTANCE, module_scores, open_run
 from tests.command_line import document, run
 
 Changed = TypeVar("Changed", bound=Part)
@@ -207,3 +208,19 @@ def test_the_command_keeps_what_it_found(trained_run: Path) -> None:
     refused = run(trained_run.parent, "knockout", trained_run.name, "--together", "a,b")
     assert refused.exit_code == 2
     assert "--together a,b: must be positions of modules" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("run_id", "per_parameter"), [("20261201-183504-7f44f870", False), ("20261125-133850-d21e73ce", True)]
+)
+def test_importance_of_a_module_is_that_of_all_its_parameters_whichever_way_it_was_recorded(
+    run_id: str, per_parameter: bool
+) -> None:
+    """Earlier versions recorded importance per parameter."""
+    stored = open_run(sample_runs_dir() / run_id)
+    recorded, modules = stored.signal("importance").drop(columns="step"), stored.modules
+    ranks = stored.signal("rank").drop(columns="step").iloc[-1].to_numpy()
+    parameters = np.maximum(1, ranks) * (modules["d_in"] + modules["d_out"]).to_numpy()
+    expected = recorded.iloc[round(0.75 * (len(recorded) - 1)) :].mean().to_numpy()
+    score = module_scores(sample_runs_dir() / run_id)[MODULE_IMPORTANCE]
+    assert score == pytest.approx(expected * parameters if per_parameter else expected, rel=1e-4)

@@ -167,29 +167,19 @@ def test_a_resume_continues_the_run(tiny_bert: Path, tmp_path: Path, runs_dir: P
     assert run.signal("importance").equals(before), "nothing doubles, nothing is lost, and it trains as it did"
 
 
-@pytest.mark.parametrize("kind", ["SFT", "DPO"])
-def test_trl_is_recorded_too(kind: str, tmp_path: Path, runs_dir: Path) -> None:
+def test_trl_is_recorded_too(tmp_path: Path, runs_dir: Path) -> None:
     from datasets import Dataset
     from peft import LoraConfig
-    from trl.trainer.dpo_config import DPOConfig
-    from trl.trainer.dpo_trainer import DPOTrainer
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
-    config, trainer, answer = (
-        (SFTConfig, SFTTrainer, "completion") if kind == "SFT" else (DPOConfig, DPOTrainer, "chosen")
-    )
-    rows = Dataset.from_list(
-        [
-            {"prompt": f"{letter}:", answer: letter * 3} | ({"rejected": "z"} if kind == "DPO" else {})
-            for letter in "abcdefgh"
-        ]
-    )
+    rows = Dataset.from_list([{"prompt": f"{letter}:", "completion": letter * 3} for letter in "abcdefgh"])
+    settings = SFTConfig(**arguments(tmp_path, max_steps=4, save_strategy="no"), max_length=32, bf16=False)
     callback = RecordCallback("talks", runs_dir)
     model: Any = tiny_decoder()
-    trainer(
+    SFTTrainer(
         model,
-        args=config(**arguments(tmp_path, max_steps=4, save_strategy="no"), max_length=32, bf16=False),
+        settings,
         train_dataset=rows,
         processing_class=byte_tokenizer(),
         callbacks=[callback],
@@ -198,9 +188,7 @@ def test_trl_is_recorded_too(kind: str, tmp_path: Path, runs_dir: Path) -> None:
     assert callback.folder is not None
     run = dynlora.open_run(callback.folder)
     assert (run.status, run.summary["task"], len(run.modules)) == ("finished", "causal_lm", 4)
-    importance = run.signal("importance").drop(columns="step").to_numpy()
-    assert importance.shape == (4, 4)
-    assert importance[-1].sum() == pytest.approx(1, abs=1e-4)
+    assert len(run.signal("importance")) == 4
 
 
 def test_every_layer_of_a_full_fine_tuning_is_recorded_and_changes_nothing(
@@ -224,6 +212,8 @@ def test_every_layer_of_a_full_fine_tuning_is_recorded_and_changes_nothing(
         moved = float((weight.detach() - start[f"{name}.weight"]).norm())
         assert updates[name] == pytest.approx(moved, rel=1e-4)
         assert (gradients[name] > 0) == (moved > 0) == weight.requires_grad
+    for page in RUN_PAGES:
+        assert "may be out of date" not in words(open_page(page, run=callback.folder.name)), page
 
 
 def frozen_below(model: Any) -> Any:

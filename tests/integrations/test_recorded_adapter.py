@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -17,10 +18,11 @@ from dynlora.store.measurements import KNOCKOUT_NAME, Knockouts
 from dynlora.store.summary import ADAPTER_DIR
 from tests.command_line import document, run
 from tests.custom_loop.test_attached import classifier
-from tests.custom_loop.test_trainer_callback import Rows
+from tests.custom_loop.test_trainer_callback import Rows, arguments
 from tests.integrations.test_record_callback import adapted, trained
 from tests.pages.app import open_page
 from tests.pages.conftest import _dashboard
+from tests.tiny_lm import byte_tokenizer, tiny_decoder
 
 __all__ = ["_dashboard"]  # a fixture: pages see the runs folder of the test
 
@@ -141,6 +143,35 @@ def test_without_an_evaluation_the_run_ends_all_the_same(tiny_bert: Path, tmp_pa
 def test_no_adapter_is_kept_where_none_is_wanted(tiny_bert: Path, tmp_path: Path, runs_dir: Path) -> None:
     _, folder = recorded(tiny_bert, tmp_path / "out", runs_dir, keep_adapter=False)
     assert not (folder / ADAPTER_DIR).exists()
+
+
+def test_trl_prefers_and_is_recorded(tmp_path: Path, runs_dir: Path) -> None:
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.dpo_trainer import DPOTrainer
+
+    rows = Dataset.from_list(
+        [{"prompt": f"{letter}:", "chosen": letter * 3, "rejected": "z" * 3} for letter in "abcdefgh"]
+    )
+    settings = DPOConfig(**arguments(tmp_path, max_steps=4, save_strategy="no"), max_length=32, bf16=False)
+    callback = RecordCallback("prefers", runs_dir)
+    model: Any = tiny_decoder()
+    DPOTrainer(
+        model,
+        args=settings,
+        train_dataset=rows,
+        processing_class=byte_tokenizer(),
+        callbacks=[callback],
+        peft_config=LoraConfig(r=2, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM"),
+    ).train()
+    assert callback.folder is not None
+    record = dynlora.open_run(callback.folder)
+    assert (record.status, len(record.modules)) == ("finished", 4)
+    importance = record.signal("importance").drop(columns="step").to_numpy()
+    assert importance.shape == (4, 4)
+    assert np.isfinite(importance).all()
+    assert importance[-1].sum() == pytest.approx(1, abs=1e-4)
 
 
 def test_a_number_of_rows_below_zero_is_refused(runs_dir: Path) -> None:

@@ -81,6 +81,12 @@ def test_a_decode_refuses_runs_that_cannot_take_their_role(tmp_path: Path) -> No
         DecodeSettings.of(draft=writer, target=writer).check(tmp_path)
 
 
+def test_a_run_is_found_by_the_path_of_its_folder_too(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "samples"
+    writer = elsewhere / trained(elsewhere)
+    DecodeSettings.of(draft=str(writer), target=str(writer)).check(tmp_path / "runs")
+
+
 def test_a_recycle_refuses_teachers_that_do_not_fit(tmp_path: Path) -> None:
     one = trained(tmp_path, task="classification", model="minilm", labels=["a", "b"])
     two = trained(tmp_path, task="classification", model="minilm", labels=["c", "d", "e"])

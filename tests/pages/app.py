@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -90,19 +89,8 @@ def _wait_for_the_end(runner: Any, timeout: float = 3) -> None:
     _wait(runner, 0.1 if runner._script_thread.is_alive() else PATIENCE_S)
 
 
-_run = AppTest._run
-
-
-def _run_whole(self: AppTest, *arguments: Any, **keywords: Any) -> AppTest:
-    """Run a page, as each press and each choice does, and check that nothing broke."""
-    _run(self, *arguments, **keywords)
-    assert not self.exception, [str(error.value) for error in self.exception]
-    return self
-
-
 manifest_scanner.scan_component_manifests = _no_manifests
 local_script_runner.require_widgets_deltas = _wait_for_the_end
-AppTest._run = _run_whole
 
 
 def open_page(page: str, **address: str | list[str]) -> AppTest:
@@ -110,7 +98,9 @@ def open_page(page: str, **address: str | list[str]) -> AppTest:
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=PATIENCE_S)
     for name, value in address.items():
         app.query_params[name] = value
-    return app.switch_page(f"pages/{page}.py").run()
+    app.switch_page(f"pages/{page}.py").run()
+    assert not app.exception, [str(error.value) for error in app.exception]
+    return app
 
 
 OPENERS = {
@@ -142,29 +132,16 @@ def plain(app: AppTest) -> str:
     return words(app).replace("\\", "").replace("\u200b", "")
 
 
-UNSAFE = re.compile(r"(?<!\\)(<img|\$x|\*\*bold|\[link|`code)|:material/home:|:red\[|:smile:")
-
-
-def inert(app: AppTest) -> str:
-    """Check that no text of a run is more than text, and return what the page says, without escapes."""
-    assert UNSAFE.search(words(app)) is None
-    assert re.search(r"<img|\$x|%\{customdata\[0\]\} ", json.dumps(charts(app))) is None
-    return plain(app)
-
-
 def field(controls: Any, label: str) -> Any:
     """Return the control that has a label."""
     return next(control for control in controls if control.label == label)
 
 
 def press(app: AppTest, label: str) -> AppTest:
-    """Press the button of a label."""
-    return field(app.button, label).click().run()
-
-
-def address(app: AppTest) -> dict[str, str]:
-    """Return the names and values in the address of a page."""
-    return {name: value if isinstance(value, str) else value[-1] for name, value in app.query_params.items()}
+    """Press the button of a label, and check that nothing broke."""
+    field(app.button, label).click().run()
+    assert not app.exception, [str(error.value) for error in app.exception]
+    return app
 
 
 def shown_config(app: AppTest) -> dict[str, Any]:

@@ -32,12 +32,15 @@ def test_an_adapter_is_sent_and_its_address_restores_it(runs_dir: Path, tmp_path
     named: dict[str, Any] = {"target_modules": ["query", "dense"], "modules_to_save": ["classifier"]}
     folder = small_adapter(tmp_path / "adapter", rank_pattern=ranks, **named)
     app.file_uploader(key="adapter-files-send").set_value(sent(folder)).run()
+    assert not app.exception
     assert "6 modules, of ranks 1 to 4" in words(app)
     digest = app.query_params["adapter"]
     digest = digest[0] if isinstance(digest, list) else digest
     again = open_page("capacity", adapter=digest, number="norm")
     assert len(charts(again)) == 3
+    assert "The update norm is highest in" in words(again)
     assert [column.value for column in again.metric][:2] == ["6", "15"]
+    assert "1 of 8 engines read it right" in words(again)
     (engines,) = [one.value for one in again.dataframe if "what to do" in one.value]
     assert any(remedy.startswith("merge it into the base model") for remedy in engines["what to do"])
 
@@ -47,6 +50,7 @@ def test_two_files_are_asked_for(files: list[str], tmp_path: Path) -> None:
     app = open_page("capacity", adapter="send")
     chosen = [file for file in sent(small_adapter(tmp_path / "adapter")) if file[0] in files]
     app.file_uploader(key="adapter-files-send").set_value(chosen).run()
+    assert not app.exception
     assert len(app.error) == len(files)
     assert not charts(app)
 
@@ -55,12 +59,13 @@ def test_what_is_no_adapter_is_told(tmp_path: Path) -> None:
     app = open_page("capacity", adapter="send")
     broken = write_adapter(tmp_path / "adapter", b"\x80\x04pickle")
     app.file_uploader(key="adapter-files-send").set_value(sent(broken)).run()
+    assert not app.exception
     assert "the file is damaged or not a safetensors file" in app.error[0].value.replace("\\", "")
 
 
 @pytest.mark.parametrize("address", ["", "x", "..", "0" * 12, "<img src=x>"])
 def test_an_address_that_keeps_nothing(address: str, runs_dir: Path) -> None:
-    make_run(runs_dir)
+    make_run(runs_dir, run_id="20260101-000000-00000001")
     app = open_page("capacity", adapter=address)
     assert "There is no adapter at this address" in words(app)
     assert not app.error

@@ -62,6 +62,7 @@ def test_a_path_that_cannot_be_used_is_a_sentence_on_launch(label: str, runs_dir
     app = open_page("launch", data="file")
     for path in (f"/tmp/{'a' * 300}", str(tmp_path / "one"), "~nobody-of-this-name/x.csv"):
         field(app.text_input, label).set_value(path).run()
+        assert not app.exception, (path, [str(error.value) for error in app.exception])
         assert "Errno" not in words(app)
 
 

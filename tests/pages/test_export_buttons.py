@@ -15,7 +15,9 @@ from dynlora.jobs import helper_job
 from dynlora.jobs.helper_job import Failure, HelperJob, Progress
 from dynlora.viz.run import button as export_button
 from tests.pages.app import open_page
-from tests.viz.runs import RUN, make_run
+from tests.viz.runs import make_run
+
+RUN = "20260101-000000-00000001"
 
 
 def labels(run_id: str) -> list[str]:
@@ -73,7 +75,7 @@ def test_an_export_on_all_held_out_examples_is_followed(run: Path, monkeypatch: 
 
 
 def test_a_run_without_an_adapter_offers_none(runs_dir: Path) -> None:
-    make_run(runs_dir)
+    make_run(runs_dir, run_id=RUN)
     assert "Adapter" not in labels(RUN)
 
 

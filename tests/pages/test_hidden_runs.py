@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dynlora.viz.kit import run_colours, theme
 from dynlora.viz.ui.cards import DOT, dot_picture
 from tests.pages.app import charts, open_page, words
 from tests.pages.test_run_panel import pick
@@ -35,6 +36,7 @@ def test_an_eye_hides_a_run_and_all_colours_stay(runs_dir: Path) -> None:
     before = colours_of(app)
     assert set(before) == set(STRATEGIES)
     app.button_group(key="eyes").set_value([IDS[0], IDS[2]]).run()
+    assert not app.exception
     assert "".join(app.query_params["hide"]) == IDS[1]
     assert colours_of(app) == {name: colour for name, colour in before.items() if name != "dynamic"}
     again = open_page("compare", runs=",".join(IDS), hide=IDS[1], section="capacity")
@@ -85,6 +87,7 @@ def test_an_eye_hides_a_method_from_scatter_plots_and_sweeps_and_all_colours_sta
     assert len(toggles.options) == 3
     hidden = f"20260101-000000-0000001{STRATEGIES.index('dynamic')}"
     toggles.set_value([key for key in toggles.value or [] if key != hidden]).run()
+    assert not app.exception
     assert colours(app) == {name: colour for name, colour in before.items() if name != "dynamic"}
 
 
@@ -97,3 +100,7 @@ def test_the_dot_of_a_run_is_the_colour_of_its_line(runs_dir: Path) -> None:
     for name, colour in lines.items():
         (own_dot,) = [dot for title, dot in dots.items() if name in title]
         assert own_dot == dot_picture(colour)
+    listed = open_page("runs", sort="name").dataframe[0].value
+    own = {run: theme.METHODS[run_colours.method_place(name)] for run, name in zip(IDS, STRATEGIES, strict=True)}
+    assert dict(zip(listed["id"], listed[DOT], strict=True)) == {run: dot_picture(own[run]) for run in IDS}
+    assert [lines[name] for name in STRATEGIES] == list(own.values()), "a method has its colour everywhere"

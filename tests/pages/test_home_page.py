@@ -53,19 +53,23 @@ def test_the_first_page_says_what_dynlora_is_and_leads_on() -> None:
 @pytest.mark.usefixtures("_samples")
 def test_the_first_page_says_rank_importance_and_budget_and_one_figure_for_whether_it_helps() -> None:
     app = open_page("home")
-    assert all(cue["words"] for cue in picture(app)["cues"])
+    text = " ".join(words for cue in picture(app)["cues"] for words in cue["words"])
+    for sentence in ("Its number is its rank", "share one budget", "is cut to it", "A cut removes"):
+        assert sentence in text
     assert any("next reallocation" in due for due in picture(app)["due"])
     card = plain(app)
     assert "(synthetic)" in card
-    assert "dynamic 0.221 (26 of 38); lora with the planted ranks 0.191 (32 of 32); uniform lora 0.618" in card
-    assert card.count("Undecided: ") == 2
+    sides = "dynamic 0.221 (26 of 38); lora with the planted ranks 0.191 (32 of 32); uniform lora 0.618 (4 of 36)"
+    assert sides in card
+    assert "Undecided: +0.0 points against lora" in card
     assert "95 % CI −1.3 to +1.4, 3 seeds" in card
+    assert "Undecided: −0.2 points against lora" in card
     assert len(charts(app)) == 2
     assert links(app)["Test yours"] == ("launch", "data=upload")
 
 
 def test_without_samples_there_is_no_race(runs_dir: Path) -> None:
-    make_run(runs_dir)
+    make_run(runs_dir, run_id="20260101-000000-00000001")
     app = open_page("home")
     assert not app.error
     assert not charts(app)
@@ -73,7 +77,7 @@ def test_without_samples_there_is_no_race(runs_dir: Path) -> None:
 
 @pytest.mark.usefixtures("_samples")
 def test_a_run_of_ones_own_that_moved_rank_takes_the_place_of_the_sample(runs_dir: Path) -> None:
-    own = make_run(runs_dir, text="tickets")
+    own = make_run(runs_dir, run_id="20260101-000000-00000001", text="tickets")
     app = open_page("home")
     assert "Rank over training: tickets" in plain(app)
     assert links(app)["See rank move"] == ("capacity", f"run={own.name}")
@@ -106,7 +110,7 @@ def test_whoever_may_only_look_hides_the_offer_for_this_visit(runs_dir: Path, mo
 
 def test_a_run_that_trains_is_the_picture_and_the_way_to_capacity(runs_dir: Path) -> None:
     mark_tour_taken(runs_dir)
-    make_run(runs_dir, text="tickets")
+    make_run(runs_dir, run_id="20260101-000000-00000001", text="tickets")
     make_run(runs_dir, run_id="20260101-000000-00000002", state="queued", steps=0, text="waits")
     run = Running(runs_dir)
     run.advance(30)
@@ -131,7 +135,7 @@ def test_a_run_that_trains_is_the_picture_and_the_way_to_capacity(runs_dir: Path
 )
 def test_an_old_link_to_the_list_leads_to_it(address: dict[str, list[str]], runs_dir: Path) -> None:
     """The list of runs was the first page: its links had no name of a page."""
-    make_run(runs_dir)
+    make_run(runs_dir, run_id="20260101-000000-00000001")
     make_run(runs_dir, run_id="20260101-000000-00000002", state="failed")
     app = open_page("home", **address)
     assert [title.value for title in app.title] == ["Runs"]
@@ -141,7 +145,7 @@ def test_an_old_link_to_the_list_leads_to_it(address: dict[str, list[str]], runs
 
 def test_the_menu_keeps_the_run_for_the_pages_of_a_run_only(runs_dir: Path) -> None:
     """The tour's link bore the run that was looked at, and so left its sample."""
-    make_run(runs_dir)
+    make_run(runs_dir, run_id="20260101-000000-00000001")
     app = open_page("run", run="20260101-000000-00000001")
     addresses = {link.proto.page: link.proto.query_string for link in app.sidebar.get("page_link")}
     assert {page for page, address in addresses.items() if address} == {

@@ -16,18 +16,20 @@ from dynlora.store.measurements import Effects
 from dynlora.viz.kit import theme
 from tests.pages.app import charts, open_page, open_whole, plain, press, words
 from tests.pages.trained import Here, save_rows, train
-from tests.viz.runs import N_EXAMPLES, RUN, make_run
+from tests.viz.runs import N_EXAMPLES, make_run
+
+RUN = "20260101-000000-00000001"
 
 
 def test_only_the_gate_that_differs_is_named(runs_dir: Path) -> None:
-    make_run(runs_dir)
+    make_run(runs_dir, run_id=RUN)
     text = plain(open_whole("inputs", run=RUN))
     assert "1 of 12 gates differ between groups beyond chance" in text
     assert "The groups explain the largest fraction of the variation in key 0" in text
 
 
 def test_a_run_without_gates_maps_how_strongly_each_module_acts(runs_dir: Path) -> None:
-    make_run(runs_dir, gates=False, effects=True)
+    make_run(runs_dir, run_id=RUN, gates=False, effects=True)
     text = plain(open_page("inputs", run=RUN))
     assert "From fine to tweets, 18 % of the adapter's effect moves, most of it to key of layer 0." in text
     assert "where the groups are shuffled (n = 24 and 24)." in text
@@ -37,14 +39,14 @@ def test_a_run_without_gates_maps_how_strongly_each_module_acts(runs_dir: Path) 
 
 
 def test_two_groups_that_a_reader_compares_are_in_the_address(runs_dir: Path) -> None:
-    make_run(runs_dir, gates=False, effects=True)
+    make_run(runs_dir, run_id=RUN, gates=False, effects=True)
     app = open_page("inputs", run=RUN, first="tweets", second="fine")
     assert "What changes from tweets to fine" in plain(app)
     assert app.selectbox(key="address-first").value == "tweets"
 
 
 def test_gates_are_a_second_map(runs_dir: Path) -> None:
-    make_run(runs_dir, effects=True)
+    make_run(runs_dir, run_id=RUN, effects=True)
     assert "gates differ between groups" not in plain(open_page("inputs", run=RUN))
     assert "1 of 12 gates differ between groups beyond chance" in plain(open_page("inputs", run=RUN, map="gates"))
 
@@ -76,7 +78,7 @@ def test_a_regression_has_a_map_and_small_groups_are_not_named(tiny_bert: Path, 
 
 
 def test_points_in_the_address_list_their_texts(runs_dir: Path) -> None:
-    make_run(runs_dir)
+    make_run(runs_dir, run_id=RUN)
     app = open_page("inputs", run=RUN, points="3,7")
     assert "Selected examples: 2" in words(app).replace("\u200b", "")
     tables = [
@@ -88,7 +90,7 @@ def test_points_in_the_address_list_their_texts(runs_dir: Path) -> None:
 
 
 def test_a_module_that_was_selected_elsewhere_is_followed_here(runs_dir: Path) -> None:
-    make_run(runs_dir)
+    make_run(runs_dir, run_id=RUN)
     app = open_page("inputs", run=RUN, module="bert.encoder.layer.1.attention.self.key")
     (bars,) = [trace for trace in charts(app)[0]["data"] if trace["type"] == "bar"]
     assert bars["marker"]["color"].count(theme.LIGHT.second) == 1
@@ -96,7 +98,7 @@ def test_a_module_that_was_selected_elsewhere_is_followed_here(runs_dir: Path) -
 
 
 def test_a_kind_that_was_selected_elsewhere_is_the_only_one_here(runs_dir: Path) -> None:
-    make_run(runs_dir)
+    make_run(runs_dir, run_id=RUN)
     app = open_whole("inputs", run=RUN, kind="value", depth="layer 1")
     assert (app.selectbox(key="address-kind").value, app.selectbox(key="address-depth").value) == ("value", "layer 1")
     (bars,) = [trace for trace in charts(app)[0]["data"] if trace["type"] == "bar"]
@@ -107,16 +109,16 @@ def test_a_kind_that_was_selected_elsewhere_is_the_only_one_here(runs_dir: Path)
 
 @pytest.mark.parametrize("colour", ["group", "loss", "prediction", "gate"])
 def test_the_probe_set_can_be_coloured(colour: str, runs_dir: Path) -> None:
-    make_run(runs_dir)
+    make_run(runs_dir, run_id=RUN)
     app = open_page("inputs", run=RUN, colour=colour)
     scatter = json.dumps(charts(app)[-1])
     assert scatter.count('"selectedpoints"') == 0
     assert ("Gate of" in scatter) == (colour == "gate")
 
 
-@pytest.mark.parametrize("points", ["-1", "1,,2;3", ",".join(map(str, range(999)))])
+@pytest.mark.parametrize("points", ["x", "-1", "99999", "1,,2;3", ",".join(map(str, range(999)))])
 def test_nonsense_points_are_ignored(points: str, runs_dir: Path) -> None:
-    make_run(runs_dir)
+    make_run(runs_dir, run_id=RUN)
     app = open_whole("inputs", run=RUN, points=points)
     tables = [
         frame.value for frame in app.dataframe if "example" in frame.value.columns and "text" in frame.value.columns
@@ -125,7 +127,7 @@ def test_nonsense_points_are_ignored(points: str, runs_dir: Path) -> None:
 
 
 def test_members_that_disagree_are_shown_by_group_and_example(runs_dir: Path) -> None:
-    make_run(runs_dir, extras=True)
+    make_run(runs_dir, run_id=RUN, extras=True)
     app = open_whole("inputs", run=RUN, colour="disagreement")
     text = plain(app)
     assert "Disagreement by input group" in text
@@ -135,14 +137,14 @@ def test_members_that_disagree_are_shown_by_group_and_example(runs_dir: Path) ->
 
 
 def test_a_method_without_members_says_nothing_of_disagreement(runs_dir: Path) -> None:
-    make_run(runs_dir)
+    make_run(runs_dir, run_id=RUN)
     app = open_whole("inputs", run=RUN, colour="disagreement")
     assert "disagreement" not in words(app)
     assert not any("disagreement" in frame.value.columns for frame in app.dataframe)
 
 
 def test_groups_say_how_far_their_probabilities_can_be_believed(runs_dir: Path) -> None:
-    make_run(runs_dir, extras=True)
+    make_run(runs_dir, run_id=RUN, extras=True)
     app = open_whole("inputs", run=RUN)
     text = words(app)
     assert "Calibration error by input group" in text
@@ -154,7 +156,7 @@ def test_groups_say_how_far_their_probabilities_can_be_believed(runs_dir: Path) 
 
 def test_no_text_is_hidden(runs_dir: Path) -> None:
     """A list of strong language hid texts of the user's own data."""
-    make_run(runs_dir, text="what a crock of shit")
+    make_run(runs_dir, run_id=RUN, text="what a crock of shit")
     app = open_whole("inputs", run=RUN)
     listed = next(frame.value for frame in app.dataframe if "text" in frame.value.columns)
     assert listed["text"].str.contains("crock").all()

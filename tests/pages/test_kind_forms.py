@@ -72,6 +72,7 @@ def test_each_setting_of_a_kind_has_a_widget(name: str, task: str, runs_dir: Pat
         way.set_value(kind.form.way).run()
     if name == "distil":
         app.multiselect(key="recycle-teachers").set_value(runs).run()
+    assert not app.exception
     widgets = [*app.selectbox, *app.multiselect, *app.number_input, *app.text_input, *app.toggle]
     keys = {str(widget.key) for widget in widgets}
     missing = [setting for setting, _ in others(name) if not any(key.startswith(f"{name}-{setting}") for key in keys)]

@@ -18,7 +18,7 @@ from dynlora.store.lifecycle import annotate
 from dynlora.store.measurements import Knockouts
 from dynlora.viz import capacity, knockout
 from dynlora.viz.ui import run_picker
-from tests.pages.app import open_page, plain, press
+from tests.pages.app import open_page, plain, press, words
 from tests.pages.trained import Here
 from tests.viz.runs import make_run
 from tests.waiting import until
@@ -160,7 +160,7 @@ def test_a_run_without_its_adapter_shows_what_is_known_and_offers_nothing(here: 
 def test_only_a_run_of_the_callback_is_sent_to_it(
     by: str | None, message: str, not_said: str, here: Here, runs_dir: Path
 ) -> None:
-    folder = make_run(runs_dir)
+    folder = make_run(runs_dir, run_id="20260101-000000-00000001")
     if by is not None:
         annotate(folder, meta={"recorded_by": by})
     text = plain(open_page("capacity", run=folder.name, section="ablation"))
@@ -221,7 +221,8 @@ def test_a_twin_has_the_same_terms_and_the_nearest_seed(tmp_path: Path, monkeypa
     assert knockout.uniform_twins(tmp_path / "own", {**same, "seed": 0}, runs).empty, "no matter of this page"
 
 
-def test_the_scores_are_tried_on_a_twin() -> None:
+def test_the_scores_are_tried_on_a_twin(here: Here, run: Path) -> None:
     agreement = retention.Agreement(0.5, 0.2, 0.7, 12)
     caption = retention.agreement_caption("importance", agreement, retention.Agreement(0.3, -0.1, 0.6, 12))
     assert "In the uniform baseline, where no rank moved: +0.30 (95 % CI −0.10 to +0.60)" in caption
+    assert words(open_page("capacity", run=run.name, section="ablation"))

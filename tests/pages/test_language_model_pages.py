@@ -59,6 +59,7 @@ def finished(app: AppTest) -> AppTest:
     """Look again until nobody writes; each look lets the model write a little."""
     while [button for button in app.button if button.key == "talk-stop"]:
         app.run()
+        assert not app.exception, [str(error.value) for error in app.exception]
     return app
 
 
@@ -72,6 +73,7 @@ def test_every_page_opens_and_texts_are_read_step_by_step(here: Here, writer: st
     written = texts(app)
     assert written.index("<small>Base model</small>") < written.index("<small>Step 4")
     app.selectbox(key="generations-prompt").set_value(1).run()
+    assert not app.exception
     for page in ("capacity", "inputs", "compare", "playground", "runs", "home"):
         open_page(page, run=writer)
 
@@ -131,6 +133,16 @@ def test_a_link_with_a_prompt_is_continued_by_adapter_and_base_as_they_write(her
     assert "Attribution by word" not in text
 
 
+def test_at_strength_0_the_adapter_writes_as_the_base_model(here: Here, writer: str) -> None:
+    here.pace = 50
+    app = open_page("playground", run=writer, text="a2:", strength="0.0")
+    finished(app)
+    assert not app.error
+    text = plain(app)
+    assert "The adapter continues the text as the base model does" in text
+    assert "adapter strength 0)" in text
+
+
 def test_stop_keeps_what_was_written_and_another_text_can_be_asked(here: Here, writer: str) -> None:
     here.pace = 1
     app = open_page("playground", run=writer, text="a2:", tokens="200")
@@ -160,6 +172,7 @@ def test_a_chat_has_turns_that_are_kept_over_pages_and_can_be_cleared(here: Here
     app.switch_page("pages/methods.py").run()
     app.query_params.clear()
     app.switch_page("pages/playground.py").run()
+    assert not app.exception
     assert texts(app).count("dl-asked") == 2
     assert app.query_params["temperature"] == "0.7"
     press(app, "Clear conversation")
@@ -287,6 +300,7 @@ def test_tokens_of_every_evaluation_are_shown_also_without_an_adapter(here: Here
     assert slider.options[-1].endswith("last)")
     assert "nats with the adapter (step 4)" in plain(app)
     slider.set_value(0).run()
+    assert not app.exception
     assert app.query_params["token-step"] == "0"
     blocks = texts(app)
     for line in ("base", "adapter, step 0 (base)", "adapter, step 4 ("):

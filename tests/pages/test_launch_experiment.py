@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 from dynlora.jobs import launch
 from dynlora.store.lifecycle import annotate
 from dynlora.viz.ui import run_actions
-from tests.pages.app import address, open_page, plain
+from tests.pages.app import open_page, plain
 from tests.viz.checked import preflight_document
 from tests.viz.runs import make_run
 
@@ -73,11 +73,25 @@ def test_the_chosen_methods_are_in_the_address_and_a_link_restores_them(runs_dir
     app = open_page("launch", mode="experiment", methods="lora,<b>,random control of dynamic")
     assert app.button_group(key="methods").value == ["lora", "random control of dynamic"]
     app.button_group(key="methods").set_value(["dynamic"]).run()
-    assert address(app)["methods"] == "dynamic"
+    assert app.query_params["methods"] in ("dynamic", ["dynamic"])
     app.button_group(key="methods").set_value([]).run()
     assert "methods: none is chosen" in plain(app).replace("*", "")
     app.button_group(key="methods").set_value(["lora", "dynamic", "random control of dynamic"]).run()
     assert "methods" not in app.query_params, "the usual ones need no address"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("ranks-4", "0", "rank '0': must be a whole number"),
+        ("experiment-seeds-0..2", "x", "seed 'x': write one number"),
+    ],
+)
+def test_what_cannot_be_run_is_one_sentence(runs_dir: Path, key: str, value: str, sentence: str) -> None:
+    app = open_page("launch", mode="experiment")
+    app.text_input(key=key).set_value(value).run()
+    assert not app.exception
+    assert sentence in plain(app)
 
 
 def test_compare_follows_an_experiment_from_its_first_second(runs_dir: Path) -> None:
@@ -89,6 +103,7 @@ def test_compare_follows_an_experiment_from_its_first_second(runs_dir: Path) -> 
     for one in ids[1:]:
         annotate(runs_dir / one, state="queued")
     app = open_page("compare", runs=",".join(ids))
+    assert not app.exception
     assert next(frame for frame in app.dataframe if "configuration" in frame.value).proto.placeholder == "–"
     bar = app.get("progress")[0].proto
     assert bar.text.startswith("1 of 4 runs finished, 3 in the queue")
@@ -111,9 +126,12 @@ def test_a_check_says_the_time_of_all_runs_and_each_methods_schedule(
     app.button(key="check").click().run()
     assert "press Check for an estimate" not in plain(app)
     assert "= 9 runs. About 23 min in total" in plain(app)  # 9 runs of 2.5 minutes
+    assert "Estimated time, 9 runs" in [metric.label for metric in app.metric]
     methods = next(frame.value for frame in app.dataframe if "time in total" in frame.value)
     assert methods["method"].tolist() == ["lora", "dynamic", "random control of dynamic"]
+    assert methods["runs"].tolist() == [3, 3, 3]
     assert methods["time in total"].tolist() == ["8 min"] * 3
     assert methods["reallocations"].tolist() == ["none", "2, steps 12 to 30", "2, steps 12 to 30"]
+    assert "no reallocation: every module keeps its rank" in plain(app)
     app.button_group(key="checked-method").set_value("dynamic").run()
     assert "2 possible reallocations between steps 12 and 30" in plain(app)

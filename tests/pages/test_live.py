@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 from dynlora.store.lifecycle import annotate
 from dynlora.viz.ui import frame, live
 from dynlora.viz.ui.live import SHARE, SLOWEST_S, Paces
-from tests.pages.app import address, components, open_page, plain
+from tests.pages.app import components, open_page, plain
 from tests.store.builder import finished_run, new_run
 from tests.viz.growing import PLANNED, RUN, Running
 
@@ -94,6 +94,11 @@ def running(runs_dir: Path) -> Running:
     return run
 
 
+def address(app: AppTest) -> dict[str, str]:
+    """Return the names and values in the address of a page."""
+    return {name: value if isinstance(value, str) else value[0] for name, value in app.query_params.items()}
+
+
 @pytest.mark.parametrize(("page", "key"), [("capacity", "address-steps"), ("inputs", "address-step")])
 def test_a_page_left_alone_keeps_its_address_and_follows_the_run(page: str, key: str, running: Running) -> None:
     app = open_page(page, run=RUN)
@@ -102,6 +107,7 @@ def test_a_page_left_alone_keeps_its_address_and_follows_the_run(page: str, key:
     for step in (23, 24, 41, 60):
         running.advance(step)
         app.run()
+        assert not app.exception
         assert address(app) == before, "nobody has touched a control"
         assert app.slider(key=key).proto.id == identity, "drawn anew it would flicker, and lose what is being dragged"
     running.writer.finish("stopped", None)

@@ -99,6 +99,7 @@ def test_the_next_question_finds_a_new_child_whatever_became_of_the_one_before(
             app = open_page("playground", run=run.name, text="great film")
             assert sentence in plain(app)
     app.run()
+    assert not app.exception
     assert not app.error
     assert "Adapter predicts" in plain(app)
     assert "base model with head predicts" in plain(app)
@@ -123,6 +124,7 @@ def test_the_next_question_finds_a_new_child_when_the_real_one_hung(
         be_impatient(impatient)
         ask(app, "great plot")
     assert "did not respond within 1 s and was ended" in plain(app)
+    assert not app.exception
     assert not psutil.pid_exists(answered)
     app.run()
     assert not app.error

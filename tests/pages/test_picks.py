@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from tests.pages.app import address
-
 
 def click(before: str, place: int) -> None:
     """Tell of a click on a chart that was drawn while `before` was chosen."""
@@ -22,7 +20,7 @@ def click(before: str, place: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "before", "place", "after"),
+    ("address", "before", "place", "after"),
     [
         ("", "", 0, "key"),
         ("key", "key", 1, "value"),
@@ -31,12 +29,13 @@ def click(before: str, place: int) -> None:
         ("", "key", 1, ""),
     ],
 )
-def test_only_a_chart_that_is_shown_can_be_clicked(module: str, before: str, place: int, after: str) -> None:
+def test_only_a_chart_that_is_shown_can_be_clicked(address: str, before: str, place: int, after: str) -> None:
     app = AppTest.from_function(click, args=(before, place))
-    if module:
-        app.query_params["module"] = module
+    if address:
+        app.query_params["module"] = address
     app.run()
-    assert address(app).get("module", "") == after
+    assert not app.exception
+    assert app.query_params.get("module", "") in (after, [after])
 
 
 def pick(name: str, value: object) -> None:
@@ -82,7 +81,9 @@ def test_what_a_browser_tells_is_checked(name: str, value: Any, before: dict[str
     for key, text in before.items():
         app.query_params[key] = text
     app.run()
-    assert address(app) == after
+    assert not app.exception
+    address = {key: values[-1] if isinstance(values, list) else values for key, values in app.query_params.items()}
+    assert address == after
 
 
 def opened(columns: list[str]) -> None:
@@ -102,4 +103,5 @@ def opened(columns: list[str]) -> None:
 @pytest.mark.parametrize(("columns", "module"), [(["module", "name"], "a.value"), (["name", "value"], "")])
 def test_a_row_of_a_table_of_modules_chooses_its_module(columns: list[str], module: str) -> None:
     app = AppTest.from_function(opened, args=(columns,)).run()
-    assert address(app).get("module", "") == module
+    assert not app.exception
+    assert app.query_params.get("module", "") in (module, [module])

@@ -8,14 +8,22 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dynlora.store.lifecycle import annotate
-from tests.pages.app import open_page, open_whole, plain
-from tests.viz.runs import HOSTILE, RUN, make_run
+from tests.pages.app import open_page, open_whole, plain, words
+from tests.viz.runs import HOSTILE, make_run
 
-OTHER = "20260101-000000-00000002"
+RUN, OTHER = "20260101-000000-00000001", "20260101-000000-00000002"
+
+
+def test_the_result_of_a_run_has_its_ranks_as_code(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN, gates=False)
+    app = open_page("run", run=RUN)
+    assert "Mean by kind" in words(app)
+    (code,) = [code.value for code in app.code if code.language == "python"]
+    compile(code, "config", "exec")
 
 
 def test_a_finished_run_hands_over_its_ranks(runs_dir: Path) -> None:
-    make_run(runs_dir, seed=0, gates=False)
+    make_run(runs_dir, run_id=RUN, seed=0, gates=False)
     make_run(runs_dir, run_id=OTHER, seed=1, gates=False)
     app = open_whole("capacity", run=RUN)
     text = plain(app)
@@ -34,7 +42,7 @@ def links(app: AppTest) -> set[str]:
 
 
 def test_an_ablation_is_offered_only_where_there_is_an_adapter(runs_dir: Path) -> None:
-    folder = make_run(runs_dir)
+    folder = make_run(runs_dir, run_id=RUN)
     app = open_whole("capacity", run=RUN)
     assert "Confidence by ablation: none. This run has no saved adapter" in plain(app)
     assert "Help: modules" not in plain(app), "the table has no such column"
@@ -45,12 +53,15 @@ def test_an_ablation_is_offered_only_where_there_is_an_adapter(runs_dir: Path) -
 
 @pytest.mark.parametrize("state", ["running", "queued", "failed"])
 def test_a_run_that_has_not_ended_hands_over_nothing(state: str, runs_dir: Path) -> None:
-    annotate(make_run(runs_dir), state=state)
+    annotate(make_run(runs_dir, run_id=RUN), state=state)
     assert "LoraConfig" not in str([code.value for code in open_page("run", run=RUN).code])
 
 
 def test_a_hostile_run_shows_text(runs_dir: Path) -> None:
-    annotate(make_run(runs_dir), meta={"peft_task_type": HOSTILE[0], "scaling": {"a": "b", "c": -(10**400)}})
+    annotate(
+        make_run(runs_dir, run_id=RUN), meta={"peft_task_type": HOSTILE[0], "scaling": {"a": "b", "c": -(10**400)}}
+    )
     app = open_page("run", run=RUN)
+    assert not app.exception
     (code,) = [code.value for code in app.code if code.language == "python"]
     compile(code, "config", "exec")

@@ -108,6 +108,7 @@ def test_pasted_examples_are_answered_at_once(runs_dir: Path, child: Child) -> N
     assert "Nearest of 2 classes by squared distance" in words(app)
     app.text_area(key="few-shot-examples").set_value("only one line").run()
     assert "line 1" in words(app)
+    assert not app.exception
 
 
 def test_without_a_meta_lora_the_tab_leads_to_where_one_is_made(runs_dir: Path) -> None:
@@ -124,6 +125,7 @@ def test_a_distillation_at_work_shows_texts_and_steps(until: int, drawn: int, ru
     assert bool(frames) == (until > 0)
     if frames:
         assert frames[0]["text"].tolist()[1] == "(empty)"
+    assert not app.exception
 
 
 @pytest.fixture
@@ -157,6 +159,7 @@ def test_a_student_writes_in_the_playground_beside_a_teacher(here: Here, student
     app = open_page("playground", run=student.name, text="abab", tokens="6", other=teacher)
     while [button for button in app.button if button.key == "talk-stop"]:
         app.run()
+    assert not app.exception, [str(error.value) for error in app.exception]
     assert len(app.selectbox(key="address-run").options) == 3
     text = "".join(str(getattr(one, "value", "")) for one in app.get("html"))
     assert all(f"{who} · 6 tokens" in text for who in ("Adapter", "Base model", "Run teacher 0")), text[-2000:]
@@ -169,6 +172,7 @@ def test_the_last_trained_run_stays_that_of_the_session(here: Here, student: Pat
     teacher = DistilSettings.of_run(student).teachers[0]
     app = open_page("playground", run=teacher)
     app.selectbox(key="address-run").set_value(student.name).run()
+    assert not app.exception
     assert app.session_state["last_run"] == teacher
 
 

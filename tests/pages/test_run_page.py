@@ -12,13 +12,15 @@ from dynlora.jobs import launch
 from dynlora.store.lifecycle import annotate, request_stop, this_process
 from dynlora.viz.report import button as report_buttons
 from dynlora.viz.ui import run_picker
-from tests.pages.app import RUN_PAGES, charts, components, inert, open_page, plain, verdict_chart, words
-from tests.viz.runs import HOSTILE, RUN, make_run
+from tests.pages.app import RUN_PAGES, charts, components, open_page, plain, verdict_chart, words
+from tests.viz.runs import HOSTILE, make_run
+
+RUN = "20260101-000000-00000001"
 
 
 @pytest.mark.parametrize(("section", "count"), [("training", 7), ("results", 8), ("machine", 4), ("nonsense", 4)])
 def test_sections_are_links(section: str, count: int, runs_dir: Path) -> None:
-    make_run(runs_dir)
+    make_run(runs_dir, run_id=RUN)
     app = open_page("run", run=RUN, section=section)
     assert len(charts(app)) == count
     text = plain(app)
@@ -29,7 +31,7 @@ def test_sections_are_links(section: str, count: int, runs_dir: Path) -> None:
 
 
 def test_the_result_comes_first_and_a_finished_run_has_no_progress(runs_dir: Path) -> None:
-    make_run(runs_dir)
+    make_run(runs_dir, run_id=RUN)
     app = open_page("run", run=RUN)
     text = plain(app)
     questions = ("Accuracy, held out", "Does dynamic help?", "Ranks to use", "Cost", "##### Training loss")
@@ -43,7 +45,7 @@ def test_the_result_comes_first_and_a_finished_run_has_no_progress(runs_dir: Pat
 
 
 def test_a_kind_and_steps_that_were_selected_elsewhere_are_the_only_ones_here(runs_dir: Path) -> None:
-    make_run(runs_dir)
+    make_run(runs_dir, run_id=RUN)
     app = open_page("run", run=RUN, kind="key", steps="2-7")
     loss, ranks = charts(app)[:2]
     assert [trace["name"] for trace in ranks["data"]] == ["key"]
@@ -56,7 +58,7 @@ def test_a_kind_and_steps_that_were_selected_elsewhere_are_the_only_ones_here(ru
 
 @pytest.mark.parametrize("page", RUN_PAGES)
 def test_the_views_of_a_run_are_a_row_that_keeps_the_selection(page: str, runs_dir: Path) -> None:
-    make_run(runs_dir)
+    make_run(runs_dir, run_id=RUN)
     app = open_page(page, run=RUN, module="a.b", step="3")
     rows = [link.proto for link in app.get("page_link") if link.proto.query_string.startswith(f"run={RUN}&module=")]
     assert [link.label for link in rows] == ["Result", "Capacity", "Inputs", "Playground", "Shrink"]
@@ -64,7 +66,7 @@ def test_the_views_of_a_run_are_a_row_that_keeps_the_selection(page: str, runs_d
 
 
 def test_the_menu_leads_to_the_run_that_is_looked_at_by_its_name(runs_dir: Path) -> None:
-    make_run(runs_dir, text="tickets")
+    make_run(runs_dir, run_id=RUN, text="tickets")
     make_run(runs_dir, run_id=f"{RUN[:-1]}2", text="newest", moves=False)
     for page, name in (("home", "newest"), ("run", "newest"), ("capacity", "tickets")):
         entries = [link.proto for link in open_page(page).sidebar.get("page_link") if link.proto.page == "run"]
@@ -72,7 +74,7 @@ def test_the_menu_leads_to_the_run_that_is_looked_at_by_its_name(runs_dir: Path)
 
 
 def test_what_newer_runs_record_is_shown(runs_dir: Path) -> None:
-    make_run(runs_dir, extras=True)
+    make_run(runs_dir, run_id=RUN, extras=True)
     assert len(charts(open_page("run", run=RUN, section="results"))) == 10
     app = open_page("run", run=RUN, section="machine")
     assert len(charts(app)) == 6
@@ -80,7 +82,7 @@ def test_what_newer_runs_record_is_shown(runs_dir: Path) -> None:
 
 
 def test_health_says_what_is_wrong_and_where_to_see_it(runs_dir: Path) -> None:
-    make_run(runs_dir)
+    make_run(runs_dir, run_id=RUN)
     app = open_page("run", run=RUN)
     assert "Importance is mostly noise" in plain(app)
     assert "Passed" in plain(app)
@@ -93,7 +95,7 @@ def test_health_says_what_is_wrong_and_where_to_see_it(runs_dir: Path) -> None:
 
 
 def test_a_run_without_records_is_calm(runs_dir: Path) -> None:
-    make_run(runs_dir, state="queued")
+    make_run(runs_dir, run_id=RUN, state="queued")
     for section in ("training", "results", "machine"):
         app = open_page("run", run=RUN, section=section)
         assert not app.error
@@ -103,26 +105,28 @@ def test_a_run_without_records_is_calm(runs_dir: Path) -> None:
 
 @pytest.mark.parametrize("page", ["run", "capacity", "inputs", "playground", "shrink"])
 def test_a_run_that_failed_before_its_first_step_promises_nothing(page: str, runs_dir: Path) -> None:
-    annotate(make_run(runs_dir, state="queued"), state="failed", error="the file is gone")
+    annotate(make_run(runs_dir, run_id=RUN, state="queued"), state="failed", error="the file is gone")
     text = words(open_page(page, run=RUN))
     assert "has recorded no" in text
     assert " yet" not in text
 
 
 def test_the_ways_to_run_it_again(runs_dir: Path) -> None:
-    make_run(runs_dir)
+    make_run(runs_dir, run_id=RUN)
     queries = {link.proto.query_string for link in open_page("run", run=RUN).get("page_link")}
     assert {f"from={RUN}", f"from={RUN}&twin=uniform", f"from={RUN}&twin=random"} <= queries
 
 
 @pytest.mark.parametrize(("text", "section"), list(zip(HOSTILE, ["results", "machine"] * 2, strict=True)), ids=range(4))
 def test_hostile_text_is_text_in_every_section(text: str, section: str, runs_dir: Path) -> None:
-    make_run(runs_dir, text=text, extras=True)
-    inert(open_page("run", run=RUN, section=section))
+    make_run(runs_dir, run_id=RUN, text=text, extras=True)
+    app = open_page("run", run=RUN, section=section)
+    assert re.search(r"(?<!\\)(<img|\$x|\*\*bold|\[link|`code)|:material/home:|:red\[|:smile:", words(app)) is None
+    assert re.search(r"<img|\$x|%\{customdata\[0\]\} ", str(charts(app))) is None
 
 
 def test_the_methods_own_numbers_have_charts(runs_dir: Path) -> None:
-    make_run(runs_dir, own=True)
+    make_run(runs_dir, run_id=RUN, own=True)
     app = open_page("run", run=RUN, section="training")
     assert len(charts(app)) == 8
     assert "Method metric: threshold" in plain(app)
@@ -147,12 +151,13 @@ SHARED = ["Report", "Map (PNG", "Moving picture (GIF"]
 def test_a_run_is_shared_as_pictures_with_words_and_as_a_report(
     is_read_only: bool, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_run(runs_dir, text="<b>$x$</b>")
+    make_run(runs_dir, run_id=RUN, text="<b>$x$</b>")
     if is_read_only:
         monkeypatch.setenv(run_picker.READ_ONLY_VARIABLE, "1")
     app = open_page("run", run=RUN)
     assert downloads(app) == []
     app.button(key="open-share").click().run()
+    assert not app.exception
     assert downloads(app) == SHARED
     pictures = [one.proto.body for one in app.get("html") if 'class="dl-shared"' in one.proto.body]
     alts = [re.findall(r'alt="([^"]*)"', picture) for picture in pictures]
@@ -170,7 +175,7 @@ def test_a_run_is_shared_as_pictures_with_words_and_as_a_report(
 def test_the_pictures_of_a_run_that_trains_are_drawn_once_for_a_dialog(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_run(runs_dir, state="running", steps=17)
+    make_run(runs_dir, run_id=RUN, state="running", steps=17)
     calls: list[str] = []
     drawn = report_buttons._drawn
     monkeypatch.setattr(report_buttons, "_drawn", lambda run, strip: calls.append(run.id) or drawn(run, strip))
@@ -184,7 +189,7 @@ def test_the_pictures_of_a_run_that_trains_are_drawn_once_for_a_dialog(
 
 
 def test_a_run_without_pictures_has_a_sentence_and_its_report(runs_dir: Path) -> None:
-    make_run(runs_dir, state="queued", steps=0)
+    make_run(runs_dir, run_id=RUN, state="queued", steps=0)
     app = open_page("run", run=RUN)
     app.button(key="open-share").click().run()
     assert downloads(app) == ["Report"]
@@ -196,12 +201,13 @@ def screen(app: AppTest) -> str:
 
 
 def test_a_presentation_has_result_replay_map_errors_and_verdict_and_nothing_else(runs_dir: Path) -> None:
-    make_run(runs_dir, extras=True, gates=False, text="<b>$x$</b>")
+    make_run(runs_dir, run_id=RUN, extras=True, gates=False, text="<b>$x$</b>")
     make_run(runs_dir, run_id=f"{RUN[:-1]}2", strategy="lora", extras=True, gates=False, text="<b>$x$</b>", moves=False)
     app = open_page("run", run=RUN, present="1")
     assert screen(app) == "1 of 6"
     answers = next(one.proto.body for one in app.get("html") if 'class="dl-answers"' in one.proto.body)
     assert answers.count("<strong>") == 4
+    assert "Does dynamic help?" in answers
     assert charts(app) == []
     assert app.download_button == []
     assert [button.key for button in app.main.button] == ["present-previous", "present-next", "present-end"]
@@ -222,26 +228,28 @@ def test_a_presentation_has_result_replay_map_errors_and_verdict_and_nothing_els
     assert "Ranks to use" in plain(app)
     own = verdict_chart(open_page("run", run=RUN, section="results"))
     assert own is not None
+    assert drawn["layout"]["height"] == pytest.approx(1.6 * own["layout"]["height"])
     assert drawn["layout"]["font"]["size"] == pytest.approx(1.6 * own["layout"]["font"]["size"])
+    assert drawn["data"][0]["x"] == own["data"][0]["x"]
 
 
 @pytest.mark.parametrize(("given", "count"), [("9", "5 of 5"), ("0", "1 of 5"), ("x", "1 of 5"), ("-1", "1 of 5")])
 def test_a_presentation_without_a_verdict_has_fewer_screens_and_any_address_opens_one(
     given: str, count: str, runs_dir: Path
 ) -> None:
-    make_run(runs_dir, state="running", steps=17)
+    make_run(runs_dir, run_id=RUN, state="running", steps=17)
     assert screen(open_page("run", run=RUN, present=given)) == count
 
 
 def test_a_run_in_the_queue_presents_its_state(runs_dir: Path) -> None:
-    make_run(runs_dir, state="queued", steps=0)
+    make_run(runs_dir, run_id=RUN, state="queued", steps=0)
     assert screen(open_page("run", run=RUN, present="2")) == "1 of 1"
 
 
 def test_a_run_that_is_stopping_says_so_and_can_be_ended_at_once(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = make_run(runs_dir, state="running")
+    folder = make_run(runs_dir, run_id=RUN, state="running")
     me = this_process()
     request_stop(folder, me.pid, me.start)
     ended: list[str] = []
@@ -257,7 +265,7 @@ def test_a_run_that_is_stopping_says_so_and_can_be_ended_at_once(
 
 def test_the_run_that_a_run_starts_from_is_text_whatever_it_is_called(runs_dir: Path) -> None:
     origin = {"run": None, "name": "<b>small</b>", "which": "last", "step": 3, "parameters": 5, "of": 20, "share": 0.25}
-    folder = make_run(runs_dir, about={"origin": origin})
+    folder = make_run(runs_dir, run_id=RUN, about={"origin": origin})
     text = "".join(element.proto.body for element in open_page("run", run=folder.name).get("html"))
     assert "Starts from adapter &lt;b&gt;small&lt;/b&gt;, shrunk to 25 % of its parameters" in text
     assert "<a href" not in text.partition("dl-origin")[2], "there is no run to lead to"

@@ -66,7 +66,10 @@ def tick(app: AppTest, *rows: int) -> AppTest:
 @pytest.mark.parametrize(
     ("address", "listed"),
     [
+        ({}, "run 3, run 2, run 1, run 0"),
+        ({"sort": "oldest"}, "run 0, run 1, run 2, run 3"),
         ({"q": "good"}, "run 1"),
+        ({"status": "queued"}, "run 3"),
         ({"strategy": "lora"}, "run 2, run 1, run 0"),
         ({"q": "run", "sort": "highest", "status": "finished"}, "run 2, run 1, run 0"),
         ({"sort": "nonsense", "group": "<b>", "status": "dancing"}, "run 3, run 2, run 1, run 0"),
@@ -85,6 +88,7 @@ def test_the_controls_write_the_address(runs: Path) -> None:
     app.text_input(key="address-q").set_value("run").run()
     app.multiselect(key="address-status").set_value(["finished"]).run()
     app.selectbox(key="address-sort").set_value("oldest").run()
+    assert not app.exception
     assert {key: "".join(app.query_params[key]) for key in ("q", "status", "sort")} == {
         "q": "run",
         "status": "finished",
@@ -125,6 +129,7 @@ def test_tags_and_a_note_are_saved_and_shown_as_text(runs: Path) -> None:
     app.multiselect(key=f"tags-{IDS[1]}").set_value(["good", "late"])
     app.text_area(key=f"note-{IDS[1]}").set_value("changed")
     app.button(key="save-notes").click().run()
+    assert not app.exception
     assert read_notes(runs / IDS[1]) == Notes(tags=("good", "late"), note="changed")
     app = tick(app, 0, 1)
     app.multiselect(key="tags-many").set_value(["late"])
@@ -157,6 +162,7 @@ def test_a_sweep_is_counted_then_queued_once(runs: Path, monkeypatch: pytest.Mon
     app.text_area(key="sweep-lines").set_value("seed=0..1").run()
     assert "--set seed=0..1 --name try" in app.code[-1].value
     app.button(key="sweep-start").click().run()
+    assert not app.exception
     assert [(config["strategy"], config["name"], lists) for config, lists, _ in sweeps] == [
         ({"name": "dynamic", "gates": "module", "explore": 1.0}, "try", {"seed": "0..1"})
     ]
@@ -168,6 +174,7 @@ def test_a_sweep_is_counted_then_queued_once(runs: Path, monkeypatch: pytest.Mon
 def test_a_sweep_that_cannot_be_is_one_sentence(runs: Path, lines: str, message: str) -> None:
     app = open_page("launch", mode="sweep")
     app.text_area(key="sweep-lines").set_value(lines).run()
+    assert not app.exception
     assert message in app.error[0].value.replace("\\", "")
 
 
@@ -187,6 +194,7 @@ def test_the_trash_is_there_when_the_list_is_empty(runs_dir: Path) -> None:
     assert "There are no runs yet" in words(app)
     app.multiselect(key="trash").set_value([IDS[0]]).run()
     app.button(key="restore").click().run()
+    assert not app.exception
     assert app.dataframe[0].value["id"].tolist() == [IDS[0]]
 
 
@@ -231,6 +239,7 @@ def test_what_is_started_is_what_the_command_says(runs: Path, starts: list[tuple
     app.text_area(key="search-lines-any").set_value("train.lr=1e-4..1e-2:log\nadapter.rank=2..8")
     app.number_input(key="search-trials").set_value(7)
     app.number_input(key="search-confirm").set_value(0).run()
+    assert not app.exception
     assert "--set train.lr=1e-4..1e-2:log --set adapter.rank=2..8 --study search --trials 7" in app.code[-1].value
     assert any("8 runs, one after the other" in caption.value for caption in app.caption)
     app.button(key="search-start").click().run()
@@ -253,6 +262,7 @@ def test_rates_are_tuned_fairly_with_one_press(runs: Path, starts: list[tuple[An
 def test_a_line_that_is_no_setting_is_one_sentence(runs: Path) -> None:
     app = open_page("launch", mode="sweep", sweep="search")
     app.text_area(key="search-lines-any").set_value("train.lr").run()
+    assert not app.exception
     assert "key=value" in app.error[0].value.replace("\\", "")
 
 
@@ -265,6 +275,7 @@ def test_searches_stand_below_the_form_with_their_conclusion(runs: Path) -> None
     job.model_copy(update={"status": "failed", "error": broken}).write(folder / "broken.job")
     job.of_process(1).write(folder / "now.job")
     app = open_page("launch", mode="sweep", sweep="search")
+    assert not app.exception
     text = " ".join(caption.value for caption in app.caption)
     assert "is better" in text
     assert "<b>" not in text, "text is escaped"

@@ -12,7 +12,7 @@ from dynlora.store import queries
 from dynlora.viz.playground.model import Task
 from dynlora.viz.shift import other_data
 from dynlora.viz.ui import run_picker
-from tests.pages.app import address, charts, field, open_page, open_whole, plain
+from tests.pages.app import charts, field, open_page, open_whole, plain
 from tests.pages.trained import Here, save_rows, train
 from tests.tiny import save_data
 
@@ -25,6 +25,12 @@ def short_run(tiny_bert: Path, tiny_data: Path, tmp_path_factory: pytest.TempPat
     strategy = {"name": "dynamic", "gates": "module"}
     runs = tmp_path_factory.mktemp("short")
     return train(tiny_bert, tiny_data, runs, strategy=strategy, data__train_groups=["short"], train__steps=40)
+
+
+def address(app: AppTest, name: str) -> list[str]:
+    """Return what the address holds under a name."""
+    values = app.query_params.get(name, [])
+    return [values] if isinstance(values, str) else list(values)
 
 
 def metrics(app: AppTest) -> list[list[str]]:
@@ -48,9 +54,9 @@ def test_a_link_shows_texts_mistyped_and_in_capitals(kind: str, caption: str, he
 def test_switches_are_kept_in_the_address(here: Here, run: Path) -> None:
     app = open_whole("inputs", run=run.name)
     field(app.toggle, "Evaluate perturbed text").set_value(True).run()
-    assert address(app)["tried"] == "on"
+    assert address(app, "tried") == ["on"]
     field(app.toggle, "Evaluate perturbed text").set_value(False).run()
-    assert "tried" not in address(app)
+    assert address(app, "tried") == []
 
 
 def test_the_gates_of_each_group_are_drawn(here: Here, run: Path) -> None:
@@ -80,7 +86,7 @@ def test_groups_that_are_left_out_are_part_of_the_link(here: Here, run: Path) ->
     assert app.multiselect(key="address-left").value == ["short"]
     assert not field(app.button, "Train on the other groups").disabled
     app.multiselect(key="address-left").set_value(["long"]).run()
-    assert address(app)["left"] == "long"
+    assert address(app, "left") == ["long"]
 
 
 def test_data_of_other_runs_is_offered_where_its_task_is_the_same(
@@ -108,7 +114,8 @@ def test_a_link_leads_to_data_of_another_run(
     box = field(app.selectbox, "Held-out examples of")
     assert box.options == ["Choose data", "fits", "A file on this machine"]
     box.select_index(1).run()
-    assert address(app)["source"] == str(tmp_path / "fits")
+    assert not app.exception
+    assert address(app, "source") == [str(tmp_path / "fits")]
     assert metrics(app) == [["metric", "own data", "fits", "change"]]
     assert "held-out examples of its own data and" in plain(app)
     again = open_page("inputs", run=run.name, lab="data", source=str(tmp_path / "fits"))
@@ -120,7 +127,8 @@ def test_a_file_of_this_machine_is_tried(here: Here, run: Path, tmp_path: Path) 
     path.write_text("review,verdict\n" + "the film was great,good\nthe plot was dull,bad\n" * 10)
     app = open_page("inputs", run=run.name, lab="data", source="file")
     app.text_input(key="address-path").set_value(str(path)).run()
-    assert address(app)["path"] == str(path)
+    assert not app.exception
+    assert address(app, "path") == [str(path)]
     assert metrics(app) == [["metric", "own data", "reviews.csv", "change"]]
     assert "10 of reviews.csv" in plain(app)
 

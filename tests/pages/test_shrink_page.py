@@ -75,6 +75,7 @@ def test_the_slider_and_the_address_choose_another_size(here: Here, sized_run: P
     sizes = sorted({size.parameters for size in found_in(sized_run).of_method("global") if size.parameters})
     (slider,) = app.select_slider
     slider.set_value(sizes[0]).run()
+    assert not app.exception
     assert f"({sizes[0]:,} of" in plain(app)
     assert app.query_params["size"] == str(sizes[0])
     again = open_page("shrink", run=sized_run.name, size=str(sizes[0]))
@@ -165,7 +166,7 @@ def test_sizes_of_another_adapter_count_as_none(here: Here, sized_run: Path) -> 
 
 @pytest.mark.parametrize(("by", "is_linked"), [(None, True), ("transformers", False)])
 def test_a_run_without_an_adapter_says_how_to_get_one(by: str | None, is_linked: bool, runs_dir: Path) -> None:
-    folder = make_run(runs_dir)
+    folder = make_run(runs_dir, run_id="20260101-000000-00000001")
     if by is not None:
         annotate(folder, meta={"recorded_by": by})
     app = open_page("shrink", run=folder.name)

@@ -62,6 +62,7 @@ def test_too_few_seeds_are_one_press_from_enough(runs_dir: Path, monkeypatch: py
     button = app.button(key="verdict-run")
     assert button.label == "Add seeds: 4 runs, 15 s"
     button.click().run()
+    assert not app.exception
     assert [lists for _, lists, _ in sweeps] == [{"seed": "1,2"}, {"seed": "1,2"}]
     assert {config["strategy"]["name"] for config, _, _ in sweeps} == {"dynamic", "lora"}
     assert all(config["name"] is None for config, _, _ in sweeps)

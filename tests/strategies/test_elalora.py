@@ -67,6 +67,17 @@ def test_no_module_loses_all_and_none_is_both_dropped_and_claimed_for(scores: li
         assert max(drop.score for drop in drops) <= min(score for _, score in claims)
 
 
+def test_the_importance_of_a_module_is_the_sum_over_its_triplets() -> None:
+    trainer = make_trainer(tiny_config("elalora", strategy={"name": "elalora"}, adapter__rank=3))
+    trainer.train(MemoryKeeper())
+    strategy = trainer.strategy
+    scores = triplet_scores(trainer.adapters, strategy.sensitivity, strategy.uncertainty)
+    assert strategy.signals(trainer.adapters)["importance"].tolist() == pytest.approx(
+        [float(one.sum()) for one in scores]
+    )
+    assert max(map(len, scores)) > 1
+
+
 def test_scores_by_hand() -> None:
     attached = on_blocks((2, 2), rank=1, steps=0)
     module = attached.adapters[0]

@@ -28,9 +28,6 @@ GROUPS = ("movies", "tweets")
 N_EXAMPLES = 48
 N_HELD_OUT = 40
 
-RUN = "20260101-000000-00000001"
-"""Id of a run that is made without another."""
-
 HOSTILE = (
     "<img src=x onerror=alert(1)> ~~no~~ # top",
     "$x^2$ and :material/home: and :red[hot] :smile:",
@@ -61,7 +58,7 @@ def planted(*modules: int) -> dict[str, Any]:
 def make_run(  # noqa: PLR0913
     runs_dir: Path,
     *,
-    run_id: str = RUN,
+    run_id: str,
     state: str = "finished",
     steps: int = 40,
     strategy: str = "dynamic",

@@ -21,7 +21,7 @@ from dynlora.viz.kit.run_colours import MOST_COLOURED
 from dynlora.viz.runs import table as runs_table
 from tests.analysis.test_pairing import series, summary
 from tests.viz.drawn import traces_of
-from tests.viz.runs import HOSTILE, RUN, make_run
+from tests.viz.runs import HOSTILE, make_run
 
 COLUMNS = ["name", "layer", "kind", "d_in", "d_out", "max_rank"]
 
@@ -93,9 +93,13 @@ def test_gain_against_forgetting_marks_the_pareto_set_and_leaves_out_other_units
     table = compare_model.by_retention(points, groups, last, "accuracy")
     assert table["forgotten"].tolist() == pytest.approx([0.2, 0.01])
     assert table["unit"].tolist() == ["1 − cosine"] * 2
-    assert compare_text.retention(table, "accuracy").startswith(f"{table['group'].iloc[1]} forgets least (+0.010 1")
+    words = compare_text.retention(table, "accuracy")
+    assert words.startswith(
+        f"{table['group'].iloc[1]} forgets least (+0.010 1 − cosine), {table['group'].iloc[0]} most"
+    )
     figure = compare_figures.retention(table, "accuracy", theme.LIGHT)
     assert sorted(x for trace in traces_of(figure)[1:] for x in trace.x) == pytest.approx([0.01, 0.2])
+    assert figure.layout.xaxis.title.text == "Forgotten on public text (1 − cosine)"
     nothing = compare_model.by_retention(points, groups, {}, "accuracy")
     assert nothing.empty
     assert "log.retention" in compare_text.retention(nothing, "accuracy")
@@ -122,7 +126,7 @@ def test_forest_has_a_row_per_seed_and_one_for_all() -> None:
     assert [len(trace.x) for trace in traces_of(figure)] == [2, 1]
     words = compare_text.paired(rows, "lora", "dynamic", "nats", low_is_good=True, digits=3)
     assert "dynamic minus lora: −0.355 nats" in words
-    assert "too few seeds to decide. Paired over 2 common seeds and 20 examples" in words
+    assert "better on these examples, and too few seeds to decide. Paired over 2 common seeds and 20 examples" in words
 
 
 def test_is_an_allocation_reproducible() -> None:
@@ -132,8 +136,17 @@ def test_is_an_allocation_reproducible() -> None:
     reproducibility = compare_model.reproducibility(table, names, groups)
     assert reproducibility["spearman"].tolist() == pytest.approx([1, -1 / 3])
     assert reproducibility["deviation"].tolist()[0] == 0
-    assert list(compare_model.group_ranks(table, names, groups, spread=True)) == ["alike, n = 2", "all, n = 3"]
+    spread = compare_model.group_ranks(table, names, groups, spread=True)
+    assert list(spread) == ["alike, n = 2", "all, n = 3"]
     assert compare_model.group_ranks(table, names, groups)["all, n = 3"].tolist() == pytest.approx([2, 7 / 3, 8 / 3, 3])
+    rows = frames.described(
+        pd.DataFrame(
+            [(name, 0, "query", 8, 8, 8) for name in "wxyz"],
+            columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"],
+        )
+    )
+    figure = compare_figures.final_ranks(spread, rows, theme.LIGHT, "Standard deviation of rank (components)")
+    assert traces_of(figure)[0].colorbar.title.text == "Standard deviation of rank (components)"
     assert "mean rank correlation" in compare_text.reproducible(reproducibility)
 
 
@@ -208,11 +221,12 @@ def test_columns_of_ranks_have_names_however_many_there_are() -> None:
         assert list(axis["ticktext"]) == [f"run {i}" for i in axis["tickvals"]]
 
 
+RUN = "20260101-000000-00000001"
 TIMES = pd.DataFrame({"step": [1], "step_ms": [100.0], "strategy_ms": [1.0]})
 
 
 def test_the_parameters_in_use_are_one_number_on_every_page(tmp_path: Path) -> None:
-    summary = queries.run_summary(make_run(tmp_path))
+    summary = queries.run_summary(make_run(tmp_path, run_id=RUN))
     used = run_summary.parameters_in_use(summary["params"])
     assert used == 1056 + 24
     listed = queries.list_runs(tmp_path)

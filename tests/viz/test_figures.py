@@ -154,6 +154,17 @@ def test_the_axis_of_a_loss_has_its_unit() -> None:
     assert layout.yaxis.title.text == "Loss (squared error)"
 
 
+def test_a_large_map_stays_readable() -> None:
+    rows = [(f"l.{layer}.{kind}", layer, kind, 8, 8, 8) for layer in range(32) for kind in "abcdefg"]
+    many = frames.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))
+    ranks = pd.DataFrame(np.ones((224, 2)), columns=[0, 1])
+    line = frames.budget_line(ranks, many, 0, None)
+    view = module_map.MapView("rank")
+    rows = capacity_frames.ordered(many, "depth", np.ones(224))
+    figure = capacity.capacity_map(ranks, np.array([0, 1]), rows, line, view, theme.DARK)
+    assert layout_of(figure).height <= 900
+
+
 def test_many_modules_in_runs_of_a_kind_get_one_label_a_kind() -> None:
     names = [f"{kind} {layer}" for kind in ("query", "key", "wide <b>") for layer in range(6)]
     axis = theme.name_axis(names, theme.LIGHT)
@@ -191,6 +202,14 @@ def test_a_map_outlines_the_rows_that_need_rank_and_says_so_in_its_legend(colour
     assert layout_of(drawn).showlegend
     assert not layout_of(plain).showlegend
     assert [shape for shape in layout_of(plain).shapes if shape.type == "rect"] == []
+
+
+@pytest.mark.parametrize(("shares", "words"), [((7.0, 0.991), ["100 %"]), ((0.9, 0.95), ["90.0 %", "100 %"])])
+def test_the_words_at_the_budget_do_not_cover_each_other(shares: tuple[float, float], words: list[str]) -> None:
+    budget = pd.DataFrame({"step": [0, 2], "parameters": [10, 1], "share": shares})
+    steps, rows = pd.DataFrame(np.ones((4, 1)), columns=[2]), capacity_frames.ordered(modules(), "kind", np.ones(4))
+    drawn = capacity.capacity_map(steps, np.array([0]), rows, budget, module_map.MapView("rank"), theme.LIGHT)
+    assert list(layout_of(drawn).yaxis2.ticktext) == words
 
 
 def test_a_picture_of_the_model_outlines_the_cells_that_need_rank() -> None:

@@ -46,7 +46,12 @@ def test_words_and_table_name_only_what_is_beyond_chance() -> None:
     gates.iloc[3, 2] = 1.02
     effect = gate_effect(*drawn(shift=0.02))
     assert effect is not None
-    assert "(d 1.020, a 1.000; 1 is neutral)" in gate_caption(reading(gates, effect))
+    words = gate_caption(reading(gates, effect))
+    assert words.startswith(
+        "At step 40, 1 of 6 gates differ between groups beyond chance. The groups explain the largest fraction of the "
+        "variation in query 2: "
+    )
+    assert "(d 1.020, a 1.000; 1 is neutral)" in words
     table = served(gates, modules(), effect, pd.DataFrame({"group": GROUPS, "loss": 0.5, "metric": 0.9}), "exact_match")
     assert "held-out exact match" in table
     assert table["larger gates"].tolist() == ["none significant"] * 3 + ["query 2 +0.015"]

@@ -51,7 +51,7 @@ def command_config(command: str, monkeypatch: pytest.MonkeyPatch) -> Any:
         optional={
             "name": TEXT.filter(str.strip),
             "data.text": TEXT,
-            "train.lr": st.none() | st.floats(1e-7, 10),
+            "train.lr": st.floats(1e-7, 10),
             "train.steps": st.integers(1, 10_000),
             "adapter.targets": st.lists(TEXT, min_size=1, max_size=3),
             "strategy.allocation": st.sampled_from(["no", "1e3", "null", "~", "rank", "[", "{a: b}", "1_0"]),

@@ -29,7 +29,7 @@ KINDS = (
 )
 
 
-def map_of(layers: int, *shares: float) -> tuple[Any, Any, pd.DataFrame]:
+def map_of(layers: int, share: float = 1.0) -> tuple[Any, Any, pd.DataFrame]:
     rows = [
         {
             "position": layer * len(KINDS) + place,
@@ -45,7 +45,7 @@ def map_of(layers: int, *shares: float) -> tuple[Any, Any, pd.DataFrame]:
     ]
     modules = ordered(described(pd.DataFrame(rows)), "kind", np.full(len(rows), 8.0))
     values = pd.DataFrame(np.ones((len(rows), 3)), columns=[0, 1, 2])
-    budget = pd.DataFrame({"step": [0, 2], "share": shares or (1.0, 1.0), "parameters": [10, 10]})
+    budget = pd.DataFrame({"step": [0, 2], "share": [share, 1.0], "parameters": [10, 10]})
     drawn = capacity_map(values, np.array([0, 1, 2]), modules, budget, MapView("Rank"), LIGHT)
     return traces_of(drawn), layout_of(drawn), modules
 
@@ -71,22 +71,11 @@ def test_rows_of_a_few_pixels_have_no_gaps_and_groups_still_have() -> None:
     assert (few.ygap, many.ygap) == (0.6, 0)
     edges, _ = row_edges(map_of(64)[2]["group"])
     assert np.diff(edges).max() * map_of(64)[1].height / edges[-1] > 3, "pixels between groups"
-    assert map_of(30)[1].height <= 900
 
 
-@pytest.mark.parametrize(
-    ("shares", "words"),
-    [
-        ((1.0, 1.0), ["100 %"]),
-        ((0.99945, 1.0), ["100 %"]),
-        ((7.0, 0.991), ["100 %"]),
-        ((0.9, 0.95), ["90.0 %", "100 %"]),
-    ],
-)
-def test_ticks_of_the_budget_neither_say_the_same_nor_cover_each_other(
-    shares: tuple[float, float], words: list[str]
-) -> None:
-    _, layout, _ = map_of(3, *shares)
+@pytest.mark.parametrize(("share", "words"), [(1.0, ["100 %"]), (0.99945, ["100 %"]), (0.9, ["90.0 %", "100 %"])])
+def test_no_two_ticks_of_the_budget_say_the_same(share: float, words: list[str]) -> None:
+    _, layout, _ = map_of(3, share)
     assert list(layout.yaxis2.ticktext) == words
     assert len(layout.yaxis2.tickvals) == len(words)
 

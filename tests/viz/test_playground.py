@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynlora.errors import ConfigError, DynloraError
+from dynlora.errors import ConfigError, DataError, DynloraError
 from dynlora.kinds.train.panels.effects import effect_maps
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.token_text import Colouring, tokens_html
@@ -59,6 +59,13 @@ def test_pairs_and_single_texts_are_not_taken_for_one_another() -> None:
 def test_a_row_that_cannot_be_asked_is_named(row: bytes, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         playground_model.texts_of("a.csv", b"sentence1,sentence2\na,b\n" + row + b"\n", paired=True)
+
+
+def test_a_row_with_more_cells_than_columns_breaks_nothing() -> None:
+    with pytest.raises(ConfigError, match="needs a column text or sentence or sentence1; it has words"):
+        playground_model.texts_of("a.csv", b"words\none\n")
+    with pytest.raises(DataError, match="line 2: has 3 cells where the header has 1"):
+        playground_model.texts_of("a.csv", b"words\none,two,three\n")
 
 
 OWN = "\ufeffticket_id;message;queue\n1;the door; it jams;2\n".replace("the door; it jams", '"the door; it jams"')
@@ -130,8 +137,7 @@ def test_answers_are_compared_where_the_task_is_the_same() -> None:
         ("a.txt", b"\xff\xfe\x00", "save it as UTF-8"),
         ("a.csv", b"", "the file is empty"),
         ("a.txt", b"\n \n", "has no text"),
-        ("a.csv", b"words\nx\n", "needs a column text or sentence or sentence1; it has words"),
-        ("a.csv", b"words\none,two,three\n", "line 2: has 3 cells where the header has 1"),
+        ("a.csv", b"words\nx\n", "needs a column text"),
         ("a.jsonl", b"{", "line 1: is not JSON"),
         ("a.jsonl", b"[1]", "line 1: a row that is not an object"),
         ("a.txt", b"x" * (playground_model.MAX_FILE_BYTES + 1), "at most"),

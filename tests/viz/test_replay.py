@@ -70,11 +70,13 @@ def test_without_importance_nothing_is_compared_with_rank() -> None:
 
 
 def test_importance_that_keeps_its_order_is_steady_and_noise_is_not() -> None:
-    importance = table([[1, 2, 4], [2, 3, 3], [3, 4, 2], [4, 5, 1]], [5, 10, 15])
-    steadiness = capacity_frames.steadiness(importance, [5, 10, 15])
+    same = table([[1, 2, 3], [2, 3, 4], [3, 4, 5], [4, 5, 6]], [5, 10, 15])
+    steadiness = capacity_frames.steadiness(same, [5, 10, 15])
     assert steadiness["step"].tolist() == [10, 15]
-    assert steadiness["value"].tolist() == pytest.approx([1.0, -1.0])
-    assert capacity_frames.steadiness(importance, [5]).empty
+    assert steadiness["value"].tolist() == pytest.approx([1.0, 1.0])
+    noise = table([[1, 4], [2, 3], [3, 2], [4, 1]], [5, 10])
+    assert capacity_frames.steadiness(noise, [5, 10])["value"].tolist() == pytest.approx([-1.0])
+    assert capacity_frames.steadiness(noise, [5]).empty
 
 
 def test_frames_outline_the_modules_that_need_rank_and_name_the_outline() -> None:

@@ -29,10 +29,11 @@ from dynlora.viz.report import comparison_report, documents, run_report
 from dynlora.viz.report.documents import shared
 from dynlora.viz.report.page import Part, differences
 from tests.command_line import document, run
-from tests.viz.runs import GROUPS, HOSTILE, N_MODULES, RUN, make_run
+from tests.viz.runs import GROUPS, HOSTILE, N_MODULES, make_run
 
 pytestmark = pytest.mark.slow  # together: each report holds plotly, packed anew
 
+RUN = "20260101-000000-00000001"
 BREAK_OUT = (
     "</script><script>alert(1)</script><img src=x onerror=alert(2)><!--<script> $x$ {{plotly}} %{customdata[0]} "
 )
@@ -104,9 +105,17 @@ def test_a_report_holds_all_of_a_run_in_one_small_file(page: bytes, sample: Path
     read = Read(page)
     assert len(page) < MOST_BYTES
     for words in (
+        "Training loss",
+        "Rank by module over time",
+        "Importance by module over time",
+        "Rank transfers",
         "Configuration",
+        "Parameter budget",
+        "Confusion matrix",
         "Versions, machine and size",
         "torch",
+        "Learning rate",
+        "Gates by input group",
         "Verdict",
         "Differences from the baseline",
         "Ranks to use",
@@ -155,10 +164,16 @@ def test_nothing_is_fetched_and_only_two_scripts_may_run(page: bytes) -> None:
     assert "http" not in read.policy
 
 
-def test_hostile_text_stays_text(runs_dir: Path) -> None:
-    text = HOSTILE[3] + BREAK_OUT
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(BREAK_OUT, id="markup", marks=pytest.mark.torture),
+        pytest.param(HOSTILE[3] + BREAK_OUT, id="markup in a long text"),
+    ],
+)
+def test_hostile_text_stays_text(text: str, runs_dir: Path) -> None:
     folders = [
-        make_run(runs_dir, text=text, extras=True, own=True, error=text, state="failed"),
+        make_run(runs_dir, run_id=RUN, text=text, extras=True, own=True, error=text, state="failed"),
         make_run(runs_dir, run_id=RUN[:-1] + "2", text=text, strategy="lora", extras=True),
     ]
     for page in (run_report(folders[0]), comparison_report(folders)):
@@ -201,7 +216,7 @@ def test_a_gallery_lists_each_run_with_its_report_and_stays_text(runs_dir: Path,
 
 def test_a_gallery_replaces_nothing_but_a_gallery(runs_dir: Path, tmp_path: Path) -> None:
     """The user's `index.html` was replaced without a word, also behind a link."""
-    make_run(runs_dir)
+    make_run(runs_dir, run_id=RUN)
     site, link = tmp_path / "site", tmp_path / "link"
     for title in ("first", "again"):
         document(run(runs_dir, "gallery", str(site), RUN, "--title", title, "--json"))
@@ -255,7 +270,7 @@ def test_what_is_no_training_has_its_report_in_a_gallery(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("state", "steps"), [("queued", 0), ("running", 0), ("failed", 17), ("stopped", 17)])
 def test_every_state_of_a_run_has_a_report(state: str, steps: int, runs_dir: Path) -> None:
-    folder = make_run(runs_dir, state=state, steps=steps, gates=False, error="the disk is full")
+    folder = make_run(runs_dir, run_id=RUN, state=state, steps=steps, gates=False, error="the disk is full")
     read = Read(run_report(folder))
     assert state in read.text
     assert "Configuration" in read.text
@@ -263,13 +278,11 @@ def test_every_state_of_a_run_has_a_report(state: str, steps: int, runs_dir: Pat
     assert ("Training loss" in read.text) == (steps > 0)
 
 
-def test_a_comparison_pairs_the_seeds_and_says_what_was_set_differently_and_alike(runs_dir: Path) -> None:
+def test_a_comparison_pairs_the_seeds_and_says_what_was_set_differently(runs_dir: Path) -> None:
     folders = [
         make_run(runs_dir, run_id=f"20260101-000000-0000000{i}", seed=i % 2, strategy=name, gates=False, extras=True)
         for i, name in enumerate(["dynamic", "dynamic", "lora", "lora"])
     ]
-    for folder in folders:
-        made_with(folder, {"torch": "2.9.1+cpu", "python": "3.11.9", "cpu": "a processor"})
     read = Read(comparison_report(folders))
     for words in (
         "Comparison of 4 runs",
@@ -278,14 +291,21 @@ def test_a_comparison_pairs_the_seeds_and_says_what_was_set_differently_and_alik
         "Pareto set",
         "Training loss",
         "Rank by module",
-        "Common configuration",
-        "Versions and machine",
-        "2.9.1+cpu",
-        "a processor",
+        "n = 2",
     ):
         assert words in read.text, words
     page_without_plotly = sum(len(words) for name, words in read.scripts.items() if name != "plotly")
     assert page_without_plotly < 400_000
+
+
+def test_a_comparison_holds_the_configuration_and_the_versions(runs_dir: Path) -> None:
+    folders = [
+        make_run(runs_dir, run_id=f"20260101-000000-0000000{i}", seed=i, strategy=name)
+        for i, name in enumerate(["dynamic", "lora"])
+    ]
+    for folder in folders:
+        made_with(folder, {"torch": "2.9.1+cpu", "python": "3.11.9", "cpu": "a processor"})
+    read = Read(comparison_report(folders))
     alike = next(words for words in read.words if "model:" in words)
     assert alike.splitlines() == [
         "name: null",
@@ -299,6 +319,16 @@ def test_a_comparison_pairs_the_seeds_and_says_what_was_set_differently_and_alik
         "train:",
         "  steps: 40",
     ]
+    for words in (
+        "strategy.name",
+        "seed",
+        "Common configuration",
+        "Versions and machine",
+        "2.9.1+cpu",
+        "3.11.9",
+        "a processor",
+    ):
+        assert words in read.text, words
 
 
 def made_with(folder: Path, machine: dict[str, str]) -> None:
@@ -339,15 +369,23 @@ MEASURED = Knockouts(
 
 
 def test_a_report_holds_the_knock_outs_and_which_score_knew(runs_dir: Path) -> None:
-    folder = make_run(runs_dir)
+    folder = make_run(runs_dir, run_id=RUN)
+    without = Read(run_report(folder))
+    assert "Module ablation" not in without.text
     MEASURED.write(knockout_file(folder))
-    read = Read(run_report(folder))
+    page = run_report(folder)
+    read = Read(page)
+    assert len(read.charts) == len(without.charts) + 1
+    assert page == run_report(folder)
     for words in (
         "Module ablation",
         "Of 12 modules, 11 help and 0 harm",
+        "The loss rises most without ff out 2",
+        "Loss without − with the module",
         "Rank correlation of each score",
         "importance at the last decision",
         "gradient at the end",
+        "Spearman",
         "on 512 held-out",
         "Measured with the last adapter of step 40.",
     ):
@@ -356,6 +394,8 @@ def test_a_report_holds_the_knock_outs_and_which_score_knew(runs_dir: Path) -> N
     assert numbers(bars["figure"]["data"][0]["y"]) == pytest.approx(
         [0.01 * i for i in (0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11)], abs=1e-6
     )
+    MEASURED.model_copy(update={"step": 20}).write(knockout_file(folder))
+    assert "Measured with the last adapter of step 20. The run is now at step 40" in Read(run_report(folder)).text
 
 
 def numbers(packed: dict[str, str]) -> list[float]:
@@ -366,7 +406,7 @@ def numbers(packed: dict[str, str]) -> list[float]:
 def test_knock_outs_that_do_not_fit_the_run_are_not_in_its_report(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = make_run(runs_dir)
+    folder = make_run(runs_dir, run_id=RUN)
     plain, file = run_report(folder), folder / "knockout.json"
 
     def part() -> Part:
@@ -394,7 +434,7 @@ def nowhere(_: Path) -> Path:
 
 @pytest.mark.parametrize("size", [1.0, 1e308], ids=["markup", "numbers"])
 def test_hostile_knock_outs_stay_text(size: float, runs_dir: Path) -> None:
-    folder = make_run(runs_dir)
+    folder = make_run(runs_dir, run_id=RUN)
     with sqlite3.connect(folder / "run.db") as database:
         for position in range(N_MODULES):
             kind = f"{position}{BREAK_OUT}.{HOSTILE[3]}"
@@ -426,7 +466,7 @@ def test_hostile_knock_outs_stay_text(size: float, runs_dir: Path) -> None:
 
 
 def test_a_large_run_is_still_mailed(runs_dir: Path) -> None:
-    folder = make_run(runs_dir, steps=3000, extras=True)
+    folder = make_run(runs_dir, run_id=RUN, steps=3000, extras=True)
     assert len(run_report(folder)) < MOST_BYTES
 
 

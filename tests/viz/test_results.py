@@ -16,7 +16,7 @@ from dynlora.kinds.train.panels import cost, training
 from dynlora.kinds.train.panels import results as group_results
 from dynlora.store import search
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.charts import score_dots
+from dynlora.viz.kit.charts import limits, score_dots
 from dynlora.viz.kit.theme import LIGHT
 from dynlora.viz.run import live_cards, result_figures
 from tests.viz.drawn import layout_of, traces_of
@@ -140,6 +140,16 @@ def test_figures_hold_what_they_are_given_and_no_markup(colours: theme.Palette) 
     assert sum(len(trace.x) for trace in traces_of(drawn["ends"])[1:]) == 4
 
 
+def test_components_by_kind() -> None:
+    modules = pd.DataFrame({"label": ["query", "query", "key"], "position": [0, 2, 1]})
+    ranks = pd.DataFrame([[4, 3], [4, 6], [4, 3]], columns=[0, 10])
+    totals = cost.components_by_kind(ranks, modules)
+    assert totals.to_dict("list") == {"step": [0, 10], "query": [8, 6], "key": [4, 6]}
+    words = "Key gained most (+2), query lost most (−2). At step 10, the adapters have 12 components."
+    assert cost.by_kind(totals) == words
+    assert cost.components_by_kind(ranks.head(2), modules).empty
+
+
 def test_machine_words() -> None:
     system = pd.DataFrame({"name": ["rss_mib"] * 2, "time": [100.0, 160.0], "value": [600.0, 512.0]})
     words = live_cards.machine_caption(live_cards.minutes(system), {"rss_mib": "process"}, "MiB")
@@ -185,6 +195,14 @@ def test_fractions_alone_keep_one_panel() -> None:
     layout = layout_of(training.metric_lines(metrics(accuracy=[0.5, 0.7], macro_f1=[0.4, 0.6]), LIGHT))
     assert "yaxis2" not in layout
     assert layout["yaxis"]["title"]["text"] == "Score"
+
+
+@pytest.mark.parametrize(("name", "word"), [("perplexity", "lowest"), ("token_accuracy", "highest")])
+def test_the_best_value_is_the_lowest_where_lower_is_better(name: str, word: str) -> None:
+    series = pd.DataFrame({"step": [0, 10, 20], "value": [30.0, 10.0, 20.0]})
+    best = {"lowest": "10.000 at step 10", "highest": "30.000 at step 0"}[word]
+    assert f"the {word} value is {best}" in training.metric(series, name)
+    assert limits(name)[0] == {"lowest": 1.0, "highest": 0.0}[word]
 
 
 def test_how_much_was_judged_is_no_metric() -> None:

@@ -195,16 +195,27 @@ def test_tags_by_use(runs: pd.DataFrame) -> None:
 
 def test_methods_are_found_by_their_name_whatever_their_fidelity(tmp_path: Path) -> None:
     for number, (strategy, fidelity) in enumerate(
-        [("lora_sp", "reconstruction"), ("lora", "code"), ("lora_sp", "description")]
+        [("lora_sp", "reconstruction"), ("lora", "code"), ("lora_sp", "description"), ("lora", "code")]
     ):
-        finished(tmp_path, f"r{number}", 0.5, strategy=strategy, fidelity=fidelity)
+        name = f"{strategy} on x, seed {number}"
+        finished(tmp_path, f"r{number}", 0.5 + number / 10, name=name, strategy=strategy, fidelity=fidelity)
     listed = queries.list_runs(tmp_path)
     table = runs_table.ordered(runs_table.runs_table(listed), "strategy")
-    assert table["id"].tolist() == ["r1", "r2", "r0"], "newest first within a strategy, whatever its fidelity"
+    assert table["strategy"].tolist() == [
+        "lora",
+        "lora",
+        "lora_sp",
+        "lora_sp",
+    ]
+    assert table["id"].tolist() == ["r3", "r1", "r2", "r0"], "newest first within a strategy, whatever its fidelity"
     assert set(runs_table.filtered(listed, strategies=["lora_sp"])["id"]) == {"r0", "r2"}
     assert set(runs_table.searched(listed, "strategy=lora_sp")["id"]) == {"r0", "r2"}
-    summary = runs_table.group_summary(runs_table.grouped(listed, "strategy")).set_index("group")
-    assert summary["runs"].to_dict() == {"lora": 1, "lora_sp": 2}
+    members = runs_table.grouped(listed, "strategy")
+    summary = runs_table.group_summary(members).set_index("group")
+    assert summary["runs"].to_dict() == {"lora": 2, "lora_sp": 2}
+    assert "lora_sp on x, seed 0" in members["name"].tolist()
+    figure = cards.group_strip(members, summary.reset_index(), "accuracy", theme.LIGHT)
+    assert list(layout_of(figure).yaxis.ticktext) == ["lora_sp", "lora"]
 
 
 def test_the_column_of_results_is_named_by_the_metric_that_all_runs_share() -> None:

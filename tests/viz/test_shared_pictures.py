@@ -27,7 +27,9 @@ from dynlora.viz.report.pictures import (
 )
 from dynlora.viz.run.result_figures import Generated
 from tests.command_line import document, run
-from tests.viz.runs import HOSTILE, N_MODULES, RUN, make_run, planted
+from tests.viz.runs import HOSTILE, N_MODULES, make_run, planted
+
+RUN = "20260101-000000-00000001"
 
 
 def opened(one: Shared | Missing | None) -> Any:
@@ -77,11 +79,13 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("colours", [theme.LIGHT, theme.DARK], ids=["light", "dark"])
-def test_the_map_says_the_metric_and_the_verdict(judged: Path, colours: theme.Palette) -> None:
+def test_the_map_has_the_ranks_and_says_the_metric_and_the_verdict(judged: Path, colours: theme.Palette) -> None:
     subject = subject_of(judged)
     one = map_picture(subject, colours)
     image = opened(one)
     assert image.size == (canvas.WIDTH, canvas.HEIGHT)
+    assert {of_rank(rank, colours) for rank in (3, 4, 5)} <= colours_of(image)
+    assert colours.panel in colours_of(image)
     assert image.text["Title"] == "a run"
     assert image.text["Description"] == one.alt  # pyright: ignore[reportAttributeAccessIssue]
     for words in ("a run", "rank moved from query", subject.strip.metric.answer, subject.strip.verdict.answer):
@@ -160,7 +164,7 @@ def test_at_last_the_picture_is_made_smaller() -> None:
 
 
 def test_nothing_is_played_of_a_run_in_which_nothing_moved(runs_dir: Path) -> None:
-    folder = make_run(runs_dir, strategy="lora", moves=False)
+    folder = make_run(runs_dir, run_id=RUN, strategy="lora", moves=False)
     one = of_name(folder, "Moving picture")
     assert one == Missing("Moving picture", "No rank has moved in this run, so there is nothing to play.")
     drawn = of_name(folder, "Map")
@@ -170,7 +174,7 @@ def test_nothing_is_played_of_a_run_in_which_nothing_moved(runs_dir: Path) -> No
 
 @pytest.mark.parametrize("state", ["running", "failed", "stopped"])
 def test_a_run_that_has_not_finished_says_so(state: str, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = make_run(runs_dir, state=state, steps=17, error="the disk is full")
+    folder = make_run(runs_dir, run_id=RUN, state=state, steps=17, error="the disk is full")
     subject = subject_of(folder)
     assert subject.about.startswith(f"{state.capitalize()} at step 17 of 40 · dynamic")
     alt = opened(map_picture(subject, theme.LIGHT)).text["Description"]
@@ -179,9 +183,12 @@ def test_a_run_that_has_not_finished_says_so(state: str, runs_dir: Path, monkeyp
     assert isinstance(moving_picture(subject, theme.LIGHT), Shared)
 
 
-def test_an_imported_run_has_a_sentence_in_place_of_pictures(runs_dir: Path) -> None:
+def test_a_queued_and_an_imported_run_have_a_sentence_in_place_of_pictures(runs_dir: Path) -> None:
+    queued = make_run(runs_dir, run_id=RUN, state="queued", steps=0)
+    reasons = {one.reason for one in pictures_of(subject_of(queued), theme.LIGHT) if isinstance(one, Missing)}
+    assert reasons == {"The run has not recorded any ranks yet."}
     meta = {"name": "from a tracker", "strategy": None, "model": None, "data": None, "config": {}, "params": {}}
-    folder = RunWriter.create(runs_dir, run_id=RUN, config_yaml="{}\n", meta=meta, max_steps=3)
+    folder = RunWriter.create(runs_dir, run_id=f"{RUN[:-1]}2", config_yaml="{}\n", meta=meta, max_steps=3)
     writer = RunWriter.open(folder, resume_from=None)
     for step in range(4):
         writer.scalar("loss", "train", step, 1.0 / (step + 1))
@@ -202,7 +209,7 @@ def test_an_imported_run_has_a_sentence_in_place_of_pictures(runs_dir: Path) -> 
     ],
 )
 def test_any_text_can_be_drawn(text: str, runs_dir: Path) -> None:
-    folder = make_run(runs_dir, text=text, extras=True, own=True)
+    folder = make_run(runs_dir, run_id=RUN, text=text, extras=True, own=True)
     for one in pictures_of(subject_of(folder), theme.LIGHT):
         alt = opened(one).info.get("comment", b"").decode(errors="ignore") or opened(one).text["Description"]
         assert "\n" not in alt
@@ -227,7 +234,7 @@ def test_the_pair_that_is_drawn_changed_became_right_and_can_be_drawn() -> None:
 
 def with_texts(runs_dir: Path, *steps: tuple[int, Sequence[str]]) -> Path:
     facts = {"task_facts": {"generates": True, "loss_unit": "nats"}}
-    folder = make_run(runs_dir, state="stopped", about=facts, gates=False)
+    folder = make_run(runs_dir, run_id=RUN, state="stopped", about=facts, gates=False)
     writer = RunWriter.open(folder, resume_from=40)
     for step, texts in steps:
         rows = [
@@ -291,7 +298,7 @@ def test_a_paragraph_keeps_its_words_and_its_width(width: int) -> None:
 
 def test_no_path_of_this_machine_is_in_a_picture(runs_dir: Path) -> None:
     about = {"model": "/home/someone/secret/own-model", "data": "/home/someone/secret/tickets.csv"}
-    folder = make_run(runs_dir, about=about)
+    folder = make_run(runs_dir, run_id=RUN, about=about)
     for one in pictures_of(subject_of(folder), theme.LIGHT):
         assert isinstance(one, Shared)
         assert b"someone" not in one.content
@@ -332,7 +339,7 @@ def test_ranks_lie_where_their_module_is(judged: Path) -> None:
 def test_pictures_outline_the_modules_that_need_rank_and_count_their_components(
     tmp_path: Path, judged: Path, colours: theme.Palette
 ) -> None:
-    subject = subject_of(make_run(tmp_path, about=planted(2, 5)))
+    subject = subject_of(make_run(tmp_path, run_id=RUN, about=planted(2, 5)))
     words = "9 of 48 components are in the 2 modules that need them (uniform LoRA: 8 of 48)."
     assert {of_rank(rank, colours) for rank in (3, 4, 5)} <= colours_of(opened(map_picture(subject, colours)))
     for draw in (map_picture, moving_picture):

@@ -185,6 +185,31 @@ def test_wrong_seeds_are_one_sentence(text: str) -> None:
         form_model.seeds(text)
 
 
+def test_fields_come_from_the_schema() -> None:
+    lr = form_model.config_field("train.lr")
+    assert (lr.kind, lr.default, lr.low, lr.high, lr.optional) == ("float", 1e-3, 0, 10, False)
+    steps = form_model.config_field("train.steps")
+    assert (steps.kind, steps.default, steps.optional) == ("int", None, True)
+    assert form_model.config_field("train.schedule").choices == ("linear", "cosine", "constant")
+    assert "Key: train.lr." in lr.about
+
+
+def test_the_command_line_is_safe_and_starts_the_same_run() -> None:
+    import shlex
+
+    from dynlora.config import parse_config
+    from dynlora.config_files import load_config
+
+    config = form_model.nested(
+        {"name": "a; rm -rf / '$x'", "train.steps": 20, "seed": 0, "data.name": "sentiment4", "train.lr": None}
+    )
+    parts = shlex.split(form_model.command(config, "some runs"))
+    assert parts[:4] == ["dynlora", "train", "--name", "a; rm -rf / '$x'"]
+    overrides = [parts[i + 1] for i, part in enumerate(parts) if part == "--set"]
+    assert load_config(None, overrides).train == parse_config(config).train
+    assert "lr" not in config["train"]
+
+
 def test_one_form_has_one_key() -> None:
     config = form_model.nested({"seed": 0})
     assert seed_groups.launch_key("a", config) == seed_groups.launch_key("a", dict(config))

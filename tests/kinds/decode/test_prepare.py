@@ -82,20 +82,38 @@ def test_a_number_of_blocks_takes_the_most_influential(tmp_path: Path) -> None:
 
 @pytest.mark.journey
 def test_prepare_trains_a_judge_that_a_decode_takes(runs: Runs, tmp_path: Path) -> None:
-    roles = (
+    arguments = (
         "--draft",
         str(runs.folder / runs.draft),
         "--target",
         str(runs.folder / runs.target),
+        "--problems",
+        "40",
+        "--judge-model",
+        str(save_tiny("bert", tmp_path / "bert")),
+        "--judge-steps",
+        "10",
         "--step-string",
         STEP,
     )
-    judge_model = str(save_tiny("bert", tmp_path / "bert"))
-    arguments = (*roles, "--problems", "40", "--judge-model", judge_model, "--judge-steps", "10")
     report = document(run(tmp_path / "runs", "rsd", "prepare", *arguments, "--json"))
     judge = run_summary(tmp_path / "runs" / report["judge"])
     assert (judge["status"], sorted(judge["labels"])) == ("finished", ["right", "wrong"])
     assert report["command"].startswith(f"dynlora rsd --draft {runs.draft} --target {runs.target}")
-    small = ("--reward", report["judge"], "--limit", "2", "--max-tokens", "10", "--json")
-    decoded = document(run(tmp_path / "runs", "rsd", *roles, *small))
+    decoded = document(
+        run(
+            tmp_path / "runs",
+            "rsd",
+            *arguments[:4],
+            "--reward",
+            report["judge"],
+            "--step-string",
+            STEP,
+            "--limit",
+            "2",
+            "--max-tokens",
+            "10",
+            "--json",
+        )
+    )
     assert decoded["points"][0]["prefilled"]["reward"] > 0

@@ -21,6 +21,7 @@ from dynlora.cli.kinds import resumed
 from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.inference.session import load_run
+from dynlora.jobs import quick_launch
 from dynlora.kinds.decode.result import read_decode
 from dynlora.kinds.decode.settings import DecodeSettings
 from dynlora.kinds.decode.work import run
@@ -238,10 +239,14 @@ def test_thresholds_that_are_none_are_one_sentence(
     assert message in refused(runs_dir, *named, *SHORT, "--threshold", threshold)
 
 
-def test_other_faults_are_one_sentence(named: tuple[str, ...], runs_dir: Path) -> None:
+def test_other_faults_are_one_sentence(named: tuple[str, ...], runs: Runs, runs_dir: Path) -> None:
     assert "--draft: is missing" in refused(runs_dir, "--target", named[3])
     assert "only Python" in refused(runs_dir, *named, "--reward", "callable")
     assert "Error: --reward nobody: there is no such run" in refused(runs_dir, *named, "--reward", "nobody")
+    assert "give a run that classifies" in refused(runs_dir, *named, "--reward", named[1])
+    judge = str(runs.folder / runs.judge)
+    assert "cannot write" in refused(runs_dir, "--draft", judge, "--target", named[3])
+    assert "Error: --draft nobody: there is no such run" in refused(runs_dir, "--draft", "nobody", "--target", named[3])
     prepared = ("prepare", "--target", "nobody")
     assert "Error: --target nobody: there is no such run" in refused(runs_dir, *prepared)
     assert "is a probability" in refused(runs_dir, *named, *SHORT, "--accept", "constant", "--threshold", "1.5")
@@ -341,3 +346,10 @@ def test_python_records_absolute_folders(
     settings = DecodeSettings.of_run(decode.folder)
     assert (settings.draft, settings.target) == (str(runs.folder / runs.draft), str(runs.folder / runs.target))
     assert (settings.reward, settings.data) == (str(runs.folder / runs.judge), str(runs.data))
+
+
+def test_it_runs_from_the_queue(named: tuple[str, ...], runs_dir: Path) -> None:
+    folder = quick_launch.create(_settings(named, "oracle"), runs_dir)
+    assert run_summary(folder)["status"] == "queued"
+    assert run.resume(folder).state == "finished"
+    assert run_summary(folder)["step"] == 9

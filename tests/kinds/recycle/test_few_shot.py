@@ -40,8 +40,26 @@ def command(runs: Path, *arguments: str) -> Result:
 @pytest.fixture(scope="module")
 def recycled(taught: Path, teacher_ids: list[str]) -> Path:
     """Return the folder of a recycle that the command made."""
-    small = "--ways 3 --shots 1,2 --episodes 8 --iterations 8 --inputs 5 --tokens 6 --test-episodes 10 --json"
-    result = command(taught, "recycle", *teacher_ids, *small.split())
+    result = command(
+        taught,
+        "recycle",
+        *teacher_ids,
+        "--ways",
+        "3",
+        "--shots",
+        "1,2",
+        "--episodes",
+        "8",
+        "--iterations",
+        "8",
+        "--inputs",
+        "5",
+        "--tokens",
+        "6",
+        "--test-episodes",
+        "10",
+        "--json",
+    )
     assert result.exit_code == 0, result.output
     return taught / json.loads(result.stdout)["id"]
 
@@ -182,8 +200,27 @@ def test_an_unfinished_recycle_cannot_be_used(taught: Path, teacher_ids: list[st
 def test_a_file_of_a_new_task_is_the_test(taught: Path, teacher_ids: list[str], tmp_path: Path) -> None:
     rows = [{"text": f"{word} the {index}", "label": word} for word in ("lovely", "dull", "end") for index in range(9)]
     file = write_csv(tmp_path / "new.csv", rows)
-    small = "--ways 2 --shots 1 --episodes 2 --iterations 4 --inputs 4 --tokens 4 --test-episodes 6 --test"
-    result = command(taught, "recycle", *teacher_ids, *small.split(), str(file))
+    result = command(
+        taught,
+        "recycle",
+        *teacher_ids,
+        "--ways",
+        "2",
+        "--shots",
+        "1",
+        "--episodes",
+        "2",
+        "--iterations",
+        "4",
+        "--inputs",
+        "4",
+        "--tokens",
+        "4",
+        "--test-episodes",
+        "6",
+        "--test",
+        str(file),
+    )
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0].startswith("The meta-LoRA ")

@@ -26,10 +26,29 @@ SOME = (PLACES["in an inversion"], PLACES["in the control"], PLACES["at the end"
 
 def kill_at(trials: Sequence[str], taught: Path, teachers: Sequence[str], folder: Path) -> None:
     """Kill a recycle of 12 steps of inversion and 4 episodes, and 4 of the control, at places."""
-    small = (
-        "--iterations 4 --inputs 5 --tokens 6 --shots 1,2 --ways 3 --episodes 4 --queries 3 --test-episodes 12 --rank 2"
+    command = (
+        "recycle",
+        *(str(taught / teacher) for teacher in teachers),
+        "--iterations",
+        "4",
+        "--inputs",
+        "5",
+        "--tokens",
+        "6",
+        "--shots",
+        "1,2",
+        "--ways",
+        "3",
+        "--episodes",
+        "4",
+        "--queries",
+        "3",
+        "--test-episodes",
+        "12",
+        "--rank",
+        "2",
+        "--noise",
     )
-    command = ("recycle", *(str(taught / teacher) for teacher in teachers), *small.split(), "--noise")
     assert campaign(folder, trials, command) == dict.fromkeys(trials, "equal")
 
 

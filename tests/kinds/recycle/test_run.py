@@ -167,6 +167,10 @@ def test_teachers_that_cannot_teach_are_refused_in_one_sentence(
     short = train_teacher(tmp_path / "runs", backbone, TASKS[0], 8, layers=1)
     with pytest.raises(ConfigError, match="adapts the first block of .*give runs of one base model"):
         work(settings_of([*teacher_ids, str(short)]), taught)
+    with pytest.raises(ConfigError, match="ways 9: the teachers have 7 classes"):
+        work(settings_of(teacher_ids, ways=9), taught)
+    with pytest.raises(ConfigError, match="there is no such run"):
+        work(settings_of(["20000101-000000-00000000"]), taught)
     assert sorted(path.name for path in taught.iterdir()) == before, "no folder is left"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import shutil
 from dataclasses import replace
@@ -26,13 +25,6 @@ CUT = re.compile(r"A cut removes (\d+) ranks?, (\d+) of them in (.+)")
 MOVE = re.compile(r"(?P<name>.+) (?P<verb>gives|gets) (?P<n>\d+) ranks?")
 
 
-@functools.cache
-def sample_spoken(folder: Path) -> tuple[RunReading, dict[str, Any], dict[str, Any]]:
-    """Return a sample run, what the player draws of it, and what it says."""
-    run = read_run(folder)
-    return run, *spoken(run)
-
-
 def spoken(run: RunReading) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what the player draws of a run, and what it says."""
     panel = ModelReplay()
@@ -49,7 +41,8 @@ def constant(name: str) -> float:
 
 @pytest.mark.parametrize("folder", TRAININGS, ids=lambda folder: folder.name)
 def test_each_sentence_is_true_of_what_is_drawn(folder: Path) -> None:
-    run, values, script = sample_spoken(folder)
+    run = read_run(folder)
+    values, script = spoken(run)
     ranks, names = np.array(values["rank"]), [module["short"] for module in values["modules"]]
     assert len(script["due"]) == len(values["steps"])
     moves = [cue for cue in script["cues"] if len(cue["rows"]) == 2]
@@ -82,7 +75,7 @@ def test_each_sentence_is_true_of_what_is_drawn(folder: Path) -> None:
 
 @pytest.mark.parametrize("folder", TRAININGS, ids=lambda folder: folder.name)
 def test_all_is_said_within_a_minute(folder: Path) -> None:
-    _, values, script = sample_spoken(folder)
+    values, script = spoken(read_run(folder))
     sentences = [words for cue in script["cues"] for words in cue["words"]]
     reading = sum(constant("READ_MS") + constant("LETTER_MS") * len(words) for words in sentences)
     playing = len(values["steps"]) * max(60, constant("PLAY_MS") / len(values["steps"]))
