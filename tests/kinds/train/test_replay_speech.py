@@ -123,3 +123,14 @@ def test_another_run_of_the_same_length_is_another_picture(tmp_path: Path) -> No
     one, other = (spoken(run)[0] for run in runs)
     assert one["rank"] == other["rank"]
     assert one["version"] != other["version"]
+
+
+@pytest.mark.parametrize(
+    ("signal", "words"),
+    [("importance", "Highest importance: 42 % in query 3."), ("rank", "Highest rank: 8 in attn out 0.")],
+)
+def test_the_caption_begins_with_what_is_shown_first(signal: str, words: str) -> None:
+    (folder,) = (one for one in TRAININGS if one.name == "20261201-180650-e85810d3")
+    run = replace(read_run(folder), signal=signal)
+    panel = ModelReplay()
+    assert panel.caption(panel.data(RunView(folder, run, run.store))).startswith(words)

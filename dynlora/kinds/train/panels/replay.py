@@ -84,8 +84,8 @@ class ModelReplay(CapacityPanel[ModelOverSteps]):
         return ModelOverSteps(run, run.state, _frames_of(run, "rank"), _frames_of(run, "importance"))
 
     def caption(self, data: ModelOverSteps) -> str:
-        """Name the widest module, and explain the numbers."""
-        return f"{picture(data.state)} {outlined(data.run.summary)}".rstrip()
+        """Name the module of the highest rank or importance, and explain the numbers."""
+        return f"{picture(data.state, data.run.signal)} {outlined(data.run.summary)}".rstrip()
 
     def table(self, data: ModelOverSteps) -> pd.DataFrame:
         """Return the modules at the chosen step."""
@@ -115,19 +115,18 @@ def _frames_of(run: RunReading, signal: str) -> pd.DataFrame:
     return frame.sort_index(axis=1)
 
 
-def picture(state: pd.DataFrame) -> str:
-    """Name the modules of the highest rank and importance, and explain the numbers of the model picture."""
+def picture(state: pd.DataFrame, signal: str) -> str:
+    """Name the module of the highest rank, or importance where that is chosen, and explain the model picture."""
     words = "A cell is a module: its rank, its importance in percent of the step, or its change since the start."
     if state.empty:
         return words
+    if signal == "importance" and state["importance_share"].max() > 0:
+        first = state.loc[at_highest(state["importance_share"])]
+        return f"Highest importance: {first['importance_share']:.0f} % in {one_line(first['short'], 40)}. {words}"
     widest = state.loc[at_highest(state["rank"])]
     n = int((state["rank"] == widest["rank"]).sum())
     where = one_line(widest["short"], 40) if n == 1 else plural(n, "module")
-    sentences = [f"Highest rank: {int(widest['rank'])} in {where}."]
-    first = state.loc[at_highest(state["importance_share"])]
-    if first["importance_share"] > 0:
-        sentences.append(f"Highest importance: {first['importance_share']:.0f} % in {one_line(first['short'], 40)}.")
-    return " ".join([*sentences, words])
+    return f"Highest rank: {int(widest['rank'])} in {where}. {words}"
 
 
 def frames(
