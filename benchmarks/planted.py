@@ -131,6 +131,8 @@ def trained(kept: KeptRuns, quick: bool, job: Job) -> str:
         if ranks is not None:
             values["strategy"]["ranks_from"] = written_ranks(ranks, Path(place) / "ranks.json")
         outcome = training_run.train(parse_config(values), Path(place) / "runs")
+        if outcome.state == "stopped":
+            raise SystemExit(f"{file_name(job)}: stopped; start the command again")
         diverged = outcome.state != "finished"
         made = {} if diverged else outcome_of(outcome.folder, side, rank, truth, infos)
     about = {"condition": condition, "side": side, "seed": seed, "lr": lr}
