@@ -6,7 +6,7 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -244,6 +244,26 @@ MOST_LABEL = 1e18
 def is_infinite(value: Any) -> bool:
     """Say whether a cell is a number beyond what can be learned, such as 1e400, which is read as infinite."""
     return isinstance(value, float) and abs(value) > MOST_LABEL
+
+
+def texts_among_fractions(labels: Iterable[Any]) -> list[str]:
+    """Return the distinct texts among numbers written as text, such as NA, sorted; each number would be a class.
+
+    None where at least half of the distinct values are texts, or no number is a fraction.
+    """
+    kinds = sorted({value for value in labels if isinstance(value, str)})
+    numbers = [number for kind in kinds if (number := _finite_number(kind)) is not None]
+    texts = [kind for kind in kinds if _finite_number(kind) is None]
+    return texts if len(numbers) > len(texts) and not all(number.is_integer() for number in numbers) else []
+
+
+def _finite_number(text: str) -> float | None:
+    """Return the finite number a text is, or None."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 def class_name(value: Any, names: Sequence[str] | None) -> str:

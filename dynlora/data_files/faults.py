@@ -11,7 +11,17 @@ import numpy as np
 
 from dynlora.data_files import finders, similarity
 from dynlora.data_files.columns import GROUPS
-from dynlora.data_files.examples import HELD_OUT, MOST_LABEL, TRAIN, Examples, counted, places, quoted, several
+from dynlora.data_files.examples import (
+    HELD_OUT,
+    MOST_LABEL,
+    TRAIN,
+    Examples,
+    counted,
+    places,
+    quoted,
+    several,
+    texts_among_fractions,
+)
 from dynlora.data_files.repairs import LIKE
 from dynlora.text import printable
 
@@ -363,6 +373,12 @@ def _of_labels(rows: Examples, known: Examples, has_classes: bool) -> Iterator[F
         problem = f"every training label is {_shown(*trained)}, only one class, so there is nothing to learn"
         sentence = f"{where}: {problem}; use data with two classes or more."
         yield Fault("one_class", "One class only", none, sentence, refuses=True)
+    texts = texts_among_fractions(value for side in sides for value in side) if has_classes else []
+    if texts:
+        chosen = np.flatnonzero([value in texts for value in rows.label])
+        problem = f"the label is text such as {_shown(texts[0])} among numbers (data.label={column})"
+        sentence = f"{places(rows, chosen)}: {problem}; correct or remove such rows."
+        yield Fault("mixed", "Numbers and text as labels", chosen, sentence, refuses=True)
 
 
 def _hidden(rows: Examples) -> bool:

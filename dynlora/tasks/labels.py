@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ import numpy as np
 from datasets import Dataset
 from scipy import stats
 
-from dynlora.data_files.examples import MOST_LABEL, is_empty, is_infinite
+from dynlora.data_files.examples import MOST_LABEL, is_empty, is_infinite, texts_among_fractions
 from dynlora.errors import DataError
 
 
@@ -182,24 +181,13 @@ def label_text(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) else str(value)
 
 
-def finite_number(text: str) -> float | None:
-    """Return the finite number a text is, or None."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
 def refuse_mixed_numbers(label: str, kinds: Sequence[Any]) -> None:
     """Refuse fractions with some text among them, such as NA: each would be taken for a class.
 
     Raises:
         DataError: naming the text.
     """
-    numbers = [kind for kind in kinds if isinstance(kind, str) and finite_number(kind) is not None]
-    texts = [kind for kind in kinds if isinstance(kind, str) and finite_number(kind) is None]
-    if texts and len(numbers) > len(texts) and any(not float(number).is_integer() for number in numbers):
+    if texts := texts_among_fractions(kinds):
         raise DataError(f"data.label={label}: has numbers and the text {texts[0][:40]!r}; correct or remove such rows")
 
 

@@ -163,6 +163,11 @@ COLUMNS: dict[str, tuple[Rows, str, bool]] = {
     "list": ([{"text": f"t {i}", "label": f"['a', {i % 2}]"} for i in range(20)], "(multi-label) are not", False),
     "one_class": ([{"text": f"t {i}", "label": "same"} for i in range(20)], "is same, only one class", True),
     "hidden": ([{"text": f"t {i}", "label": -1} for i in range(20)], "labels are -1, a hidden label", True),
+    "mixed": (
+        [{"text": f"t {i}", "label": i % 3 / 2 if i else "NA"} for i in range(20)],
+        "line 2: the label is text such as NA among numbers (data.label=label)",
+        True,
+    ),
     "few_rows": ([{"text": "t", "label": "a"}], "has 1 row, too few rows for training and held-out", True),
 }
 
