@@ -23,9 +23,6 @@ from dynlora.engine.model.lora_linear import LoraLinear
 CUTS, FIRST_CUT, LAST_CUT = 3, 0.2, 0.5
 """How many cuts there are, and after which fractions of the run the first and the last one come."""
 
-CONCENTRATION = 2
-"""Power of a module's effect in the score of its components: need comes in modules."""
-
 MEMORY = 0.9
 """Fraction of the old average of the curvature that is kept at each step."""
 
@@ -93,8 +90,8 @@ class Exploration:
 
         Where a factor or an average is not finite there are none: training has diverged, and says so.
 
-        A component's score is its effect per parameter, times the square of that of its whole module: of equal
-        components those stay whose module has more to keep, since need comes in modules.
+        A component's score is its effect per parameter, times that of its whole module: of equal components those stay
+        whose module has more to keep, since need comes in modules.
 
         Args:
             adapters: the adapted modules.
@@ -111,7 +108,7 @@ class Exploration:
         self.inputs.clear()
         costs = adapters.costs
         effects = [(effect / cost).numpy() for (_, _, effect), cost in zip(bases, costs, strict=True)]
-        scores = [effect * effect.sum() ** CONCENTRATION if draw is None else draw.random(len(effect)) for effect in effects]
+        scores = [effect * effect.sum() if draw is None else draw.random(len(effect)) for effect in effects]
         orders, used = _within(scores, costs, target, min_rank)
         left = max(1.0, used / adapters.spendable)
         change = (excess / left) ** 2
