@@ -94,7 +94,7 @@ class Dynamic(Strategy):
         "update of each module, or a gate that sees the input (gates=module). Never more parameters than uniform LoRA "
         "in the second half."
     )
-    formula = r"h = W_0 x + s\,g\,B A x,\; I = \mathrm{tr}(L R) / (r\,(d_{in} + d_{out})\,\mathrm{tr}\,L)"
+    formula = r"h = W_0 x + s\,g\,B A x,\; I = \mathrm{tr}(L R) / \mathrm{tr}\,L"
     paper = "Liao et al. 2025, arXiv 2501.14859"
     fidelity = "reconstruction"
     as_lora = {"allocation": "none", "gates": "off"}
