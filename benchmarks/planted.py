@@ -200,7 +200,7 @@ TUNED_AS: dict[str, str] = {
 
 def rates_of(arguments: argparse.Namespace) -> dict[str, dict[str, float | None]]:
     """Return each side's mean error at each rate over the tuning seeds of k = 4, by side; None where one diverged."""
-    sides = list(dict.fromkeys(TUNED_AS.get(side, str(side)) for side in arguments.sides))
+    sides = list(dict.fromkeys(TUNED_AS.get(side, side) for side in arguments.sides))
     train_all(arguments, [("k=4", side, seed, lr) for seed in TUNING_SEEDS for side in sides for lr in arguments.rates])
     curves: dict[str, dict[str, float | None]] = {}
     for side in sides:
@@ -238,8 +238,8 @@ def rows_of(arguments: argparse.Namespace, condition: str, rates: Mapping[str, f
         rows[side] = {
             **{name: round(value, 4) for name, value in mean.items()},
             "errors": errors[side].tolist(),
-            "end": round(float(np.mean([run["parameters"]["end"] / run["parameters"]["budget"] for run in of])), 3),
-            "peak": round(float(np.mean([run["parameters"]["peak"] / run["parameters"]["budget"] for run in of])), 3),
+            "end": round(np.mean([run["parameters"]["end"] / run["parameters"]["budget"] for run in of]), 3),
+            "peak": round(np.mean([run["parameters"]["peak"] / run["parameters"]["budget"] for run in of]), 3),
         }
         if {UNIFORM, KNOWN} <= whole.keys() and len(arguments.seeds) > 1:
             rows[side]["recovered"] = recovered(errors[side], errors[UNIFORM], errors[KNOWN])
@@ -282,7 +282,7 @@ def main() -> None:
     if arguments.rates_from:
         kept = results.RESULTS / f"{arguments.rates_from}.json"
         curves = json.loads(kept.read_text("utf-8"))["figures"]["rates"]
-    tuned = {side: TUNED_AS.get(side, str(side)) for side in arguments.sides}
+    tuned = {side: TUNED_AS.get(side, side) for side in arguments.sides}
     if not arguments.quick and not set(tuned.values()) <= curves.keys():
         curves |= rates_of(arguments)
     rates = {side: arguments.rates[0] if arguments.quick else chosen_rate(curves[of]) for side, of in tuned.items()}

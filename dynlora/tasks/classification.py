@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification
 
+from dynlora.data_files.examples import texts_among_fractions
 from dynlora.data_files.faults import MAX_CLASSES
 from dynlora.errors import DataError
 from dynlora.tasks.base import LabelledTask, Task, mean_pair_distance
@@ -22,7 +23,6 @@ from dynlora.tasks.labels import (
     classification_metrics,
     confusion,
     label_text,
-    refuse_mixed_numbers,
 )
 
 MAX_CONFUSION = 50
@@ -68,7 +68,10 @@ class Classification(LabelledTask):
                 f"data.label={label}: {len(kinds):,} different values are too many for classes "
                 f"(at most {MAX_CLASSES}); use another column, or data.task=regression"
             )
-        refuse_mixed_numbers(label, kinds)
+        if texts := texts_among_fractions(kinds):
+            raise DataError(
+                f"data.label={label}: has numbers and the text {texts[0][:40]!r}; correct or remove such rows"
+            )
         names = [_class_name(kind, column.class_names) for kind in kinds]
         return cls(tuple(dict.fromkeys(names)))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from datasets import Dataset
 from scipy import stats
 
-from dynlora.data_files.examples import MOST_LABEL, is_empty, is_infinite, texts_among_fractions
+from dynlora.data_files.examples import MOST_LABEL, is_empty, is_infinite
 from dynlora.errors import DataError
 
 
@@ -179,16 +178,6 @@ class LabelColumn:
 def label_text(value: Any) -> str:
     """Return a class as text; 1.0 from a CSV with gaps reads as 1."""
     return str(int(value)) if isinstance(value, float) else str(value)
-
-
-def refuse_mixed_numbers(label: str, kinds: Sequence[Any]) -> None:
-    """Refuse fractions with some text among them, such as NA: each would be taken for a class.
-
-    Raises:
-        DataError: naming the text.
-    """
-    if texts := texts_among_fractions(kinds):
-        raise DataError(f"data.label={label}: has numbers and the text {texts[0][:40]!r}; correct or remove such rows")
 
 
 def usable_labels(table: Dataset, label: str, split: str) -> list[Any]:
