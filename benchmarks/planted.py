@@ -161,7 +161,7 @@ def outcome_of(
     useful = sum(min(held, need) for held, need in zip(ranks, needs, strict=True))
     return {
         "metrics": {
-            "error": round(float(error), 5),
+            "error": round(error, 5),
             "within": within,
             "components": sum(ranks),
             "precision": round(within / max(1, sum(ranks)), 4),
@@ -200,7 +200,7 @@ TUNED_AS: dict[str, str] = {
 
 def rates_of(arguments: argparse.Namespace) -> dict[str, dict[str, float | None]]:
     """Return each side's mean error at each rate over the tuning seeds of k = 4, by side; None where one diverged."""
-    sides = list(dict.fromkeys(TUNED_AS.get(side, side) for side in arguments.sides))
+    sides = list(dict.fromkeys(TUNED_AS.get(side, str(side)) for side in arguments.sides))
     train_all(arguments, [("k=4", side, seed, lr) for seed in TUNING_SEEDS for side in sides for lr in arguments.rates])
     curves: dict[str, dict[str, float | None]] = {}
     for side in sides:
@@ -234,7 +234,7 @@ def rows_of(arguments: argparse.Namespace, condition: str, rates: Mapping[str, f
     errors = {side: np.array([run["metrics"]["error"] for run in of]) for side, of in whole.items()}
     rows: dict[str, Any] = {side: {"diverged": True} for side in runs if side not in whole}
     for side, of in whole.items():
-        mean = {name: float(np.mean([run["metrics"][name] for run in of])) for name in of[0]["metrics"]}
+        mean = {name: np.mean([run["metrics"][name] for run in of]) for name in of[0]["metrics"]}
         rows[side] = {
             **{name: round(value, 4) for name, value in mean.items()},
             "errors": errors[side].tolist(),
@@ -282,7 +282,7 @@ def main() -> None:
     if arguments.rates_from:
         kept = results.RESULTS / f"{arguments.rates_from}.json"
         curves = json.loads(kept.read_text("utf-8"))["figures"]["rates"]
-    tuned = {side: TUNED_AS.get(side, side) for side in arguments.sides}
+    tuned = {side: TUNED_AS.get(side, str(side)) for side in arguments.sides}
     if not arguments.quick and not set(tuned.values()) <= curves.keys():
         curves |= rates_of(arguments)
     rates = {side: arguments.rates[0] if arguments.quick else chosen_rate(curves[of]) for side, of in tuned.items()}
