@@ -34,9 +34,10 @@ from benchmarks.tuned import chosen_rate, quiet_process
 from dynlora.config import parse_config
 from dynlora.config_files import set_key
 from dynlora.engine.model.modules import ATTENTION, MLP, ModuleInfo, find_modules
+from dynlora.errors import TrainingDiverged
 from dynlora.inference.compress import Compression
 from dynlora.store.reader import RunReader
-from dynlora.store.summary import run_summary
+from dynlora.store.summary import failed_with, run_summary
 from dynlora.strategies import registry
 from dynlora.tasks.planted import RELATIVE_ERROR
 from dynlora.training import run as training_run
@@ -131,9 +132,9 @@ def trained(kept: KeptRuns, quick: bool, job: Job) -> str:
         if ranks is not None:
             values["strategy"]["ranks_from"] = written_ranks(ranks, Path(place) / "ranks.json")
         outcome = training_run.train(parse_config(values), Path(place) / "runs")
-        if outcome.state == "stopped":
-            raise SystemExit(f"{file_name(job)}: stopped; start the command again")
-        diverged = outcome.state != "finished"
+        diverged = failed_with(outcome.folder) == TrainingDiverged.__name__
+        if outcome.state != "finished" and not diverged:
+            raise SystemExit(f"{file_name(job)}: {outcome.error or outcome.state}; start the command again")
         made = {} if diverged else outcome_of(outcome.folder, side, rank, truth, infos)
     about = {"condition": condition, "side": side, "seed": seed, "lr": lr}
     made_with = {**results.versions(), "processor": results.processor(), "threads": torch.get_num_threads()}

@@ -246,15 +246,15 @@ def is_infinite(value: Any) -> bool:
     return isinstance(value, float) and abs(value) > MOST_LABEL
 
 
-def texts_among_fractions(labels: Iterable[Any]) -> list[str]:
-    """Return the distinct texts among numbers written as text, such as NA, sorted; each number would be a class.
+def texts_among_fractions(labels: Iterable[Any]) -> set[str]:
+    """Return the distinct texts among numbers written as text, such as NA; each number would be a class.
 
-    None where at least half of the distinct values are texts, or no number is a fraction.
+    Empty where at least half of the distinct values are texts, or no number is a fraction.
     """
-    kinds = sorted({value for value in labels if isinstance(value, str)})
-    numbers = [number for kind in kinds if (number := _finite_number(kind)) is not None]
-    texts = [kind for kind in kinds if _finite_number(kind) is None]
-    return texts if len(numbers) > len(texts) and not all(number.is_integer() for number in numbers) else []
+    numbers = {value: _finite_number(value) for value in labels if isinstance(value, str)}
+    texts = {value for value, number in numbers.items() if number is None}
+    has_fraction = any(number is not None and not number.is_integer() for number in numbers.values())
+    return texts if has_fraction and len(numbers) > 2 * len(texts) else set()
 
 
 def _finite_number(text: str) -> float | None:

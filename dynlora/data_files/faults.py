@@ -373,10 +373,9 @@ def _of_labels(rows: Examples, known: Examples, has_classes: bool) -> Iterator[F
         problem = f"every training label is {_shown(*trained)}, only one class, so there is nothing to learn"
         sentence = f"{where}: {problem}; use data with two classes or more."
         yield Fault("one_class", "One class only", none, sentence, refuses=True)
-    texts = texts_among_fractions(value for side in sides for value in side) if has_classes else []
-    if texts:
-        chosen = np.flatnonzero([value in texts for value in rows.label])
-        problem = f"the label is text such as {_shown(texts[0])} among numbers (data.label={column})"
+    if has_classes and (wrong := texts_among_fractions(known.label)):
+        chosen = np.flatnonzero([value in wrong for value in rows.label])
+        problem = f"the label is text such as {min(wrong)[:40]!r} among numbers (data.label={column})"
         sentence = f"{places(rows, chosen)}: {problem}; correct or remove such rows."
         yield Fault("mixed", "Numbers and text as labels", chosen, sentence, refuses=True)
 

@@ -70,7 +70,7 @@ class Classification(LabelledTask):
             )
         if texts := texts_among_fractions(kinds):
             raise DataError(
-                f"data.label={label}: has numbers and the text {texts[0][:40]!r}; correct or remove such rows"
+                f"data.label={label}: has numbers and the text {min(texts)[:40]!r}; correct or remove such rows"
             )
         names = [_class_name(kind, column.class_names) for kind in kinds]
         return cls(tuple(dict.fromkeys(names)))

@@ -164,8 +164,8 @@ COLUMNS: dict[str, tuple[Rows, str, bool]] = {
     "one_class": ([{"text": f"t {i}", "label": "same"} for i in range(20)], "is same, only one class", True),
     "hidden": ([{"text": f"t {i}", "label": -1} for i in range(20)], "labels are -1, a hidden label", True),
     "mixed": (
-        [{"text": f"t {i}", "label": i % 3 / 2 if i else "NA"} for i in range(20)],
-        "line 2: the label is text such as NA among numbers (data.label=label)",
+        [{"text": f"t {i}", "label": i / 7 if i else "NA"} for i in range(60)],  # the column looks like an id, too
+        "line 2: the label is text such as 'NA' among numbers (data.label=label)",
         True,
     ),
     "few_rows": ([{"text": "t", "label": "a"}], "has 1 row, too few rows for training and held-out", True),

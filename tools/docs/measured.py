@@ -355,7 +355,7 @@ def planted() -> Iterator[str]:
 def _planted(title: str, sides: Mapping[str, Any]) -> Iterator[str]:
     """Yield the table of one condition."""
     yield from head(title, "error", "components where they are needed", "headroom recovered", "peak")
-    has_headroom = sides["planted ranks"]["error"] < 0.98 * sides["lora"]["error"]
+    has_headroom = sides["planted ranks"]["within"] > sides["lora"]["within"]
     whole = {side: one for side, one in sides.items() if "error" in one}
     for side, one in sorted(whole.items(), key=lambda item: item[1]["error"]):
         headroom = "{:.2f} [{:.2f}, {:.2f}]".format(*one["recovered"]).replace("-", "−")
