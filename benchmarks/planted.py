@@ -49,12 +49,7 @@ WIDER = 8
 """Rank of the control over the uniform rank; `dynamic` starts as wide."""
 
 SIDES: dict[str, dict[str, Any]] = {
-    UNIFORM: {"name": "lora"},
-    KNOWN: {"name": "lora"},
-    WIDE: {"name": "lora"},
-    "MLP alone": {"name": "lora"},
-    "attention alone": {"name": "lora"},
-    "random ranks": {"name": "lora"},
+    **dict.fromkeys((UNIFORM, KNOWN, WIDE, "MLP alone", "attention alone", "random ranks"), {"name": "lora"}),
     "dynamic": {"name": "dynamic", "gates": "off", "explore": 8.0},
     "dynamic, random cuts": {"name": "dynamic", "gates": "off", "explore": 8.0, "allocation": "random"},
     "dynamic, within the budget": {"name": "dynamic", "gates": "off", "explore": 1.0, "growth_limit": 16.0},

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from benchmarks import planted
 from benchmarks.kept_runs import KeptRuns
 from benchmarks.quality.runs import DIVERGED, Job
+from dynlora.training import run as training_run
 
 RUN = {
     "job": vars(Job("report", "sst2", "lora", 4, 100, 1e-3)),
@@ -46,3 +51,19 @@ def test_what_no_column_keeps_is_refused_and_nothing_is_lost(tmp_path: Path) -> 
     with pytest.raises(ValueError, match="nothing keeps mood"):
         kept.pack()
     assert kept["report-a.json"]["mood"] == "good"
+
+
+def test_a_run_that_is_stopped_is_no_diverged_one_and_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = training_run.build_trainer
+
+    def stopped(*of: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return build(*of)
+
+    monkeypatch.setattr(training_run, "build_trainer", stopped)
+    kept, job = KeptRuns.below(tmp_path), ("half", "lora", 1, 0.01)
+    with pytest.raises(SystemExit, match="stopped; start the command again"):
+        planted.trained(kept, True, job)
+    assert planted.file_name(job) not in kept
