@@ -33,7 +33,7 @@ import dynlora
 from benchmarks import results
 from benchmarks.step_time import WARM_UP, run_setting, show
 from benchmarks.step_variants import SHAPES, OurStep, PlainStep, Setting, build, random_model, write_data
-from dynlora.engine.model.quantized import PACKAGE
+from dynlora.engine.model.base_model import PACKAGE
 from dynlora.training.build import make_accelerator
 
 ROOT = Path(__file__).resolve().parents[1]

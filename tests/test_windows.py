@@ -26,7 +26,7 @@ POSIX = re.compile(
 GUARD = re.compile(r"hasattr\(os|hasattr\(signal|sys\.platform|except ImportError|suppress\(ImportError")
 
 PACKAGE = Path(dynlora.__file__).parent
-LINUX_ONLY = {"integrations/clusters/die_with_parent.py"}
+LINUX_ONLY = {"integrations/die_with_parent.py"}
 """Files that another one asks for on Linux alone."""
 
 

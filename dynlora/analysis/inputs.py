@@ -13,8 +13,7 @@ import pandas as pd
 
 from dynlora.analysis import run_summary
 from dynlora.analysis.frames import RunQueries
-from dynlora.analysis.gate_effect import GateEffect, Reaction, gate_effect
-from dynlora.analysis.module_effects import LEAST_EXAMPLES, Moved, joined, moved
+from dynlora.analysis.module_effects import LEAST_EXAMPLES, GateEffect, Moved, Reaction, gate_effect, joined, moved
 from dynlora.analysis.results import as_written
 from dynlora.analysis.retention import effects_file
 from dynlora.analysis.run_reading import RunReading

@@ -14,9 +14,9 @@ import pandas as pd
 
 from dynlora.analysis import capacity_frames, run_summary
 from dynlora.analysis.frames import COLUMNS, RunQueries, SnapshotQueries
-from dynlora.analysis.gate_effect import REACTION, Reaction, reactions
 from dynlora.analysis.health import Evidence
 from dynlora.analysis.learning import LEARNING, symptoms_of
+from dynlora.analysis.module_effects import REACTION, Reaction, reactions
 from dynlora.analysis.retention import RETENTION, Retention, retentions
 from dynlora.store import queries
 from dynlora.store.meta import section, table

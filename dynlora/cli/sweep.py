@@ -31,7 +31,7 @@ from dynlora.store.schema import command_text, new_run_id, run_folder
 from dynlora.store.summary import run_summary
 
 if TYPE_CHECKING:
-    from dynlora.integrations.clusters.engine import ClusterRequest
+    from dynlora.integrations.cluster import ClusterRequest
     from dynlora.integrations.search.driver import Space
     from dynlora.training.run import PlannedRun
 
@@ -234,7 +234,7 @@ def sweep_on_ray(
         ConfigError: when what was asked for breaks a rule.
         RunBusyError: when another command waits for the same sweep.
     """
-    from dynlora.integrations.clusters.engine import ClusterRequest, Driver, connected
+    from dynlora.integrations.cluster import ClusterRequest, Driver, connected
 
     root, tag = runs_root(runs_dir, make=True), _checked(again) if again else f"ray-{new_run_id()}"
     cluster = ClusterRequest(**settings)

@@ -16,8 +16,7 @@ from dynlora.analysis.stats import per_token
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import read_run_config
 from dynlora.engine.compress.components import METHODS
-from dynlora.engine.compress.curve import COMPARED, SHARES, Curve, Measured, Rows
-from dynlora.engine.compress.plain import Truncatable, as_plain_lora
+from dynlora.engine.compress.plain import COMPARED, SHARES, Curve, Measured, Rows, Truncatable, as_plain_lora
 from dynlora.engine.data.text_data import TextData
 from dynlora.engine.evaluation.evaluate import Predictions, summarise
 from dynlora.engine.evaluation.inference import AdaptedModel

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dynlora import assets
-from dynlora.analysis.gate_effect import REACTION, reaction_conclusion, reactions
+from dynlora.analysis.module_effects import REACTION, reaction_conclusion, reactions
 from dynlora.analysis.retention import RETENTION, Retention, retention_conclusion, retentions
 from dynlora.config import RunConfig
 from dynlora.config_files import read_run_config

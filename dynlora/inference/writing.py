@@ -15,7 +15,7 @@ from dynlora.engine.data.text_data import Rows
 from dynlora.engine.evaluation.generate import LONGEST, Limits, write_steps
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.evaluation.token_scores import Scored, ablated, estimated, row_losses, scored
-from dynlora.engine.evaluation.token_trace import token_texts
+from dynlora.engine.evaluation.written import token_texts
 from dynlora.errors import ConfigError
 from dynlora.inference.session import MAX_CHARACTERS, PLACES, Examined, check_strength, plain
 from dynlora.tasks import WritingTask

@@ -1,6 +1,6 @@
 """One method per file or folder; what defines a `Strategy` here is registered by existing.
 
-A method is `name.py`; one with edits of its own, or with much else, is `name/`, its strategy in `strategy.py`.
+A method is `name.py`, with its edits; one that is too long for a file is `name/`, its strategy in `strategy.py`.
 """
 
 from __future__ import annotations

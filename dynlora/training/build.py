@@ -22,8 +22,7 @@ from dynlora.engine.data.text_data import Rows
 from dynlora.engine.evaluation.evaluate import Evaluation, sample
 from dynlora.engine.evaluation.generate import LONGEST, Limits
 from dynlora.engine.evaluation.retention import GeneralText
-from dynlora.engine.evaluation.token_trace import TokenTrace
-from dynlora.engine.evaluation.written import EXACT_MATCH, Prompts
+from dynlora.engine.evaluation.written import EXACT_MATCH, Prompts, TokenTrace
 from dynlora.engine.loop.adapter_state import load_adapter_state, load_head_state, saved_sizes
 from dynlora.engine.loop.checkpoint import load_optimizer_state, moved
 from dynlora.engine.loop.hardware import autocast_context

@@ -24,8 +24,7 @@ from dynlora.engine.data.text_data import Rows
 from dynlora.engine.loop.first_steps import check_start
 from dynlora.engine.loop.schedule import checkpoint_every, eval_every
 from dynlora.engine.loop.trainer import Trainer
-from dynlora.engine.model.base_model import load_tokenizer
-from dynlora.engine.model.quantized import numbers_in
+from dynlora.engine.model.base_model import load_tokenizer, numbers_in
 from dynlora.engine.recorder import NullRecorder
 from dynlora.errors import ConfigError
 from dynlora.jobs.trackers import check_trackers

@@ -27,7 +27,7 @@ from dynlora.analysis.run_summary import (
 )
 from dynlora.errors import DynloraError
 from dynlora.kinds.run_kind import registry
-from dynlora.kinds.train.replay_speech import speech
+from dynlora.kinds.train.panels.replay import speech
 from dynlora.store import queries
 from dynlora.text import ago, first_sentence, markdown_text, one_line, score
 from dynlora.viz import tour

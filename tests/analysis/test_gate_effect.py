@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlora.analysis.gate_effect import REACTION, Reaction, gate_effect, reaction_conclusion, reactions
+from dynlora.analysis.module_effects import REACTION, Reaction, gate_effect, reaction_conclusion, reactions
 
 GROUPS = ["a", "b", "c", "d"]
 

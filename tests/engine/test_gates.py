@@ -9,8 +9,8 @@ from torch import nn
 
 from dynlora.contracts.harness import TASK, ListRecorder, MemoryKeeper, make_trainer, tiny_config, tiny_tokens
 from dynlora.engine.edits import Drop, Grow, apply
-from dynlora.engine.evaluation.gate_reaction import reaction
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates
+from dynlora.engine.evaluation.module_effects import reaction
 
 GATED = {"name": "dynamic", "gates": "module"}
 

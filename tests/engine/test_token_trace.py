@@ -11,7 +11,7 @@ import pytest
 from dynlora.config import parse_config
 from dynlora.engine.data.batches import tokenize
 from dynlora.engine.data.text_data import Rows
-from dynlora.engine.evaluation.token_trace import EVENT, SIGNAL, TokenTrace
+from dynlora.engine.evaluation.written import EVENT, SIGNAL, TokenTrace
 from dynlora.inference.session import Examined
 from dynlora.inference.writing import held_out_losses
 from dynlora.store import queries

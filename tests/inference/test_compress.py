@@ -19,7 +19,7 @@ import dynlora
 from dynlora.cli.main import main
 from dynlora.config import parse_config
 from dynlora.engine.compress.components import METHODS
-from dynlora.engine.compress.curve import SHARES
+from dynlora.engine.compress.plain import SHARES
 from dynlora.engine.evaluation.inference import bake_gates, mean_gates
 from dynlora.errors import ConfigError
 from dynlora.inference.compress import Compression, write_size

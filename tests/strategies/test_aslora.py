@@ -13,7 +13,7 @@ from dynlora.engine.context import Step
 from dynlora.engine.edits import apply, describe
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
-from dynlora.strategies.aslora.sharing import (
+from dynlora.strategies.aslora import (
     Tie,
     closest_groups,
     distance,

@@ -17,7 +17,7 @@ from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
-from dynlora.strategies.beamlora.layer import BeamLinear, CopyComponent, TakeSnapshot, factors_of, jump, pairing, pruned
+from dynlora.strategies.beamlora import BeamLinear, CopyComponent, TakeSnapshot, factors_of, jump, pairing, pruned
 
 SCORES = st.lists(st.floats(-0.3, 0.3), min_size=2, max_size=8)
 

@@ -24,8 +24,7 @@ from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.base_model import BaseModel
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.errors import ConfigError
-from dynlora.strategies.diffora.edits import Look, TakeIn, Weigh
-from dynlora.strategies.diffora.strategy import Choice, adam_step
+from dynlora.strategies.diffora import Choice, Look, TakeIn, Weigh, adam_step
 from dynlora.tasks.regression import Regression
 
 WIDTH, LAYERS, KINDS = 6, 2, ("q", "k", "v")

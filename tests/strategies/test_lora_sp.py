@@ -23,8 +23,7 @@ from dynlora.engine.loop.optimizer import clip
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
-from dynlora.strategies.lora_sp.layer import PartialLinear
-from dynlora.strategies.lora_sp.strategy import LoraSp
+from dynlora.strategies.lora_sp import LoraSp, PartialLinear
 
 
 def trainer_of(mask: str, steps: int = 20, **fields):

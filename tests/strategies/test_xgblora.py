@@ -23,7 +23,7 @@ from dynlora.engine.edits import apply
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
-from dynlora.strategies.xgblora.layer import NextBooster
+from dynlora.strategies.xgblora import NextBooster
 
 
 def trained(**fields):

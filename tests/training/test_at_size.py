@@ -243,7 +243,7 @@ def test_weights_in_pieces_are_refused(variable: str, monkeypatch: pytest.Monkey
 @pytest.mark.journey
 def test_quantisation_fetches_no_code_from_the_hub(tmp_path: Path) -> None:
     (tmp_path / "kernels.py").write_text("def get_kernel(*_, **__):\n    raise SystemExit('code was asked for')\n")
-    code = "from dynlora.engine.model.quantized import quantization_config as q; import torch; "
+    code = "from dynlora.engine.model.base_model import quantization_config as q; import torch; "
     code += "q('nf4', torch.float32, []); import kernels; assert kernels.get_kernel"  # others may import it
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlora.analysis import capacity_frames
-from dynlora.analysis.gate_effect import GateEffect
+from dynlora.analysis.module_effects import GateEffect
 from dynlora.kinds.train.panels.inputs import groups as groups_caption
 from dynlora.viz import capacity
 from dynlora.viz import methods as methods_model

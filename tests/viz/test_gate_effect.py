@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from dynlora.analysis import frames, inputs
-from dynlora.analysis.gate_effect import GateEffect, gate_effect, served
+from dynlora.analysis.module_effects import GateEffect, gate_effect, served
 from dynlora.kinds.train.panels.inputs import gate_map
 from dynlora.kinds.train.panels.inputs import gates as gate_caption
 from dynlora.viz.inputs import figures

@@ -15,8 +15,7 @@ from dynlora.engine.data.batches import Tokens, sorted_batches
 from dynlora.engine.data.held_back import Batch
 from dynlora.engine.evaluation.module_effects import measured_effects
 from dynlora.engine.evaluation.retention import GeneralText
-from dynlora.engine.evaluation.token_trace import TokenTrace
-from dynlora.engine.evaluation.written import Prompts
+from dynlora.engine.evaluation.written import Prompts, TokenTrace
 from dynlora.engine.model.gates import Gates
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.randomness import stream_seed

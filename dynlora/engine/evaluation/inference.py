@@ -15,12 +15,11 @@ from dynlora.engine.data.batches import Tokens, sorted_batches, tokenize
 from dynlora.engine.data.held_back import Batch
 from dynlora.engine.data.text_data import Rows
 from dynlora.engine.evaluation.evaluate import Predictions, predict, summarise
-from dynlora.engine.evaluation.gate_reaction import averaged_gates
 from dynlora.engine.evaluation.generate import LONGEST, Limits, write
+from dynlora.engine.evaluation.module_effects import averaged_gates
 from dynlora.engine.model.adapters import Adapters, replace_module
-from dynlora.engine.model.base_model import BaseModel
+from dynlora.engine.model.base_model import BaseModel, dequantize
 from dynlora.engine.model.lora_linear import LoraLinear
-from dynlora.engine.model.quantized import dequantize
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import NotMergeableError
 from dynlora.tasks import Task, WritingTask

@@ -1,17 +1,21 @@
-"""What a model writes at each evaluation: a fixed set of held-out prompts, and which answers are right."""
+"""What a model writes at an evaluation, timed first, so that texts stay a small part; and which answers are right."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from dynlora.engine.data.batches import Tokens
 from dynlora.engine.data.text_data import Rows
 from dynlora.engine.evaluation.generate import Limits, OnToken, Written, batch_size, write
+from dynlora.engine.loop.schedule import ALWAYS, Outlook
 from dynlora.engine.model.gates import Gates
 from dynlora.engine.recorder import Recorder
 from dynlora.tasks import WritingTask
@@ -180,3 +184,138 @@ class Prompts:
             "ended": written.ended,
             "right": right,
         }
+
+
+@dataclass(frozen=True)
+class InterimTexts:
+    """Lets a model continue prompts at an evaluation, and records what it wrote.
+
+    Attributes:
+        prompts: held-out prompts.
+        model: adapted, without what wraps it for several processes; each of them writes all texts, the first records.
+        gates: of the adapted model.
+        outlook: says which evaluations write, and learns what that takes.
+        recorder: takes the texts, and the activity: how far they are.
+        agree: the mean of a tensor over the processes.
+        is_deciding: whether the texts decide which evaluation is the best; they are then written at every one.
+    """
+
+    prompts: Prompts
+    model: PreTrainedModel
+    gates: Gates | None
+    outlook: Outlook
+    recorder: Recorder
+    agree: Callable[[Tensor], Tensor]
+    is_deciding: bool
+
+    def write(self, step: int) -> tuple[dict[str, float], dict[str, float]]:
+        """Write the texts of the evaluation after `step`, where it is one that writes.
+
+        Args:
+            step: optimizer steps done.
+
+        Returns:
+            metrics of the texts, and those by which evaluations are compared; both empty where nothing is written.
+        """
+        if self.outlook.writing_s is None:
+            self._time(is_start=step == 0)
+        positions = self.prompts.positions(last=step == self.outlook.total)
+        if not len(positions) or not self.outlook.writes_at(step):
+            return {}, {}
+        start, n = time.perf_counter(), len(positions)
+        written = self.prompts.written(
+            self.model,
+            self.gates,
+            positions,
+            lambda ended, tokens: self._tell(f"answer {min(ended + 1, n):,} of {n:,}, token {tokens:,}"),
+        )
+        self.outlook.took_writing(step, time.perf_counter() - start)
+        return self.prompts.record(self.recorder, step, written, positions)
+
+    def _time(self, *, is_start: bool) -> None:
+        """Time a few tokens, and before the first step choose which evaluations write; all processes agree."""
+        self._tell("timing answers")
+        outlook = self.outlook
+        interim, last = self.prompts.costs(self.model, self.gates)
+        seconds = torch.tensor([interim.seconds, last.seconds, outlook.token_s or 0.0], device=self.model.device)
+        interim_s, last_s, outlook.token_s = self.agree(seconds).tolist()
+        outlook.writing_s = interim_s, last_s
+        if not is_start:
+            return
+        self.decide(interim_s)
+        if outlook.writes != ALWAYS:
+            where = "the first and the last evaluation" if outlook.writes_at(0) else "the last evaluation"
+            self.recorder.log(
+                "info",
+                f"Answers are written at {where} only: {interim.prompts:,} at every evaluation, up to "
+                f"{interim_s:.0f} s each time, would take more than a fifth of the run "
+                "(log.generate_interim, log.generate_max)",
+            )
+
+    def decide(self, interim_s: float) -> None:
+        """Choose which evaluations write, by the seconds of the texts of one before the last."""
+        if not self.is_deciding:
+            self.outlook.decide(interim_s)
+
+    def _tell(self, what: str) -> None:
+        """Say how far the texts are, and how long the run still takes."""
+        self.recorder.activity(f"evaluating: {what}", self.outlook.remaining_s())
+
+
+MOST_TOKENS = 8192
+"""Tokens, those of prompts included, whose loss each evaluation records: 32 KiB."""
+
+SIGNAL, EVENT = "probe_token_loss", "probe_tokens"
+"""The losses at an evaluation, one example after the other; and once, at step 0, what each token adds to its text."""
+
+
+@dataclass(frozen=True)
+class TokenTrace:
+    """Examples whose losses are recorded token by token: the first of the probe set, each whole.
+
+    Attributes:
+        rows: which held-out examples they are, (n,), in the order of the probe set.
+        texts: what each token of each of them adds to the text.
+    """
+
+    rows: np.ndarray
+    texts: Sequence[Sequence[str]]
+
+    @classmethod
+    def of(
+        cls, tokens: Tokens, probe: np.ndarray, tokenizer: PreTrainedTokenizerBase, most: int = MOST_TOKENS
+    ) -> TokenTrace | None:
+        """Return the first examples of a probe set with at most `most` tokens in all; None where one has more.
+
+        Args:
+            tokens: held-out examples.
+            probe: row indices of the probe set.
+            tokenizer: of the model.
+            most: tokens in all.
+        """
+        n = int((np.cumsum(tokens.length[probe]) <= most).sum())
+        rows = probe[:n]
+        texts = [token_texts(tokenizer, tokens.features[int(row)]["input_ids"]) for row in rows]
+        return cls(rows, texts) if n else None
+
+    def record(self, recorder: Recorder, step: int, token_loss: np.ndarray) -> None:
+        """Record the losses of an evaluation.
+
+        Args:
+            recorder: takes them.
+            step: of the evaluation.
+            token_loss: of the whole probe set, as `Predictions.token_loss` has it.
+        """
+        if step == 0:
+            recorder.event(step, EVENT, [], {"tokens": [list(text) for text in self.texts]})
+        values = np.concatenate(list(token_loss[: len(self.rows)]))
+        recorder.define_signal(SIGNAL, "example", "nats", len(values))
+        recorder.vector(SIGNAL, step, values)
+
+
+def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
+    """Return what each token adds to a text; a piece of a letter is shown as the tokenizer names it."""
+    names = tokenizer.convert_ids_to_tokens(list(ids))
+    texts = [str(tokenizer.decode([token])) for token in ids]
+    broken = "\N{REPLACEMENT CHARACTER}"
+    return [str(name) if broken in text or not text else text for text, name in zip(texts, names, strict=True)]

@@ -24,10 +24,9 @@ from dynlora.engine.data.batches import BatchOrder, Tokens, divisors
 from dynlora.engine.edits.components import state_bytes
 from dynlora.engine.evaluation import retention
 from dynlora.engine.evaluation.evaluate import Evaluation, HeldOutPart, Predictions, predict, sample
-from dynlora.engine.evaluation.gate_reaction import MEAN_ROWS, MOST_ROWS, averaged_gates, reaction
-from dynlora.engine.evaluation.written import EXACT_MATCH
+from dynlora.engine.evaluation.module_effects import MEAN_ROWS, MOST_ROWS, averaged_gates, reaction
+from dynlora.engine.evaluation.written import EXACT_MATCH, InterimTexts
 from dynlora.engine.loop.first_steps import FirstSteps, check_loss, check_start
-from dynlora.engine.loop.interim_texts import InterimTexts
 from dynlora.engine.loop.optimizer import clip, set_lr
 from dynlora.engine.loop.schedule import Outlook, checkpoint_every, eval_every
 from dynlora.engine.loop.step_signals import StepSignals, Timing

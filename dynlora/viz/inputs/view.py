@@ -12,8 +12,8 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from dynlora.analysis import inputs, retention
-from dynlora.analysis.gate_effect import REACTION, reactions
 from dynlora.analysis.inputs import InputsReading
+from dynlora.analysis.module_effects import REACTION, reactions
 from dynlora.analysis.retention import effects_target
 from dynlora.errors import DynloraError
 from dynlora.kinds.train.panels.effects import BY, PAIR, evidence, group_effects, what_moves

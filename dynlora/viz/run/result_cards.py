@@ -14,7 +14,7 @@ import streamlit as st
 
 from dynlora.analysis import results, run_summary
 from dynlora.analysis.frames import smoothed
-from dynlora.analysis.gate_effect import reaction_conclusion
+from dynlora.analysis.module_effects import reaction_conclusion
 from dynlora.analysis.run_reading import RunReading
 from dynlora.kinds.run_kind import registry
 from dynlora.store import queries

@@ -13,7 +13,7 @@ import pytest
 
 from dynlora.cli import sweep
 from dynlora.errors import ConfigError
-from dynlora.integrations.clusters.engine import RESUMES, RETRIES, ClusterRequest, Driver
+from dynlora.integrations.cluster import RESUMES, RETRIES, ClusterRequest, Driver
 from dynlora.jobs import launch
 from dynlora.jobs.queue import read_status, wake
 from dynlora.store.lifecycle import active_ids, annotate

@@ -16,7 +16,7 @@ import pytest
 
 import dynlora
 from dynlora.errors import ConfigError, RunNotFoundError
-from dynlora.integrations.clusters import die_with_parent, engine
+from dynlora.integrations import cluster, die_with_parent
 from dynlora.store.lifecycle import annotate, request_stop
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import Status
@@ -45,7 +45,7 @@ with RunWriter.open(root / run_id, resume_from=None) as writer:
 @pytest.fixture
 def root(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(die_with_parent, "command", lambda run, root: [sys.executable, "-c", TRAIN, str(root), run])
-    monkeypatch.setattr(engine, "LOOK_S", 0.02)
+    monkeypatch.setattr(cluster, "LOOK_S", 0.02)
     return runs_dir
 
 
@@ -60,10 +60,10 @@ def queued_run(root: Path, name: str) -> Path:
 
 def test_a_queued_run_is_trained_with_its_threads_and_starts_no_other(root: Path) -> None:
     folder = queued_run(root, "one")
-    assert engine.train_run(str(root), folder.name, 3) == "finished"
+    assert cluster.train_run(str(root), folder.name, 3) == "finished"
     given = {"OMP_NUM_THREADS": "3", "DYNLORA_QUEUE": "0", "CUDA_VISIBLE_DEVICES": ""}
     assert json.loads((root / "calls").read_text()) == [[], given]
-    assert "CUDA_VISIBLE_DEVICES" not in engine.environment(1, 0.5) or os.environ.get("CUDA_VISIBLE_DEVICES")
+    assert "CUDA_VISIBLE_DEVICES" not in cluster.environment(1, 0.5) or os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
 @pytest.mark.parametrize("state", ["finished", "stopped", "failed"])
@@ -71,7 +71,7 @@ def test_a_run_that_is_over_stays_as_it_is(root: Path, state: str) -> None:
     folder = finished_run(root, 3, "one")
     if state != "finished":
         annotate(folder, state=state)
-    assert engine.train_run(str(root), folder.name, 1) == state
+    assert cluster.train_run(str(root), folder.name, 1) == state
     assert not (root / "calls").exists()
 
 
@@ -81,8 +81,8 @@ def test_a_run_of_a_silent_machine_is_taken_over(root: Path, monkeypatch: pytest
     connection.execute("UPDATE status SET state = 'running', host = 'elsewhere', pid = 1, process_start = 1.0")
     connection.commit()
     connection.close()
-    monkeypatch.setattr(engine, "SILENT_S", 0.2)
-    assert engine.train_run(str(root), folder.name, 1) == "finished"
+    monkeypatch.setattr(cluster, "SILENT_S", 0.2)
+    assert cluster.train_run(str(root), folder.name, 1) == "finished"
     assert json.loads((root / "calls").read_text())[0] == ["--force"]
 
 
@@ -92,7 +92,7 @@ def test_a_run_that_trains_here_is_waited_for(root: Path) -> None:
     folder = new_run(root, "one")
     writer = RunWriter.open(folder, resume_from=None)
     outcomes: list[str] = []
-    thread = threading.Thread(target=lambda: outcomes.append(engine.train_run(str(root), folder.name, 1)))
+    thread = threading.Thread(target=lambda: outcomes.append(cluster.train_run(str(root), folder.name, 1)))
     thread.start()
     writer.progress(1)
     assert outcomes == []
@@ -106,7 +106,7 @@ def test_a_stop_reaches_a_process_that_has_not_opened_the_run_yet(root: Path) ->
     folder = queued_run(root, "one")
     (root / "wait").touch()
     outcomes: list[str] = []
-    thread = threading.Thread(target=lambda: outcomes.append(engine.train_run(str(root), folder.name, 1)))
+    thread = threading.Thread(target=lambda: outcomes.append(cluster.train_run(str(root), folder.name, 1)))
     thread.start()
     until(lambda: (root / "calls").exists(), "the process is on its way")
     annotate(folder, state="stopped")
@@ -117,21 +117,21 @@ def test_a_stop_reaches_a_process_that_has_not_opened_the_run_yet(root: Path) ->
 def test_a_run_that_is_refused_has_failed_with_the_sentence(root: Path) -> None:
     folder = queued_run(root, "one")
     (root / "refuse").touch()
-    assert engine.train_run(str(root), folder.name, 1) == "failed"
+    assert cluster.train_run(str(root), folder.name, 1) == "failed"
     assert "no model called nothing" in (status_of(folder).error or "")
 
 
 def test_a_node_without_the_folder_says_so(tmp_path: Path, root: Path) -> None:
     with pytest.raises(ConfigError, match="share it"):
-        engine.train_run(str(tmp_path / "nowhere"), "one", 1)
+        cluster.train_run(str(tmp_path / "nowhere"), "one", 1)
     with pytest.raises(RunNotFoundError):
-        engine.train_run(str(root), "one", 1)
+        cluster.train_run(str(root), "one", 1)
 
 
 TIED = """
 import os, sys
 from pathlib import Path
-from dynlora.integrations.clusters import die_with_parent
+from dynlora.integrations import die_with_parent
 WAITS = "print('ready', flush=True); import time; time.sleep(3600)"
 die_with_parent.resume_command = lambda *_: [sys.executable, "-c", WAITS]
 die_with_parent.main(int(sys.argv[1]), "one", Path("."))

@@ -13,8 +13,7 @@ import pandas as pd
 import pytest
 
 from dynlora.analysis.run_reading import RunReading, read_run
-from dynlora.kinds.train.panels.replay import ModelReplay
-from dynlora.kinds.train.replay_speech import due, speech
+from dynlora.kinds.train.panels.replay import ModelReplay, due, speech
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import RunView
 from tests.kinds.train.samples import TRAININGS

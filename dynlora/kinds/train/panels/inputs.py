@@ -11,9 +11,8 @@ import plotly.graph_objects as go
 
 from dynlora.analysis import inputs as analysis_inputs
 from dynlora.analysis.frames import at_highest, at_lowest
-from dynlora.analysis.gate_effect import GateEffect, Reaction, reaction_conclusion
 from dynlora.analysis.inputs import InputsReading, group_with_size, inputs_of, large_enough
-from dynlora.analysis.module_effects import LEAST_EXAMPLES
+from dynlora.analysis.module_effects import LEAST_EXAMPLES, GateEffect, Reaction, reaction_conclusion
 from dynlora.analysis.run_reading import RunReading
 from dynlora.analysis.run_summary import loss_unit
 from dynlora.text import one_line, percent, plotly_text, score, sentence_case

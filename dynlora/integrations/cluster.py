@@ -1,4 +1,8 @@
-"""Ray's part: a cluster is found or started, each run is a task of it, and one whose node is lost is given to another.
+"""Ray as the engine of sweeps: a cluster is found or started, each run is a task of it, and a lost one continues.
+
+Run folders are made as a plain sweep makes them, but without a mark in `.active`, so that no queue starts them. A task
+trains its run in a child process, the same `dynlora resume ID` that the queue starts. The kernel ends the child with
+its worker (`die_with_parent.py`), so that a retry never trains beside it.
 
 All that matters is in the runs folder, which all nodes see. So whatever ends, driver, worker or node, a run resumes
 from its checkpoint, and asking for it twice trains it once.
@@ -20,7 +24,7 @@ from typing import Any
 
 from dynlora.addresses import without_secrets
 from dynlora.errors import ConfigError, DynloraError, RunNotFoundError
-from dynlora.integrations.clusters import die_with_parent
+from dynlora.integrations import die_with_parent
 from dynlora.jobs.environment import QUEUE_VARIABLE, child_environment
 from dynlora.jobs.queue import LOCK_WAIT_S, LOG_NAME, QUEUE_LOCK, is_pending, read_status
 from dynlora.jobs.spawn import locked, spawn_logged

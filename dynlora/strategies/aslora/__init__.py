@@ -1,1 +1,0 @@
-"""ASLoRA: A shared, B clustered and merged over layers."""

@@ -1,1 +1,0 @@
-"""BeamLoRA: weak components make way for copies of strong ones."""

@@ -1,1 +1,0 @@
-"""DiffoRA: which modules are adapted is learned first."""

@@ -1,1 +1,0 @@
-"""LoRA-SP: half of the adapter stays frozen."""

@@ -1,1 +1,0 @@
-"""XGBLoRA: rank-one boosters, one after the other."""
