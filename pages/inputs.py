@@ -7,8 +7,8 @@ from dataclasses import replace
 import streamlit as st
 
 from dynlora.analysis import inputs, run_summary
-from dynlora.analysis.module_effects import served
 from dynlora.analysis.inputs import InputsReading, inputs_of
+from dynlora.analysis.module_effects import served
 from dynlora.analysis.run_reading import read_run
 from dynlora.kinds.run_kind import registry
 from dynlora.store import queries
