@@ -125,7 +125,8 @@ def watch(
 ) -> dict[str, Any]:
     """Let viewers open one page after another, each in its own window, all windows open; return what they met.
 
-    They look for as long as they are told, from their first page on, and open each page at least once.
+    They look for as long as they are told, from their first page on. At least, each page is opened once, and each viewer
+    opens three.
     """
     from playwright.sync_api import sync_playwright
 
@@ -135,9 +136,9 @@ def watch(
             executable_path=find_chromium(), args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         )
         windows = [browser.new_context().new_page() for _ in range(viewers)]
-        start, pages = time.monotonic(), len(addresses)
+        start, least = time.monotonic(), max(len(addresses), 3 * viewers)
         for number in itertools.count():
-            if time.monotonic() - start > seconds and number >= pages:
+            if time.monotonic() - start > seconds and number >= least:
                 break
             window, place = windows[number % viewers], addresses[number % len(addresses)]
             before = time.perf_counter()

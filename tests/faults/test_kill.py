@@ -48,7 +48,7 @@ def test_two_hundred_kills_over_all_strategies(tally: Callable[[str, int, int], 
     tally("a SIGKILL loses nothing", report["kills"], report["kills"] - len(report["lost"]))
     tally("a copy made while a run is written can be read", report["refused"] + _copies(report), _copies(report))
     assert report["lost"] == []
-    assert report["kills"] >= 300
+    assert report["kills"] >= 200
     assert report["refused"] <= report["tried"] * 0.05
     assert len(report["strategies"]) == len(registry())
 
