@@ -90,8 +90,8 @@ class Exploration:
 
         Where a factor or an average is not finite there are none: training has diverged, and says so.
 
-        A component's score is its effect per parameter, times that of its whole module: of equal components those stay
-        whose module has more to keep, since need comes in modules.
+        A component's score is its effect per parameter, times that of its whole module to a power, see `concentration`:
+        of equal components those stay whose module has more to keep.
 
         Args:
             adapters: the adapted modules.
@@ -108,7 +108,12 @@ class Exploration:
         self.inputs.clear()
         costs = adapters.costs
         effects = [(effect / cost).numpy() for (_, _, effect), cost in zip(bases, costs, strict=True)]
-        scores = [effect * effect.sum() if draw is None else draw.random(len(effect)) for effect in effects]
+        totals = np.array([effect.sum() for effect in effects])
+        power = concentration(totals)
+        scores = [
+            effect * total**power if draw is None else draw.random(len(effect))
+            for effect, total in zip(effects, totals / max(totals.max(initial=0.0), 1e-300), strict=True)
+        ]
         orders, used = _within(scores, costs, target, min_rank)
         left = max(1.0, used / adapters.spendable)
         change = (excess / left) ** 2
@@ -127,6 +132,19 @@ class Exploration:
             outputs = outputs.cpu() / outputs.trace().clamp_min(1e-30).cpu()
         A, B = (tensor.detach().cpu().double() for tensor in (module.lora_A[:live], module.lora_B[:, :live]))
         return basis(A, B, 1.0, None if inputs is None else inputs.cpu(), outputs)
+
+
+def concentration(totals: np.ndarray) -> float:
+    """Return the power to which a module's effect counts in the score of its components, (c / 2)².
+
+    c is the coefficient of variation of the modules' effects: 0 where all modules matter alike, so that components are
+    judged alone, and about 3 where four of 36 hold nearly all, since need comes in modules then.
+
+    Args:
+        totals: effect of each module, (n_modules,), not negative.
+    """
+    mean = totals.mean() if len(totals) else 0.0
+    return float(totals.var() / mean**2) / 4 if mean > 0 else 0.0
 
 
 def _within(
