@@ -111,12 +111,13 @@ def whole_run(once: Once, tiny_bert: Path, tiny_data: Path) -> Path:
 STILL = ("adapter.dropout=0", "model.dropout=0", "train.batch_size=16", "train.steps=20", "strategy.name=dynamic")
 
 
-ROUNDED = {"glora": 2e-3}
-"""Methods some of whose gradients are no more than rounding, which differs between one sum and two halves of it."""
+ROUNDED = {"glora": 5e-3}
+"""Methods some of whose gradients are no more than rounding, which differs between one sum and two halves of it; 2.2e-3
+was seen."""
 
 
 OF_NORMS = 2e-5
-"""How far norms and ratios of norms may be apart: sums are taken in different orders (7e-6 was seen)."""
+"""How far norms, their ratios and effective ranks may be apart: sums are taken in different orders (7e-6 was seen)."""
 
 WIDE = 20
 """The same, in multiples, where training starts wide, with factors several times as large (15 was seen)."""
@@ -135,7 +136,7 @@ def close(folder: Path, other: Path, times: float = 1) -> None:
     record, expected = everything(folder), everything(other)
     for name, (steps, values) in expected.items():
         assert record[name][0] == steps, name
-        apart = times * (OF_NORMS if name.endswith(("_norm", "_effect")) else 1e-6)
+        apart = times * (OF_NORMS if name.endswith(("_norm", "_effect", "_rank")) else 1e-6)
         assert np.allclose(record[name][1], values, atol=apart, equal_nan=True), name
 
 
@@ -157,7 +158,7 @@ def test_two_processes_equal_one_that_writes(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     document(run(one, "train", "--config", str(path), "--json"))
     finished(start_two(two, "train", "--config", str(path)))
-    close(only_run(two), only_run(one), WIDE)
+    close(only_run(two), only_run(one), 10 * WIDE)  # the loss of a single token is no mean over tokens
     written = [events_frame(only_run(side), ("generations",))["payload"].tolist() for side in (two, one)]
     assert written[0] == written[1]
 
