@@ -125,8 +125,8 @@ def watch(
 ) -> dict[str, Any]:
     """Let viewers open one page after another, each in its own window, all windows open; return what they met.
 
-    They look for as long as they are told, from their first page on. At least, each page is opened once, and each viewer
-    opens three.
+    They look for as long as they are told, from their first page on; each page is opened at least once, and
+    each viewer opens at least three.
     """
     from playwright.sync_api import sync_playwright
 
