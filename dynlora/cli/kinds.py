@@ -19,9 +19,9 @@ from dynlora.discovery import declared
 from dynlora.errors import ConfigError, RunNotFoundError
 from dynlora.jobs import launch, quick_launch
 from dynlora.jobs.queue import put_in_queue
-from dynlora.kinds.distil.settings import DistilSettings, settings_of_teachers
+from dynlora.kinds.distil.settings import DistilSettings, writes
 from dynlora.kinds.merge.settings import MergeSettings
-from dynlora.kinds.named_runs import run_fields
+from dynlora.kinds.named_runs import named_run, run_fields
 from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.kinds.run_kind import kind_of_run, registry
 from dynlora.kinds.settings import FormField, KindSettings, annotation_of, is_several, marker
@@ -264,3 +264,37 @@ def fewshot(
         for row in answers
     ]
     return answers[0] if len(answers) == 1 else answers, "\n".join(lines)
+
+
+def settings_of_teachers(values: Mapping[str, Any], runs_dir: Path) -> RecycleSettings | DistilSettings:
+    """Return checked settings of what finished runs teach: a recycle where they classify, else a distillation.
+
+    Args:
+        values: `teachers`, and settings of either.
+        runs_dir: where ids of runs are looked for.
+
+    Raises:
+        DynloraError: when a teacher is not there, some classify and others write, or a setting does not fit.
+    """
+    teachers = [named_run("teacher", str(source), runs_dir) for source in values.get("teachers") or ()]
+    writers = [run for run in teachers if writes(run)]
+    if writers and len(writers) < len(teachers):
+        other = next(run for run in teachers if not writes(run))
+        raise ConfigError(
+            f"teacher {writers[0].id}: writes texts, and {other.id} does not; give runs that all classify, or "
+            "runs that all write"
+        )
+    kind, other_kind = (DistilSettings, RecycleSettings) if writers else (RecycleSettings, DistilSettings)
+    for key, value in values.items():
+        if key not in kind.model_fields and key in other_kind.model_fields:
+            raise ConfigError(_unfit(key, value, is_writing=bool(writers)))
+    return kind.parse(values)
+
+
+def _unfit(key: str, value: Any, *, is_writing: bool) -> str:
+    """Return the sentence for a setting of the other kind."""
+    given = "" if isinstance(value, bool) else f" {','.join(map(str, value)) if isinstance(value, list) else value}"
+    option = f"--{key.replace('_', '-')}{given}"[:80]
+    if is_writing:
+        return f"{option}: is for teachers that classify, and these write texts, which are distilled; leave it out"
+    return f"{option}: is for teachers that write texts, and these classify; leave it out"

@@ -21,6 +21,14 @@ from dynlora.store.meta import TRAIN, config, items, kind_of, section, table, te
 from dynlora.store.reader import RunReader
 from dynlora.store.schema import DB_NAME, command_text, run_folder
 
+TEACH = "Runs teach one LoRA"
+"""What teachers are picked for."""
+
+NO_TEACHER = (
+    "No finished run can teach yet. A teacher is a run that classifies, or writes texts, and kept its adapter: launch "
+    "one first."
+)
+
 ADAPTERS = ("adapter", "checkpoint")
 """Folders of a run of which one holds what it trained."""
 

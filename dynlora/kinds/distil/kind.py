@@ -10,8 +10,8 @@ from dynlora.config import RunConfig
 from dynlora.kinds.distil import result as distil_result
 from dynlora.kinds.distil.result import Distil
 from dynlora.kinds.distil.settings import NOT_RECYCLE, DistilSettings
+from dynlora.kinds.named_runs import NO_TEACHER, TEACH
 from dynlora.kinds.recorded import SourcedKind
-from dynlora.kinds.recycle.result import NO_TEACHER, TEACH
 from dynlora.kinds.run_kind import StartForm, Trial, interval_words
 from dynlora.peft_adapter.forms import FORMS
 from dynlora.store.schema import command_text

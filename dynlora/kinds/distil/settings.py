@@ -20,10 +20,8 @@ from dynlora.kinds.named_runs import (
     SourcedSettings,
     check_ended,
     check_one_base,
-    named_run,
     named_runs,
 )
-from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.kinds.settings import FormField, stages_of
 
 TEXTS_AT_ONCE = 16
@@ -130,37 +128,3 @@ class DistilSettings(SourcedSettings):
             "train": {"steps": self.train_steps, "lr": self.lr},
         }
         return document
-
-
-def settings_of_teachers(values: Mapping[str, Any], runs_dir: Path) -> RecycleSettings | DistilSettings:
-    """Return checked settings of what finished runs teach: a recycle where they classify, else a distillation.
-
-    Args:
-        values: `teachers`, and settings of either.
-        runs_dir: where ids of runs are looked for.
-
-    Raises:
-        DynloraError: when a teacher is not there, some classify and others write, or a setting does not fit.
-    """
-    teachers = [named_run("teacher", str(source), runs_dir) for source in values.get("teachers") or ()]
-    writers = [run for run in teachers if writes(run)]
-    if writers and len(writers) < len(teachers):
-        other = next(run for run in teachers if not writes(run))
-        raise ConfigError(
-            f"teacher {writers[0].id}: writes texts, and {other.id} does not; give runs that all classify, or "
-            "runs that all write"
-        )
-    kind, other_kind = (DistilSettings, RecycleSettings) if writers else (RecycleSettings, DistilSettings)
-    for key, value in values.items():
-        if key not in kind.model_fields and key in other_kind.model_fields:
-            raise ConfigError(_unfit(key, value, is_writing=bool(writers)))
-    return kind.parse(values)
-
-
-def _unfit(key: str, value: Any, *, is_writing: bool) -> str:
-    """Return the sentence for a setting of the other kind."""
-    given = "" if isinstance(value, bool) else f" {','.join(map(str, value)) if isinstance(value, list) else value}"
-    option = f"--{key.replace('_', '-')}{given}"[:80]
-    if is_writing:
-        return f"{option}: is for teachers that classify, and these write texts, which are distilled; leave it out"
-    return f"{option}: is for teachers that write texts, and these classify; leave it out"

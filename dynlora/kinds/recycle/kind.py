@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dynlora.errors import ConfigError
+from dynlora.kinds.named_runs import NO_TEACHER, TEACH
 from dynlora.kinds.recorded import SourcedKind
 from dynlora.kinds.recycle import result as recycle_result
 from dynlora.kinds.recycle.result import Recycle
@@ -32,9 +33,9 @@ class RecycleKind(SourcedKind):
     result = Recycle
     form = StartForm(
         recycle_result.PURPOSE,
-        recycle_result.TEACH,
+        TEACH,
         "Start",
-        recycle_result.NO_TEACHER,
+        NO_TEACHER,
         evidence=recycle_result.EVIDENCE,
     )
     trial = Trial("Try it on a new task", "few-shot", "meta")

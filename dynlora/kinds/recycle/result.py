@@ -298,14 +298,6 @@ def teachers_frame(result: Recycle) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["teacher", "classes", "strategy", "rank", "run"])
 
 
-TEACH = "Runs teach one LoRA"
-"""What teachers are picked for."""
-
-NO_TEACHER = (
-    "No finished run can teach yet. A teacher is a run that classifies, or writes texts, and kept its adapter: launch "
-    "one first."
-)
-
 WHAT = (
     "Finished classifiers teach one meta-LoRA, without their data: synthetic inputs are made of each teacher, and the "
     "meta-LoRA learns to tell their classes by a few examples. A new task then needs a few examples and no training."

@@ -17,10 +17,11 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from dynlora import open_run
+from dynlora.cli.kinds import settings_of_teachers
 from dynlora.errors import ConfigError
 from dynlora.jobs import quick_launch
 from dynlora.kinds.distil.result import Distil
-from dynlora.kinds.distil.settings import NOT_RECYCLE, DistilSettings, settings_of_teachers
+from dynlora.kinds.distil.settings import NOT_RECYCLE, DistilSettings
 from dynlora.kinds.distil.work.run import resume
 from dynlora.store.reader import RunReader
 from tests.kinds.distil.conftest import SAID, settings_of, train_writer
