@@ -30,7 +30,7 @@ from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.adapters import Adapters
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
-from dynlora.strategies.dynamic.explore import cut_steps
+from dynlora.strategies.dynamic.explore import concentration, cut_steps
 from tests.pairwise import pairwise
 
 
@@ -292,6 +292,16 @@ def test_importance_is_the_effect_by_which_cuts_are_made() -> None:
         recorded = recorder.vectors["importance"][step]
         assert np.allclose(recorded, expected[step], rtol=0.05), "but for the ridge"
     assert all(np.any(values > 0) for step, values in recorder.vectors["importance"].items() if step > 1)
+
+
+def test_a_module_counts_in_a_score_the_more_the_fewer_stand_out() -> None:
+    """(c / 2)²: 0 for equal effects, (n - 1) / 4 where one module has all, whatever the unit."""
+    few, many = (np.repeat([1.0, 0.01], [n, 36 - n]) for n in (4, 18))
+    assert concentration(np.full(36, 0.3)) == pytest.approx(0)
+    assert concentration(np.eye(36)[0]) == pytest.approx(35 / 4)
+    assert concentration(few) > 4 * concentration(many) > 0
+    assert concentration(1e-9 * few) == pytest.approx(concentration(few))
+    assert concentration(np.zeros(3)) == concentration(np.zeros(0)) == 0
 
 
 def test_a_run_that_has_diverged_says_so_at_a_cut() -> None:
