@@ -158,7 +158,7 @@ MOST_CHOSEN = 200
 
 
 def shows(folder: Path) -> int:
-    """Say how much there is to show of a run: more with gates, most where reacting to the input is shown to gain."""
+    """Say how much there is to show of a run: most with effects by input; gates, and more where reacting gains."""
     try:
         names = cached_queries.signal_names(folder)
         measured = reactions(cached_queries.ask_events(queries.events_frame, folder, (REACTION,)))
@@ -166,7 +166,8 @@ def shows(folder: Path) -> int:
         return 0
     if "probe_loss" not in names and "group_loss" not in names:
         return 0
-    return 1 + ("gate" in names) + any(one.low is not None and one.low > 0 for one in measured[:1])
+    gains = any(one.low is not None and one.low > 0 for one in measured[:1])
+    return 1 + ("gate" in names) + gains + 3 * ("probe_effect" in names)
 
 
 GROUPINGS = {"group": "Input groups", "class": "Classes", "length": "Lengths"}
