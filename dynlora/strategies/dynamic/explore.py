@@ -135,7 +135,7 @@ class Exploration:
 
 
 def concentration(totals: np.ndarray) -> float:
-    """Return the power to which a module's effect counts in the score of its components, ln(1 + c²).
+    """Return the power to which a module's effect counts in the score of its components, (c / 2)².
 
     c is the coefficient of variation of the modules' effects: 0 where all modules matter alike, so that components are
     judged alone, and about 3 where four of 36 hold nearly all, since need comes in modules then.
@@ -144,7 +144,7 @@ def concentration(totals: np.ndarray) -> float:
         totals: effect of each module, (n_modules,), not negative.
     """
     mean = totals.mean() if len(totals) else 0.0
-    return float(np.log1p(totals.var() / mean**2)) if mean > 0 else 0.0
+    return float(totals.var() / mean**2) / 4 if mean > 0 else 0.0
 
 
 def _within(
