@@ -33,10 +33,17 @@ def test_without_a_run_of_ones_own_that_suits_the_fullest_sample_comes_first(
 
 def test_inputs_begins_with_a_sample_whose_effects_by_input_are_recorded() -> None:
     app = open_page("inputs")
-    assert app.selectbox(key="address-run").value != REACTS, "its gates react, and its effects were not recorded"
+    assert app.selectbox(key="address-run").value != REACTS
     assert "% of the adapter's effect moves" in plain(app)
+    assert "Worst examples" in [one.proto.label for one in app.get("page_link")]
+
+
+def test_inputs_says_what_the_gates_of_a_run_without_recorded_effects_gain() -> None:
+    app = open_page("inputs", run=REACTS)
+    assert "Reacting to the input lowers the held-out loss by 0.014 nats" in plain(app)
     labels = [one.proto.label for one in app.get("page_link")]
     assert "Worst examples" in labels
+    assert "Try a text of your own" not in labels, "its adapter is not kept, so no model could answer"
 
 
 def test_a_run_of_ones_own_that_suits_comes_before_every_sample(runs_dir: Path) -> None:
