@@ -235,37 +235,6 @@ def settings_of(options: Mapping[str, Any], runs_dir: Path) -> RecycleSettings |
     return settings_of_teachers(given, runs_dir)
 
 
-@click.command()
-@click.argument("run_id", metavar="ID")
-@click.option(
-    "--support", type=click.Path(path_type=Path), required=True, help="Table with a few labelled texts of each class."
-)
-@click.option("--text", multiple=True, required=True, help="A text to classify; repeat the option for more.")
-@click.option("--text-column", default="text", show_default=True, help="Column of the text.")
-@click.option("--label-column", default="label", show_default=True, help="Column of the label.")
-@in_runs
-@reports
-def fewshot(
-    run_id: str, support: Path, text: tuple[str, ...], text_column: str, label_column: str, runs_dir: Path
-) -> Any:
-    """Classify texts of a new task from a few examples, with the meta-LoRA of a recycle and no training."""
-    folder = run_folder(runs_dir, run_id)
-    if problem := why_not_a_file(support):
-        raise ConfigError(f"--support {support}: {problem}")
-    from dynlora.kinds.recycle.work.few_shot import load_meta
-    from dynlora.kinds.recycle.work.run import texts_of_file
-
-    examples = texts_of_file(support, text_column, label_column)
-    rows = [(one, examples.classes[int(label)]) for one, label in zip(examples.texts, examples.label, strict=True)]
-    answers = load_meta(folder).fewshot(rows).predict(list(text))
-    lines = [
-        f"{row['label']}\t{row['text']}\t(distance {row['distances'][row['label']]:.3g}; nearest example: "
-        f"{row['nearest']['text']})"
-        for row in answers
-    ]
-    return answers[0] if len(answers) == 1 else answers, "\n".join(lines)
-
-
 def settings_of_teachers(values: Mapping[str, Any], runs_dir: Path) -> RecycleSettings | DistilSettings:
     """Return checked settings of what finished runs teach: a recycle where they classify, else a distillation.
 
@@ -298,3 +267,34 @@ def _unfit(key: str, value: Any, *, is_writing: bool) -> str:
     if is_writing:
         return f"{option}: is for teachers that classify, and these write texts, which are distilled; leave it out"
     return f"{option}: is for teachers that write texts, and these classify; leave it out"
+
+
+@click.command()
+@click.argument("run_id", metavar="ID")
+@click.option(
+    "--support", type=click.Path(path_type=Path), required=True, help="Table with a few labelled texts of each class."
+)
+@click.option("--text", multiple=True, required=True, help="A text to classify; repeat the option for more.")
+@click.option("--text-column", default="text", show_default=True, help="Column of the text.")
+@click.option("--label-column", default="label", show_default=True, help="Column of the label.")
+@in_runs
+@reports
+def fewshot(
+    run_id: str, support: Path, text: tuple[str, ...], text_column: str, label_column: str, runs_dir: Path
+) -> Any:
+    """Classify texts of a new task from a few examples, with the meta-LoRA of a recycle and no training."""
+    folder = run_folder(runs_dir, run_id)
+    if problem := why_not_a_file(support):
+        raise ConfigError(f"--support {support}: {problem}")
+    from dynlora.kinds.recycle.work.few_shot import load_meta
+    from dynlora.kinds.recycle.work.run import texts_of_file
+
+    examples = texts_of_file(support, text_column, label_column)
+    rows = [(one, examples.classes[int(label)]) for one, label in zip(examples.texts, examples.label, strict=True)]
+    answers = load_meta(folder).fewshot(rows).predict(list(text))
+    lines = [
+        f"{row['label']}\t{row['text']}\t(distance {row['distances'][row['label']]:.3g}; nearest example: "
+        f"{row['nearest']['text']})"
+        for row in answers
+    ]
+    return answers[0] if len(answers) == 1 else answers, "\n".join(lines)

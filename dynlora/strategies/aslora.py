@@ -54,8 +54,8 @@ def distances(adapters: Adapters, members: Sequence[int]) -> tuple[tuple[float, 
 
 
 @torch.no_grad()
-def closest_groups(adapters: Adapters, members: Sequence[int], wanted: int) -> list[tuple[list[int], float]]:
-    """Return which groups among `members` to merge, nearest first, until `wanted` are left.
+def closest_groups(adapters: Adapters, members: Sequence[int], n_groups: int) -> list[tuple[list[int], float]]:
+    """Return which groups among `members` to merge, nearest first, until `n_groups` are left.
 
     Each entry holds one module of every group that merges, and the distance at which they did. Means stand for groups
     merged in the same call.
@@ -66,7 +66,7 @@ def closest_groups(adapters: Adapters, members: Sequence[int], wanted: int) -> l
         value, size = held.get(int(groups[index]), (adapters[index].lora_B.detach(), 0))
         held[int(groups[index])] = (value, size + 1)
     merges: list[tuple[list[int], float]] = []
-    while len(held) > max(1, wanted):
+    while len(held) > max(1, n_groups):
         names = sorted(held)
         pairs = [(distance(held[a][0], held[b][0]), a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
         gap, a, b = min(pairs)

@@ -29,7 +29,7 @@ class BoostedLinear(LoraLinear):
     """A module whose frozen weight holds what was learnt before: W0 + scaling · Σ_j b_j a_jᵀ over its boosters j.
 
     The boosters are kept, so that W0 can be had back, and all of them exported as one LoRA. A weight in half precision
-    is off by the rounding of one addition, however many there are: their sum is kept in float32 beside it.
+    is off by the rounding of one addition, for any number of boosters: their sum is kept in float32 beside it.
 
     Attributes:
         boosters_A: rows of the folded boosters, (room, d_in), zero past the folded ones.

@@ -322,7 +322,7 @@ class Measured:
 
     Attributes:
         curve: it belongs to.
-        method: which components were kept: one of `components.METHODS`.
+        method: orders the components, the first of which stay: a key of `components.METHODS`.
         share: of the adapter's parameters that was allowed, 0 to 1.
         parameters: that are kept.
         ranks: of each module.

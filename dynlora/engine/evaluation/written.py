@@ -1,4 +1,7 @@
-"""What a model writes at an evaluation, timed first, so that texts stay a small part; and which answers are right."""
+"""What a model writes at an evaluation, which answers are right, and the loss of single tokens of given texts.
+
+Writing is timed first, so that texts stay a small part of a run.
+"""
 
 from __future__ import annotations
 
