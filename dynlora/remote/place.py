@@ -183,11 +183,14 @@ class Place:
         url = url.rstrip("/") if is_url(url.rstrip("/")) or not is_url(url) else url  # of file:/// the slashes stay
         if url and not is_url(url):
             url = os.path.abspath(url)
+        if url.startswith("file://localhost/"):
+            url = url.replace("localhost", "", 1)
         self.address = printable(without_secrets(url), 300).rstrip("/")
         is_bare = is_url(url) and not url.partition("://")[2]
-        if not url or is_bare or "::" in url or not url.isprintable():
+        is_elsewhere = url.startswith("file://") and not os.path.isabs(url.removeprefix("file://"))
+        if not url or is_bare or is_elsewhere or "::" in url or not url.isprintable():
             raise ConfigError(
-                f"URL {self.address!r}: is not the address of a folder; give one such as s3://bucket/runs"
+                f"URL {self.address!r}: is not the address of a folder; give one such as s3://bucket/runs, or a path"
             )
         from fsspec.core import url_to_fs
 

@@ -304,7 +304,9 @@ def test_a_link_in_a_run_is_not_sent(name: str, runs_dir: Path, tmp_path: Path) 
     assert tree_of(tmp_path / "there") == []
 
 
-@pytest.mark.parametrize("url", ["", "zip://x.zip::file://y", "simplecache::s3://b/r", "file:///tmp/a\x00b", "a\nb"])
+@pytest.mark.parametrize(
+    "url", ["", "zip://x.zip::file://y", "simplecache::s3://b/r", "file:///tmp/a\x00b", "file://nas/a", "a\nb"]
+)
 def test_an_address_that_is_none_is_one_sentence(url: str) -> None:
     with pytest.raises(ConfigError, match="is not the address of a folder"):
         Place(url)
