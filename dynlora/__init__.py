@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dynlora.api import attach, load, speculate, train
     from dynlora.config_files import load_config
     from dynlora.notebook.comparison import compare
-    from dynlora.notebook.remote_run import open_run
+    from dynlora.notebook.run import open_run
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read once, when the hub's client is imported
 os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")  # else datasets tells a server of each file it reads
@@ -35,7 +35,7 @@ _HOMES = {
     "compare": "notebook.comparison",
     "load": "api",
     "load_config": "config_files",
-    "open_run": "notebook.remote_run",
+    "open_run": "notebook.run",
     "speculate": "api",
     "train": "api",
 }

@@ -11,8 +11,7 @@ from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import with_run_folder
 from dynlora.custom_loop.attach import attach
 from dynlora.custom_loop.attached import Attached
-from dynlora.notebook.remote_run import open_run
-from dynlora.notebook.run import Run
+from dynlora.notebook.run import Run, open_run
 from dynlora.safe_files import path_of
 
 __all__ = ["Attached", "attach", "load", "speculate", "train"]

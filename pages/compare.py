@@ -11,7 +11,7 @@ from dynlora.viz.compare import cards as compare_cards
 from dynlora.viz.compare import many_cards, run_selection
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
-from dynlora.viz.compare.panels import DifferingSettings, FinalRanks, Frontier, GainAgainstForgetting
+from dynlora.viz.compare.panels import panels_of
 from dynlora.viz.compare.run_selection import visibility_toggles
 from dynlora.viz.kit.run_colours import dots
 from dynlora.viz.launch.start_from import baseline_button
@@ -77,8 +77,8 @@ def show_results() -> None:
     with opener("pairs", "Paired difference of two groups, seed by seed", ("first", "second")) as is_open:
         if is_open:
             compare_cards.compared_pairs(compared, judged and judged.sides)
-    for name, panel in {"parameters": Frontier(), "retention": GainAgainstForgetting()}.items():
-        with opener(name, panel.title) as is_open:
+    for panel in panels_of("Final results"):
+        with opener(panel.id, panel.title) as is_open:
             if is_open:
                 panel_card(panel, compared.view)
     with opener("examples", "One example in every run", ("example",)) as is_open:
@@ -93,7 +93,7 @@ def show_capacity() -> None:
     compare_cards.capacity_conclusion(compared)
     compare_cards.group_controls(compared)
     visibility_toggles(compared.all_groups, compared.styles(cards.colours()))
-    panel_cards((FinalRanks(), DifferingSettings()), compared.view)
+    panel_cards(panels_of("Capacity", "Setup"), compared.view)
 
 
 def show_screens() -> None:

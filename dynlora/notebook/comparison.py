@@ -6,7 +6,9 @@ import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -17,26 +19,23 @@ from dynlora.analysis.verdict import MARGIN
 from dynlora.errors import ConfigError, NotRecordedError
 from dynlora.notebook import figure
 from dynlora.notebook.figure import PageFigure, one_of
-from dynlora.notebook.remote_run import open_run
-from dynlora.notebook.run import Run
+from dynlora.notebook.run import Run, open_run
 from dynlora.notebook.run_card import filled, table
 from dynlora.safe_files import path_of
 from dynlora.text import listed, plural
 from dynlora.viz.compare import figures as verdict_figures
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import panels
-from dynlora.viz.compare.panels import (
-    Compared,
-    ComparisonPanel,
-    FinalRanks,
-    Frontier,
-    GainAgainstForgetting,
-    HeldOutMetric,
-    TrainingLoss,
-)
+from dynlora.viz.compare.panels import Compared, panels_of
+from dynlora.viz.compare.panels.trainings import FinalRanks, Frontier, HeldOutMetric, TrainingLoss
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.panel import Picture
+from dynlora.viz.kit.panel import Panel, Picture
 from dynlora.viz.kit.run_colours import dots
+
+
+def _figures() -> dict[str, Panel[Any]]:
+    """Return the panels of the page that are figures, by their ids."""
+    return {panel.id: panel for panel in panels_of() if panel.has_figure}
 
 
 class ComparisonPlots:
@@ -63,6 +62,20 @@ class ComparisonPlots:
         """Return the theme and the figures there are."""
         names = ", ".join(name for name in dir(self) if not name.startswith("_"))
         return f"ComparisonPlots(theme={self._theme!r}): {names}"
+
+    def __dir__(self) -> list[str]:
+        """Return the figures, those of the panels by their ids."""
+        return [*super().__dir__(), *_figures()]
+
+    def __getattr__(self, name: str) -> Callable[..., PageFigure]:
+        """Return the function that draws a panel of the page; it takes choices by name, such as `ranks="spread"`.
+
+        Raises:
+            AttributeError: when there is no such panel.
+        """
+        if name not in (panels := _figures()):
+            raise AttributeError(f"ComparisonPlots has no figure {name!r}; it has {', '.join(panels)}")
+        return partial(self._panel, panels[name])
 
     def __call__(self, theme: str = "light") -> ComparisonPlots:
         """Return the figures in another theme.
@@ -104,23 +117,7 @@ class ComparisonPlots:
         Raises:
             NotRecordedError: when no run has a result yet.
         """
-        return self._panel(Frontier(), "no run of these has a result yet; wait for the first evaluation")
-
-    def retention(self) -> PageFigure:
-        """Draw the last metric of each configuration against what it forgot on public text.
-
-        Raises:
-            NotRecordedError: when no run measured it.
-
-        Examples:
-            >>> data = {"path": "reviews", "max_length": 16}
-            >>> short = {"model": {"name": "my-bert"}, "data": data, "train": {"steps": 4}, "log": {"retention": 1}}
-            >>> runs = [dynlora.train({**short, "seed": seed}, progress=False) for seed in (0, 1)]
-            >>> dynlora.compare(runs).plot.retention().caption[-1]
-            '.'
-        """
-        missing = "no run of these measured what it forgot; train with log.retention=1"
-        return self._panel(GainAgainstForgetting(), missing)
+        return self._panel(Frontier())
 
     def differences(self) -> PageFigure:
         """Draw the difference of each configuration from the baseline, with its 95 % interval: the verdict's figure.
@@ -146,24 +143,20 @@ class ComparisonPlots:
         Raises:
             NotRecordedError: when no run has recorded ranks, or no configuration has two seeds for a spread.
         """
-        compared = self._compared()
-        missing = "no configuration has two runs; train another seed, or draw without spread=True"
-        if compared.ranks[1].empty:
-            missing = "no run of these has recorded ranks; wait for the first step of one of them"
-        return self._panel(FinalRanks(), missing, compared, ranks="spread" if spread else "mean")
+        return self._panel(FinalRanks(), ranks="spread" if spread else "mean")
 
     def _panel(
-        self, panel: ComparisonPanel, missing: str, compared: Compared | None = None, **chosen: str
+        self, panel: Panel[Any], missing: str = "", compared: Compared | None = None, **chosen: str
     ) -> PageFigure:
         """Draw a panel of the page.
 
         Raises:
-            NotRecordedError: when there is nothing to draw; `missing` says what.
+            NotRecordedError: when there is nothing to draw; `missing` says what, else the panel does.
         """
-        view = (compared or self._compared()).view
-        picture = panel.picture(replace(view, chosen=chosen), self._colours)
+        view = replace((compared or self._compared()).view, chosen=chosen)
+        picture = panel.picture(view, self._colours)
         if picture is None:
-            raise NotRecordedError(missing)
+            raise NotRecordedError(missing or panel.reason_missing(view))
         return figure.page_figure(picture, self._colours)
 
 
@@ -229,8 +222,8 @@ class Comparison:
         (2, 2)
         >>> comparison.verdict[-1]
         '.'
-        >>> comparison.plot
-        ComparisonPlots(theme='light'): capacity, differences, results, retention, training
+        >>> sorted({"parameters", "ranks", "retention", "training"} - set(dir(comparison.plot)))
+        []
     """
 
     def __init__(self, runs: Iterable[Run], margin: float = MARGIN) -> None:

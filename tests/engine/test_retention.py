@@ -200,7 +200,7 @@ def test_reports_and_notebooks_compare_it(runs: dict[int, Path]) -> None:
     titles = [block.title for part in comparison_document([runs[1], runs[2]]).parts for block in part.blocks]
     assert "Gain against forgetting" in titles
     copy = shutil.copytree(runs[0], runs[0].parent / "20260101-000000-00000000")
-    with pytest.raises(NotRecordedError, match=r"train with log\.retention=1"):
+    with pytest.raises(NotRecordedError, match=r"Train with log\.retention=1"):
         dynlora.compare([runs[0], copy]).plot.retention()
 
 

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+import dynlora
+from dynlora.analysis.frames import RunQueries
 from dynlora.jobs.launch import RunHandle
 from dynlora.server.serve import sample_runs_dir
 from dynlora.store import queries
-from dynlora.viz.compare import run_selection
+from dynlora.viz.compare import panels, run_selection
+from dynlora.viz.report import documents
 from dynlora.viz.ui import run_actions, run_picker
 from tests.pages.app import charts, open_page, open_whole, plain, verdict_chart, words
 from tests.store.builder import finished_run, new_run
@@ -87,7 +90,7 @@ def test_queued_runs_are_compared_calmly(runs_dir: Path) -> None:
     for run, strategy in zip(ids(2), ("dynamic", "lora"), strict=True):
         make_run(runs_dir, run_id=run, state="queued", strategy=strategy)
     assert not open_page("compare").error
-    assert "No ranks have been recorded yet" in words(open_page("compare", section="capacity"))
+    assert "No run of these has recorded ranks yet" in words(open_page("compare", section="capacity"))
 
 
 def test_many_runs_stay_readable(runs_dir: Path) -> None:
@@ -404,3 +407,20 @@ def test_a_brush_lists_the_runs_it_holds_with_the_way_to_compare_them(runs_dir: 
     assert not app.exception
     assert "3 runs picked" in words(app)
     assert sorted(app.dataframe[-1].value["strategy"].str.partition(" ")[0]) == ["lora"] * 3
+
+
+def test_a_panel_is_on_the_page_in_the_report_and_in_the_notebook(runs_dir: Path) -> None:
+    folders = {run: runs_dir / run for run in seeds(runs_dir, moves=True).split(",")}
+    view = panels.compared(folders, RunQueries()).view
+    plot = dynlora.compare(list(folders), runs_dir).plot
+    blocks = {
+        block.title for part in documents.comparison_document(list(folders.values())).parts for block in part.blocks
+    }
+    pages = [open_page("compare", runs=",".join(folders), section=section) for section in ("results", "capacity")]
+    titles = {plain(page) for page in pages} | {one.label for page in pages for one in page.expander}
+    for panel in panels.panels_of():
+        title = panel.heading(view)
+        assert any(title in words for words in titles), title
+        if panel.data(view) is not None:
+            assert title in blocks
+            assert not panel.has_figure or getattr(plot, panel.id)().caption

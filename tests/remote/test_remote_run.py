@@ -9,8 +9,7 @@ import pytest
 
 import dynlora
 from dynlora.errors import ConfigError, CorruptRunError, RemoteError, RunNotFoundError
-from dynlora.notebook.remote_run import RemoteRun, open_run
-from dynlora.notebook.run import Run
+from dynlora.notebook.run import RemoteRun, Run, open_run
 from dynlora.remote.place import Place
 from dynlora.remote.sync import push
 from dynlora.store.notes import annotate_notes

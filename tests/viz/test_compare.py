@@ -102,7 +102,6 @@ def test_gain_against_forgetting_marks_the_pareto_set_and_leaves_out_other_units
     assert figure.layout.xaxis.title.text == "Forgotten on public text (1 − cosine)"
     nothing = compare_model.by_retention(points, groups, {}, "accuracy")
     assert nothing.empty
-    assert "log.retention" in compare_text.retention(nothing, "accuracy")
 
 
 def test_frontier_marks_the_pareto_set_and_counts_runs() -> None:

@@ -24,15 +24,14 @@ from dynlora.store import queries
 from dynlora.text import number, one_line, plural, rough_duration, score
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import text as compare_text
-from dynlora.viz.compare.panels import Compared, FinalRanks, HeldOutMetric, TrainingLoss, are_grouped, compared
-from dynlora.viz.kit import theme
-from dynlora.viz.kit.panel import Panel, RunView
+from dynlora.viz.compare.panels import Compared, are_grouped, compared, panels_of
+from dynlora.viz.compare.panels.trainings import FinalRanks, HeldOutMetric
 from dynlora.viz.kit.run_colours import MOST_COLOURED, dots
 from dynlora.viz.runs.table import plain_rows
 from dynlora.viz.ui import cached_queries, live, run_actions, run_picker
 from dynlora.viz.ui.cards import card, chart, colours, in_row, note, texts, under
 from dynlora.viz.ui.cards import rows as table_rows
-from dynlora.viz.ui.panel_cards import conclusion, panel_cards
+from dynlora.viz.ui.panel_cards import conclusion, panel_card, panel_cards
 from dynlora.viz.ui.run_picker import Chosen, link
 from dynlora.viz.ui.url_state import choose, from_address, hidden_runs, segmented, several
 
@@ -295,7 +294,7 @@ def compared_curves(runs: Compared) -> None:
             "smoothing": choose("smoothing", "Smoothing", list(SMOOTHING), "usual", str.capitalize, width=130),
             "scale": choose("scale", "Y axis", list(SCALES), "linear", SCALES.__getitem__, width=130),
         }
-    panel_cards((TrainingLoss(), HeldOutMetric()), replace(runs.view, chosen=chosen))
+    panel_cards(panels_of("Training"), replace(runs.view, chosen=chosen))
 
 
 def screens(runs: Compared, times: float) -> list[Callable[[], None]]:
@@ -305,16 +304,9 @@ def screens(runs: Compared, times: float) -> list[Callable[[], None]]:
         runs: the runs.
         times: how much larger a chart is than on its page.
     """
-    panels = [panel for panel in (HeldOutMetric(), FinalRanks()) if panel.data(runs.view) is not None]
-    return [partial(_screen, panel, runs.view, times) for panel in panels]
-
-
-def _screen(panel: Panel[Any], view: RunView, times: float) -> None:
-    data = panel.data(view)
-    with card(panel.heading(view), f"present-{panel.id}"):
-        if (figure := panel.figure(data, colours())) is not None:
-            larger = theme.enlarged(figure, times)
-            chart(larger, panel.caption(data), panel.table(data), f"present-{panel.id}")
+    panels = (HeldOutMetric(), FinalRanks())
+    drawn = [panel for panel in panels if panel.data(runs.view) is not None]
+    return [partial(panel_card, panel, runs.view, times=times) for panel in drawn]
 
 
 def _short(kind: str) -> str:

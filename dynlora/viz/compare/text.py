@@ -21,8 +21,6 @@ BAND = "The band covers the lowest to the highest run of a group."
 
 def curves(bands: pd.DataFrame) -> str:
     """Say between which values the curves end, and what the band is; which is best is for a verdict to say."""
-    if bands.empty:
-        return "None of these runs has recorded this value yet."
     last = bands.drop_duplicates("group", keep="last")
     low, high = score(last["mean"].min()), score(last["mean"].max())
     if len(last) == 1:
@@ -60,8 +58,6 @@ def groups(table: pd.DataFrame, metric: str, *, is_judged: bool) -> str:
 def frontier(table: pd.DataFrame, metric: str) -> str:
     """Say which groups make up the Pareto set."""
     known = table.dropna(subset=["active", "mean"])
-    if known.empty:
-        return "None of these runs has both a metric and a parameter count."
     best = known[known["pareto"]].sort_values("active")
     names = listed([one_line(name, 60) for name in best["group"]], limit=5)
     return (
@@ -72,8 +68,6 @@ def frontier(table: pd.DataFrame, metric: str) -> str:
 
 def retention(table: pd.DataFrame, metric: str) -> str:
     """Say which group forgets least, which most, and which make up the Pareto set; the columns of `by_retention`."""
-    if table.empty:
-        return "None of these runs has measured what it forgot. Train with log.retention to measure it."
     ordered = table.sort_values("forgotten", kind="stable")
     least, most = ordered.iloc[0], ordered.iloc[-1]
     unit = least["unit"]
@@ -141,7 +135,7 @@ def _values(values: Sequence[str]) -> str:
 def settings_that_differ(difference: pd.DataFrame) -> str:
     """Say in which settings the runs differ; `difference` as `comparison.config_difference`."""
     names = [one_line(name, 40) for name in difference["setting"]]
-    return f"The settings differ in {listed(names, 4)}." if names else "The settings are the same."
+    return f"The settings differ in {listed(names, 4)}."
 
 
 def reproducible(table: pd.DataFrame) -> str:

@@ -30,15 +30,7 @@ from dynlora.viz.compare import figures as verdict_figures
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import panels
 from dynlora.viz.compare import text as compare_text
-from dynlora.viz.compare.panels import (
-    Compared,
-    DifferingSettings,
-    FinalRanks,
-    Frontier,
-    GainAgainstForgetting,
-    HeldOutMetric,
-    TrainingLoss,
-)
+from dynlora.viz.compare.panels import Compared, panels_of
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.report.page import Block, Chart, Document, Part, Table, Text
@@ -320,11 +312,11 @@ def comparison_document(folders: Sequence[Path], notes: Sequence[str] = ()) -> D
         "Configurations": f"{len(compared.by_config)}",
         "Deciding metric": compared.metric,
     }
-    ranks = panel_blocks([FinalRanks()], compared.view)
+    ranks = panel_blocks(panels_of("Capacity"), compared.view)
     parts = [
         *([] if judged is None else [verdict_part(judged)]),
         _ended(compared),
-        Part("Training", panel_blocks([TrainingLoss(), HeldOutMetric()], compared.view)),
+        Part("Training", panel_blocks(panels_of("Training"), compared.view)),
         _paired(compared),
         Part("Capacity", ranks, [compare_text.reproducible(compared.alike)] if ranks else []),
         _made(compared),
@@ -350,7 +342,7 @@ def _ended(compared: Compared) -> Part:
         [
             Table("By configuration", compare_model.group_table(points, metric), words, is_wide=True),
             Table("Each run", each, is_wide=True),
-            *panel_blocks([Frontier(), GainAgainstForgetting()], compared.view),
+            *panel_blocks(panels_of("Final results"), compared.view),
         ],
     )
 
@@ -389,15 +381,14 @@ def _made(compared: Compared) -> Part:
     )
     alike = shared([summary["config"] for summary in compared.rows])
     common = yaml_text(by_name(alike)) if alike else "There are no common settings."
-    settings = DifferingSettings()
     return Part(
         "Setup",
         [
-            *panel_blocks([settings], compared.view),
+            *panel_blocks(panels_of("Setup"), compared.view),
             Text("Common configuration", common, is_wide=True),
             Table("Versions and machine", versions, is_wide=True),
         ],
-        [settings.missing] if compared.differing.empty else [],
+        [one.reason_missing(compared.view) for one in panels_of("Setup") if one.data(compared.view) is None],
     )
 
 
