@@ -176,12 +176,17 @@ def _plain(value: Any) -> Any:
 
 
 @click.command()
+@click.argument("name", required=False)
 @reports
-def strategies() -> Report:
-    """List the strategies and their hyperparameters."""
+def strategies(*, name: str | None) -> Report:
+    """List the strategies; with NAME, the settings of one."""
     from dynlora import strategies as registry
 
-    rows = [registry.describe(name) for name in registry.registry()]
+    if name is not None:
+        described = registry.describe(name)
+        lines = [f"strategy.{one['name']}={one['default']}: {one['help']}" for one in described["fields"]]
+        return described, "\n".join([described["summary"], *lines])
+    rows = [registry.describe(one) for one in registry.registry()]
     return rows, "\n".join(
         f"{item['name']:16} {item['title']:20} {item['paper']} [{item['fidelity']}]" for item in rows
     )

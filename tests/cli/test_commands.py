@@ -322,6 +322,8 @@ def test_lists_are_json_documents(runs_dir: Path) -> None:
     assert {"lora", "dynamic", "adalora"} <= {
         row["name"] for row in document(CliRunner().invoke(main, ["strategies", "--json"]))
     }
+    assert "strategy.per_module=2: Triplets" in CliRunner().invoke(main, ["strategies", "elalora"]).stdout
+    assert "did you mean elalora?" in CliRunner().invoke(main, ["strategies", "elalor"]).stderr
     diagnosis = document(run(runs_dir, "doctor", "--json"))
     assert diagnosis["runs_dir_writable"] is True
     assert (set(diagnosis["models"]), diagnosis["missing_extras"]) == ({"minilm", "smollm2-135m"}, [])
