@@ -17,7 +17,7 @@ from dynlora.analysis.module_effects import LEAST_EXAMPLES, GateEffect, Moved, R
 from dynlora.analysis.results import as_written
 from dynlora.analysis.retention import effects_file
 from dynlora.analysis.run_reading import RunReading
-from dynlora.analysis.run_summary import LOW_IS_GOOD, sample_words
+from dynlora.analysis.run_summary import sample_words
 from dynlora.store import queries
 from dynlora.store.measurements import Effects
 from dynlora.store.meta import section
@@ -83,13 +83,10 @@ def group_label(kind: str) -> str:
     return words.get(kind, kind)
 
 
-def group_title(kind: str, metric: str | None) -> tuple[str, bool]:
-    """Return the axis title of a number of the groups, and whether low is good."""
-    if kind == "metric":
-        return metric_words(metric or "metric"), metric in LOW_IS_GOOD
-    if kind == "token_accuracy":
-        return group_label(kind), False
-    return {"loss": "loss (nats)", "disagreement": "mean disagreement"}.get(kind, group_label(kind)), True
+def group_title(kind: str, metric: str | None) -> str:
+    """Return the axis title of a number of the groups."""
+    units = {"metric": metric_words(metric or "metric"), "loss": "loss (nats)", "disagreement": "mean disagreement"}
+    return units.get(kind, group_label(kind))
 
 
 def colourings(examples: pd.DataFrame, *, gated: bool) -> list[str]:

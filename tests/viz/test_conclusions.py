@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from dynlora.analysis import capacity_frames
 from dynlora.analysis.module_effects import GateEffect
-from dynlora.kinds.train.panels.inputs import groups as groups_caption
 from dynlora.viz import capacity
 from dynlora.viz import methods as methods_model
 from dynlora.viz.compare import text as compare_text
@@ -24,13 +23,6 @@ EFFECT = GateEffect(np.array([0.5, 0.01, 0.4]), 0.05, 24, 2)
 
 def groups(*values: float) -> pd.DataFrame:
     return pd.DataFrame({"group": [f"g{i}" for i in range(len(values))], "metric": values})
-
-
-def test_one_group_is_not_compared_with_itself() -> None:
-    series = pd.DataFrame({"step": [10, 20], "group": ["short", "short"], "value": [0.5, 0.75]})
-    assert groups_caption(series, "accuracy") == (
-        "At step 20, accuracy is 0.750 in the one group, short; set data.group_by to compare groups."
-    )
 
 
 def state(ranks: list[int], importance: list[float]) -> pd.DataFrame:

@@ -10,12 +10,12 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.analysis import inputs as analysis_inputs
-from dynlora.analysis.frames import at_highest, at_lowest
-from dynlora.analysis.inputs import InputsReading, group_with_size, inputs_of, large_enough
-from dynlora.analysis.module_effects import LEAST_EXAMPLES, GateEffect, Reaction, reaction_conclusion
+from dynlora.analysis.inputs import InputsReading, group_with_size, inputs_of
+from dynlora.analysis.module_effects import GateEffect, Reaction, reaction_conclusion
 from dynlora.analysis.run_reading import RunReading
 from dynlora.analysis.run_summary import loss_unit
-from dynlora.text import one_line, percent, plotly_text, score, sentence_case
+from dynlora.kinds.train.panels.results import group_scores
+from dynlora.text import one_line, percent, plotly_text, sentence_case
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.charts import axis_within
 from dynlora.viz.kit.module_map import modules_of_cells
@@ -289,13 +289,11 @@ class GroupSeries:
     Attributes:
         numbers: columns step, group, value and n, the examples of the group.
         title: of the number, with its unit.
-        low_is_good: whether less of it is better.
         sample: on how many examples it was measured, in words.
     """
 
     numbers: pd.DataFrame
     title: str
-    low_is_good: bool
     sample: str
 
 
@@ -319,7 +317,7 @@ class GroupsOverSteps(Panel[GroupSeries]):
     def heading(self, view: RunView) -> str:
         """Return the title with the number."""
         name, metric = view.chosen["group"], view.result.summary["metric"]
-        word = analysis_inputs.group_title(name, metric)[0] if name == "metric" else analysis_inputs.group_label(name)
+        word = analysis_inputs.group_title(name, metric) if name == "metric" else analysis_inputs.group_label(name)
         return f"{sentence_case(word)} by input group"
 
     def data(self, view: RunView) -> GroupSeries | None:
@@ -330,16 +328,15 @@ class GroupsOverSteps(Panel[GroupSeries]):
         if name not in numbers:
             return None
         inputs = inputs_of(run)
-        title, low_is_good = analysis_inputs.group_title(name, run.summary["metric"])
+        title = analysis_inputs.group_title(name, run.summary["metric"])
         sizes = inputs.groups[["group", "n"]]
-        return GroupSeries(
-            inputs.over_steps(name).merge(sizes, on="group", how="left"), title, low_is_good, inputs.sampled
-        )
+        return GroupSeries(inputs.over_steps(name).merge(sizes, on="group", how="left"), title, inputs.sampled)
 
     def caption(self, data: GroupSeries) -> str:
-        """Return which group does best and worst at the last evaluation."""
-        words = groups(data.numbers, data.title.partition(" (")[0], low_is_good=data.low_is_good)
-        return f"{words} {data.sample}".strip()
+        """Return how far apart the groups are at the last evaluation."""
+        last = data.numbers[data.numbers["step"] == data.numbers["step"].max()]
+        words = group_scores(last, data.title.partition(" (")[0], "value")
+        return f"{words} Measured at step {last['step'].iloc[0]:.0f}. {data.sample}".strip()
 
     def figure(self, data: GroupSeries, colours: Palette) -> go.Figure:
         """Draw the lines."""
@@ -350,28 +347,6 @@ def _numbers(run: RunReading) -> list[str]:
     """Return the numbers that were recorded of the groups, in the order of the page."""
     recorded = run.recorded
     return [name for name in analysis_inputs.GROUP_NUMBERS if f"group_{name}" in recorded]
-
-
-def groups(series: pd.DataFrame, name: str, *, low_is_good: bool = False) -> str:
-    """Say which group does best and worst at the last evaluation; `series` holds step, group, value and n."""
-    known = series.dropna(subset=["value"])
-    if known.empty:
-        return "No group has been evaluated yet."
-    last = large_enough(known[known["step"] == known["step"].max()])
-    if last.empty:
-        return f"No group has {LEAST_EXAMPLES} examples, so none is named."
-    best, worst = last.loc[at_highest(last["value"])], last.loc[at_lowest(last["value"])]
-    if len(last) == 1:
-        return (
-            f"At step {int(last['step'].iloc[0])}, {one_line(name, 40)} is {score(best['value'])} in the one group, "
-            f"{one_line(best['group'], 40)}; set data.group_by to compare groups."
-        )
-    if low_is_good:
-        best, worst = worst, best
-    return (
-        f"At step {int(last['step'].iloc[0])}, {one_line(name, 40)} is best for {one_line(best['group'], 40)} "
-        f"({score(best['value'])}) and worst for {one_line(worst['group'], 40)} ({score(worst['value'])})."
-    )
 
 
 def group_lines(series: pd.DataFrame, title: str, colours: Palette) -> go.Figure:

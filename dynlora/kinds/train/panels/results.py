@@ -243,20 +243,17 @@ class WorstExamples(Panel[pd.DataFrame]):
         return f"Loss from {score(data['loss'].min())} to {score(data['loss'].max())}."
 
 
-def group_scores(groups: pd.DataFrame, metric: str) -> str:
-    """Say how far apart the groups are."""
-    known = groups.dropna(subset=["metric"])
-    if known.empty:
-        return "No group has been evaluated yet."
-    known = large_enough(known)
+def group_scores(groups: pd.DataFrame, metric: str, column: str = "metric") -> str:
+    """Say how far apart the groups are, of which some have a value in the column."""
+    known = large_enough(groups.dropna(subset=[column]))
     if known.empty:
         return f"No group has {LEAST_EXAMPLES} examples, so none is named."
-    best, worst = known.loc[at_highest(known["metric"])], known.loc[at_lowest(known["metric"])]
-    if score(best["metric"]) == score(worst["metric"]):
+    best, worst = known.loc[at_highest(known[column])], known.loc[at_lowest(known[column])]
+    if score(best[column]) == score(worst[column]):
         groups_of = "the one group" if len(known) == 1 else f"all {len(known)} groups"
-        return f"{one_line(sentence_case(metric), 40)} is {score(best['metric'])} for {groups_of}."
+        return f"{one_line(sentence_case(metric), 40)} is {score(best[column])} for {groups_of}."
     return (
         f"{one_line(sentence_case(metric), 40)} is highest for {one_line(best['group'], 40)} "
-        f"({score(best['metric'])}) and lowest for "
-        f"{one_line(worst['group'], 40)} ({score(worst['metric'])}); difference {best['metric'] - worst['metric']:.3f}."
+        f"({score(best[column])}) and lowest for "
+        f"{one_line(worst['group'], 40)} ({score(worst[column])}); difference {best[column] - worst[column]:.3f}."
     )
