@@ -131,7 +131,7 @@ def test_members_that_disagree_are_shown_by_group_and_example(runs_dir: Path) ->
     app = open_whole("inputs", run=RUN, colour="disagreement")
     text = plain(app)
     assert "Disagreement by input group" in text
-    assert "disagreement is best for fine (0.010) and worst for tweets (0.200)" in text
+    assert "Mean disagreement is highest for tweets (0.200) and lowest for fine (0.010)" in text
     assert json.dumps(charts(app)).count('"Disagreement"') >= 1
     assert any("disagreement" in frame.value.columns for frame in app.dataframe)
 

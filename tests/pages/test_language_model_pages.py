@@ -279,7 +279,7 @@ def test_groups_of_a_run_that_writes_have_perplexity_accuracy_and_gates(here: He
     assert not app.error
     for title in ("Perplexity by input group", "Loss by input group", "Token accuracy by input group"):
         assert title in text
-    assert "Perplexity is best for" not in text, "the groups have fewer than 20 examples"
+    assert "Perplexity is highest for" not in text, "the groups have fewer than 20 examples"
     assert "Gates by input group" in text
     assert "This run has no gates" not in text
     frame = next(one.value for one in app.dataframe if "perplexity" in one.value.columns)

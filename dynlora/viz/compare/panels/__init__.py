@@ -245,6 +245,6 @@ class ComparisonPanel(Panel[Drawn]):
 
 
 def panels_of(*parts: str) -> list[Panel[Any]]:
-    """Return the panels of a comparison that stand under these headings; all without any."""
+    """Return the panels of a comparison under these headings; all without any."""
     panels = panels_in(sys.modules[__name__])
     return [panel for panel in panels if not parts or panel.part in parts]
