@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +67,14 @@ class ComparisonPlots:
         return [*super().__dir__(), *_figures()]
 
     def __getattr__(self, name: str) -> Callable[..., PageFigure]:
-        """Return the function that draws a panel of the page; it takes choices by name, such as `ranks="spread"`.
+        """Return the function that draws a panel of the page.
 
         Raises:
             AttributeError: when there is no such panel.
         """
         if name not in (panels := _figures()):
             raise AttributeError(f"ComparisonPlots has no figure {name!r}; it has {', '.join(panels)}")
-        return partial(self._panel, panels[name])
+        return lambda: self._panel(panels[name])
 
     def __call__(self, theme: str = "light") -> ComparisonPlots:
         """Return the figures in another theme.

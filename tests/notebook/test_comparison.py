@@ -87,7 +87,7 @@ def test_there_is_no_verdict_before_a_run_has_finished(runs_dir: Path) -> None:
     assert comparison.verdict == NO_VERDICT
     assert NO_VERDICT in inert(comparison._repr_html_()).words
     for name in ("training", "results", "differences", "capacity"):
-        with pytest.raises(NotRecordedError, match="(Wait|wait|compare|train|held-out) "):
+        with pytest.raises(NotRecordedError, match=r"[;.] (Wait|wait|compare|train|held-out) "):
             getattr(comparison.plot, name)()
 
 
@@ -145,6 +145,15 @@ def test_the_held_out_loss_is_another_curve_than_the_training_loss() -> None:
 def test_a_spread_needs_two_seeds() -> None:
     with pytest.raises(NotRecordedError, match=r"^No configuration has two runs, .* Train another seed\.$"):
         dynlora.compare([LORA, DYNAMIC], SAMPLES).plot.capacity(spread=True)
+
+
+def test_panels_go_by_their_ids_and_take_no_choices() -> None:
+    plot = dynlora.compare(SEEDS, SAMPLES).plot
+    assert plot.loss() == plot.training("loss")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'x'"):
+        plot.loss(x="hours")
+    with pytest.raises(AttributeError, match="no figure 'settings'; it has loss, metric, parameters, retention, ranks"):
+        plot.settings()
 
 
 def test_a_comparison_is_drawn_for_dark() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dynlora.analysis import capacity_frames
 from dynlora.analysis.module_effects import GateEffect
+from dynlora.kinds.train.panels.inputs import GroupSeries, GroupsOverSteps
 from dynlora.viz import capacity
 from dynlora.viz import methods as methods_model
 from dynlora.viz.compare import text as compare_text
@@ -23,6 +24,15 @@ EFFECT = GateEffect(np.array([0.5, 0.01, 0.4]), 0.05, 24, 2)
 
 def groups(*values: float) -> pd.DataFrame:
     return pd.DataFrame({"group": [f"g{i}" for i in range(len(values))], "metric": values})
+
+
+def test_one_group_is_not_compared_with_itself_nor_the_step_that_has_no_number() -> None:
+    series = pd.DataFrame({"step": [10, 20, 30], "group": ["short"] * 3, "value": [0.5, 0.75, None], "n": [40] * 3})
+    assert GroupsOverSteps().caption(GroupSeries(series, "accuracy", "")) == (
+        "Accuracy is 0.750 for the one group. Measured at step 20. Set data.group_by to compare groups."
+    )
+    none = GroupSeries(series.assign(value=float("nan")), "accuracy", "")
+    assert GroupsOverSteps().caption(none) == "No group has been evaluated yet."
 
 
 def state(ranks: list[int], importance: list[float]) -> pd.DataFrame:

@@ -358,7 +358,7 @@ def _planted(title: str, sides: Mapping[str, Any]) -> Iterator[str]:
     has_headroom = sides["planted ranks"]["within"] > sides["lora"]["within"]
     whole = {side: one for side, one in sides.items() if "error" in one}
     for side, one in sorted(whole.items(), key=lambda item: item[1]["error"]):
-        headroom = "{:.2f} [{:.2f}, {:.2f}]".format(*one["recovered"]).replace("-", "−")
+        headroom = "{:.2f} [{:.2f}, {:.2f}]".format(*one.get("recovered", (0, 0, 0))).replace("-", "−")
         place = f"{one['within']:.0f} of {one['components']:.0f}"
         fixed = {"lora": "0", "planted ranks": "1"}.get(side, headroom) if has_headroom else "none"
         yield row(PLANTED.get(side, f"`{side}`"), f"{one['error']:.3f}", place, fixed, f"{one['peak']:.1f}")

@@ -334,9 +334,13 @@ class GroupsOverSteps(Panel[GroupSeries]):
 
     def caption(self, data: GroupSeries) -> str:
         """Return how far apart the groups are at the last evaluation."""
-        last = data.numbers[data.numbers["step"] == data.numbers["step"].max()]
+        known = data.numbers.dropna(subset=["value"])
+        if known.empty:
+            return "No group has been evaluated yet."
+        last = known[known["step"] == known["step"].max()]
         words = group_scores(last, data.title.partition(" (")[0], "value")
-        return f"{words} Measured at step {last['step'].iloc[0]:.0f}. {data.sample}".strip()
+        hint = "Set data.group_by to compare groups." if len(last) == 1 else ""
+        return " ".join(filter(None, (words, f"Measured at step {last['step'].iloc[0]:.0f}.", hint, data.sample)))
 
     def figure(self, data: GroupSeries, colours: Palette) -> go.Figure:
         """Draw the lines."""
