@@ -24,8 +24,7 @@ from dynlora.safe_files import path_of
 from dynlora.text import listed, plural
 from dynlora.viz.compare import figures as verdict_figures
 from dynlora.viz.compare import model as compare_model
-from dynlora.viz.compare import panels
-from dynlora.viz.compare.panels import Compared, panels_of
+from dynlora.viz.compare.panels import Compared, compared, panels_of
 from dynlora.viz.compare.panels.trainings import FinalRanks, Frontier, HeldOutMetric, TrainingLoss
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Panel, Picture
@@ -266,7 +265,7 @@ class Comparison:
 
     def _compared(self) -> Compared:
         """Return the runs as the page shows them where nothing was chosen."""
-        return replace(panels.compared(self.folders, self._store), margin=self._margin)
+        return replace(compared(self.folders, self._store), margin=self._margin)
 
     def _repr_html_(self) -> str:
         """Return the verdict and the final results as a card; notebooks call this."""

@@ -305,8 +305,7 @@ def screens(runs: Compared, times: float) -> list[Callable[[], None]]:
         times: how much larger a chart is than on its page.
     """
     panels = (HeldOutMetric(), FinalRanks())
-    drawn = [panel for panel in panels if panel.data(runs.view) is not None]
-    return [partial(panel_card, panel, runs.view, times=times) for panel in drawn]
+    return [partial(panel_card, one, runs.view, times=times) for one in panels if one.data(runs.view) is not None]
 
 
 def _short(kind: str) -> str:

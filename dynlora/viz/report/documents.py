@@ -26,7 +26,6 @@ from dynlora.store.summary import run_summary as read_summary
 from dynlora.text import number, one_line, plural
 from dynlora.viz import measured
 from dynlora.viz.compare import figures as compare_figures
-from dynlora.viz.compare import figures as verdict_figures
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import panels
 from dynlora.viz.compare import text as compare_text
@@ -43,11 +42,11 @@ if TYPE_CHECKING:
 def verdict_part(verdict: Verdict) -> Part:
     """Return which configuration to use, how sure that is, and every difference from the baseline."""
     notes = (verdict_text.headline(verdict), verdict_text.outlook(verdict), verdict_text.left_out(verdict))
-    drawn, table = verdict_figures.drawable(verdict), verdict_text.table(verdict)
+    drawn, table = compare_figures.drawable(verdict), verdict_text.table(verdict)
     title, blocks = "Differences from the baseline", list[Block]()
     if drawn:
         words = verdict_text.drawn(verdict, len(drawn))
-        blocks.append(Chart(title, partial(verdict_figures.differences, verdict), words, table, is_wide=True))
+        blocks.append(Chart(title, partial(compare_figures.differences, verdict), words, table, is_wide=True))
     elif verdict.contests:
         blocks.append(Table(title, table, is_wide=True))
     return Part("Verdict", blocks, [note for note in notes if note])
