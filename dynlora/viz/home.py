@@ -202,7 +202,7 @@ def picture(view: RunReading, runs: pd.DataFrame, *, is_live: bool) -> None:
         runs: as `run_picker.list_all` returns them: samples that its result is set beside.
         is_live: whether it trains now.
     """
-    view = replace(view, step=view.last)
+    view = replace(view, step=view.last, module=None)
     title = picture_title(view.summary, is_live=is_live)
     with card(title, "picture"):
         panel = registry()["train"].panel("replay")

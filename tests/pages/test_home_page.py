@@ -40,6 +40,7 @@ def test_the_first_page_says_what_dynlora_is_and_leads_on() -> None:
     player = picture(app)
     assert player["plays"]
     assert not player["linked"]
+    assert not any(module["marked"] for module in player["modules"])  # nothing is chosen here, nor said of one
     assert len(player["steps"]) > 20
     addresses = links(app)
     page, address = addresses["See rank move"]
