@@ -1,10 +1,10 @@
 """What a person waits for, in a real browser: start, check, answers, pages.
 
-python -m benchmarks.waits [--quick] [--only launch,answers,pages]
+python -m benchmarks.waits [--quick] [--only launch,buttons,answers,pages]
 
 The dashboard is served as `dynlora ui` serves it. Model and data are in the cache before the clock starts. Every time
 is from the click, or the request, until what it brings is on screen. Runs are real: minilm on sentiment4 at defaults,
-60 steps.
+60 steps, and smollm2-135m on arithmetic for the chat. 23 runs to compare are those that come with dynlora.
 """
 
 from __future__ import annotations
@@ -30,9 +30,12 @@ from benchmarks import results
 from benchmarks.screen import seen, server
 from dynlora import assets
 from dynlora.analysis import run_summary
+from dynlora.config import parse_config
 from dynlora.jobs.environment import WARM_VARIABLE
 from dynlora.jobs.launch import catalog
+from dynlora.server.serve import sample_runs_dir
 from dynlora.store import queries
+from dynlora.training import run as training_run
 from tests.browser.chromium import find_chromium
 
 STEPS = 60
@@ -50,7 +53,12 @@ GOALS: Mapping[str, float] = {
     "start until the first step": 8.0,
     "check, warm": 2.0,
     "check, cold": 8.0,
-    "first answer": 5.0,
+    "experiment until Compare": 3.0,
+    "share until its first picture": 3.0,
+    "report": 3.0,
+    "compare of 23 runs": 3.0,
+    "first answer": 2.0,
+    "first word of a chat": 2.0,
     "shift": 8.0,
     "one text word by word": 5.0,
     **{f"page {name}": 1.0 for name in ("home", "runs", "tour", "methods")},
@@ -121,8 +129,8 @@ def seconds(act: Callable[[], object], until: Callable[[], object]) -> float:
 
 
 def launch_form(page: Page, address: str, steps: int) -> None:
-    """Open the Launch page and enter the number of steps."""
-    page.goto(f"{address}/launch")
+    """Open a form of the Launch page and enter the number of steps."""
+    page.goto(address)
     box = page.get_by_label("Steps", exact=True)
     box.fill(str(steps))
     box.press("Enter")
@@ -150,7 +158,7 @@ def start(page: Page, steps: int) -> tuple[float, float]:
 def launch_waits(runs_dir: Path, steps: int, *, warm: bool) -> dict[str, float]:
     """Return the waits of the Launch page; the run is left to end by itself."""
     with served(runs_dir, warm=warm) as (address, process), browser_page() as page:
-        launch_form(page, address, steps)
+        launch_form(page, f"{address}/launch", steps)
         rest(process)
         checked = check(page)
         rest(process)
@@ -174,28 +182,59 @@ def answer_waits(runs_dir: Path, run_id: str) -> dict[str, float]:
     """Return the seconds of first answers: each from a server of its own, whose page has been open for a while."""
     times = {}
     with served(runs_dir, warm=True) as (address, process), browser_page() as page:
-        page.goto(f"{address}/playground?run={run_id}")
-        settled(page)
+        opened(page, process, f"{address}/playground?run={run_id}")
         page.get_by_label("Text", exact=True).fill("the food was great but the service was slow")
-        rest(process)
-        answer = page.get_by_text(re.compile("adapter predicts"))
+        answer = page.get_by_text(re.compile("Adapter predicts"))
         times["first answer"] = seconds(page.get_by_role("button", name="Predict").click, lambda: seen(answer.first))
     with served(runs_dir, warm=True) as (address, process), browser_page() as page:
-        page.goto(f"{address}/inputs?run={run_id}&kind=negated&strength=1.0")
-        settled(page)
-        rest(process)
+        opened(page, process, f"{address}/inputs?run={run_id}&kind=negated&strength=1.0")
         card = page.locator('[class*="st-key-card-shift"]')
         pressed = card.get_by_text("Evaluate perturbed text").click
         drawn = card.locator(".js-plotly-plot").first
         times["shift"] = seconds(pressed, lambda: seen(drawn))
     with served(runs_dir, warm=True) as (address, process), browser_page() as page:
-        page.goto(f"{address}/inputs?run={run_id}")
-        settled(page)
-        rest(process)
+        opened(page, process, f"{address}/inputs?run={run_id}")
         card, link = page.locator('[class*="st-key-card-token-view"]'), f"{address}/inputs?run={run_id}&example=1"
         words = card.get_by_title(re.compile("log-odds")).first
         times["one text word by word"] = seconds(lambda: page.goto(link), lambda: seen(words))
     return times
+
+
+def button_waits(runs_dir: Path, run_id: str, steps: int) -> dict[str, float]:
+    """Return the seconds until what a button brings: pictures, a report, Compare of an experiment, a chat."""
+    times = {}
+    samples = queries.list_runs(sample_runs_dir())
+    compared = ",".join(samples["id"][:23])
+    with served(runs_dir, warm=True) as (address, process), browser_page() as page:
+        opened(page, process, f"{address}/run?run={run_id}")
+        share, picture = page.get_by_role("button", name="Share", exact=True), page.locator(".dl-shared").first
+        times["share until its first picture"] = seconds(share.click, lambda: seen(picture))
+        opened(page, process, f"{address}/run?run={run_id}")
+        report = page.get_by_role("button", name="Report")
+        with page.expect_download() as download:
+            times["report"] = seconds(report.click, lambda: download.value)
+        times["compare of 23 runs"] = seconds(
+            lambda: page.goto(f"{address}/compare?runs={compared}"), lambda: drawn(page)
+        )
+        launch_form(page, f"{address}/launch?mode=experiment&methods=lora,dynamic", steps)
+        rest(process)
+        start_all = page.get_by_role("button", name=re.compile(r"Start \d+ runs"))
+        times["experiment until Compare"] = seconds(start_all.click, lambda: page.wait_for_url(re.compile("/compare")))
+        while set(queries.list_runs(runs_dir)["status"]) & set(run_summary.ACTIVE):
+            time.sleep(1)
+    return times
+
+
+def chat_wait(runs_dir: Path) -> float:
+    """Return the seconds from Enter until the first word of a language model that was just trained."""
+    values = {"model": {"name": "smollm2-135m"}, "data": {"name": "arithmetic", "max_eval": 16}, "train": {"steps": 4}}
+    run_id = training_run.train(parse_config(values), runs_dir, progress=False).folder.name
+    with served(runs_dir, warm=True) as (address, process), browser_page() as page:
+        opened(page, process, f"{address}/playground?run={run_id}&mode=chat")
+        field = page.get_by_label("Message", exact=True)
+        field.fill("What is 12 plus 30?")
+        word = page.get_by_text(re.compile(r"^Adapter · [1-9]\d* token")).first
+        return seconds(lambda: field.press("Enter"), lambda: seen(word))
 
 
 def page_waits(runs_dir: Path, run_ids: list[str], repeats: int) -> dict[str, float]:
@@ -222,16 +261,24 @@ def page_waits(runs_dir: Path, run_ids: list[str], repeats: int) -> dict[str, fl
 
 def drawn_again(page: Page, process: psutil.Process, address: str, repeats: int, *, rested: bool = True) -> float:
     """Return the median seconds until a page is drawn that was drawn before."""
-
-    def drawn() -> None:
-        page.goto(address)
-        seen(page.locator(TITLES).first)
-        settled(page)
-
-    drawn()
+    page.goto(address)
+    drawn(page)
     if rested:
         rest(process)
-    return statistics.median(seconds(drawn, lambda: None) for _ in range(repeats))
+    return statistics.median(seconds(lambda: page.goto(address), lambda: drawn(page)) for _ in range(repeats))
+
+
+def drawn(page: Page) -> None:
+    """Wait until a page has its title and its script has ended."""
+    seen(page.locator(TITLES).first)
+    settled(page)
+
+
+def opened(page: Page, process: psutil.Process, address: str) -> None:
+    """Open a page and wait until the server has nothing to do any more."""
+    page.goto(address)
+    drawn(page)
+    rest(process)
 
 
 @contextmanager
@@ -267,7 +314,7 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few steps and repeats: does it work, nothing more")
-    parser.add_argument("--only", default="launch,answers,pages", help="parts to measure, separated by commas")
+    parser.add_argument("--only", default="launch,buttons,answers,pages", help="parts to measure, separated by commas")
     arguments = parser.parse_args()
     parts, quick = set(arguments.only.split(",")), arguments.quick
     steps, repeats = (8, 2) if quick else (STEPS, 5)
@@ -281,6 +328,9 @@ def main() -> None:
         times = launch_waits(runs_dir, steps, warm=True) | launch_waits(runs_dir, steps, warm=False)
         run_ids = queries.list_runs(runs_dir)["id"].tolist()
         times["evaluation's share"] = evaluation_share(runs_dir / run_ids[-1])
+        if "buttons" in parts:
+            times |= button_waits(runs_dir, run_ids[-1], min(steps, 8))
+            times["first word of a chat"] = chat_wait(runs_dir)
         if "answers" in parts:
             times |= answer_waits(runs_dir, run_ids[-1])
         if "pages" in parts:
