@@ -22,9 +22,6 @@ HEAD_RATE = "head_lr"
 RATE = "lr"
 """Key of a side whose learning rate is given with it; elsewhere it is tuned, or that of `--rates`."""
 
-GATE_READS = "gate reads"
-"""Key of a side whose gates read something else than the embeddings: one of `benchmarks.gate_inputs.READS`."""
-
 FREE: dict[str, Any] = {"name": "dynamic", "min_rank": 0, "gates": "off", "explore": 1.0}
 """`dynamic` within the budget: what all sides but the wide ones are."""
 
@@ -74,9 +71,6 @@ ALLOCATORS: dict[str, dict[str, Any]] = {
     "dynamic, gates, head at 0.04": {**FREE, "gates": "module", HEAD_RATE: 0.04},
     "dynamic, token, head at 0.04": {**FREE, "gates": "token", HEAD_RATE: 0.04},
     "dynamic, gates at 10, head at 0.01": {**GATES_AT_10, HEAD_RATE: 0.01},
-    "dynamic, own sequence at 10, head at 0.01": {**GATES_AT_10, HEAD_RATE: 0.01, GATE_READS: "own sequence"},
-    "dynamic, own tokens at 10, head at 0.01": {**GATES_AT_10, HEAD_RATE: 0.01, GATE_READS: "own tokens"},
-    "dynamic, A x at 10, head at 0.01": {**GATES_AT_10, HEAD_RATE: 0.01, GATE_READS: "A x"},
     "dynamic, scaling 1": {**FREE, SCALING: 1.0},
     "dynamic, scaling 0.5": {**FREE, SCALING: 0.5},
     "dynamic, gates": {**FREE, "gates": "module"},
@@ -142,9 +136,6 @@ OWN_RATE = (
     "dynamic, gates",
     "dynamic, gates at 10",
     "dynamic, gates at 10, head at 0.01",
-    "dynamic, own sequence at 10, head at 0.01",
-    "dynamic, own tokens at 10, head at 0.01",
-    "dynamic, A x at 10, head at 0.01",
     "dynamic, token at 10",
     "gates only",
     "dynamic, wide, head at 0.01",
@@ -166,7 +157,7 @@ def tuned_as(method: str) -> str:
 
 
 def parts_of(method: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the settings of a method, and what a benchmark sets itself: ranks, scales, alpha, rates, gates."""
+    """Return the settings of a method, and what a benchmark sets itself: ranks, scales, alpha, rates."""
     values = dict(ALLOCATORS[method])
-    own = (RANDOM_RANKS, FROZEN_SCALES, SCALING, HEAD_RATE, RATE, GATE_READS)
+    own = (RANDOM_RANKS, FROZEN_SCALES, SCALING, HEAD_RATE, RATE)
     return values, {key: values.pop(key) for key in own if key in values}

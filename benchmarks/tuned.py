@@ -31,9 +31,8 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from benchmarks import results
-from benchmarks.allocators import FROZEN_SCALES, GATE_READS, HEAD_RATE, RANDOM_RANKS, RATE, SCALING, parts_of, tuned_as
+from benchmarks.allocators import FROZEN_SCALES, HEAD_RATE, RANDOM_RANKS, RATE, SCALING, parts_of, tuned_as
 from benchmarks.fixed_run import measured, written_ranks
-from benchmarks.gate_inputs import gates_that_read
 from benchmarks.headroom import SCALING_OF_ALL, mean_and_ends, modules_of, task_of, values_of
 from benchmarks.kept_runs import KeptRuns
 from benchmarks.placements import drawn
@@ -95,8 +94,7 @@ def trained(arguments: argparse.Namespace, job: Job) -> str:
         config = values_of(values, seed, strategy)
         config["adapter"]["alpha"] = own.get(SCALING, SCALING_OF_ALL) * arguments.rank
         config["train"]["head_lr"] = own.get(HEAD_RATE)
-        with gates_that_read(own.get(GATE_READS)):
-            run = measured(config, scales=scales)
+        run = measured(config, scales=scales)
     about = {"method": method, "seed": seed, "lr": lr, "data": Path(arguments.data).name, "rank": arguments.rank}
     made: dict[str, Any] = {
         "job": about,
