@@ -69,8 +69,9 @@ def save_deep_lm(folder: Path) -> Path:
 
 def send(page: Page, message: str) -> None:
     """Send a message of a chat."""
-    page.get_by_label("Message", exact=True).fill(message)
-    page.get_by_role("button", name="Send").click()
+    field = page.get_by_label("Message", exact=True)
+    field.fill(message)
+    field.press("Enter")
 
 
 @pytest.mark.journey

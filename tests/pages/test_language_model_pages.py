@@ -161,8 +161,7 @@ def test_a_chat_has_turns_that_are_kept_over_pages_and_can_be_cleared(here: Here
     here.pace = 50
     app = open_page("playground", run=writer, mode="chat", other=gated, temperature="0.7", seed="3")
     for message in ("a2:", "and b1:"):
-        app.text_area(key="talk-message").set_value(message)
-        finished(press(app, "Send"))
+        finished(app.chat_input(key="talk-message").set_value(message).run())
         assert app.query_params["text"] == "a2:", "the link of a conversation has its first message"
     turns = texts(app)
     assert turns.count("dl-asked") == 2

@@ -99,14 +99,18 @@ def completion_form() -> None:
 
 
 def chat_field(talk: Talk) -> None:
-    """Draw the field of the next message, and what clears the conversation.
+    """Draw the field of the next message, which Enter sends, and what clears the conversation.
 
-    Streamlit's own chat field is not used: with it the page scrolls to its end at every token.
+    The field stands in a container: at the end of the window it would make the page scroll at every token.
     """
-    with st.form("talk", border=False, clear_on_submit=True):
-        st.text_area("Message", max_chars=playground_model.LIMIT, key="talk-message", height=80)
-        st.form_submit_button(
-            "Send", type="primary", icon=":material/send:", disabled=talk.is_writing, on_click=_said, args=(talk,)
+    with st.container():
+        st.chat_input(
+            "Message",
+            max_chars=playground_model.LIMIT,
+            key="talk-message",
+            disabled=talk.is_writing,
+            on_submit=_said,
+            args=(talk,),
         )
     if talk.turns:
         st.button("Clear conversation", icon=":material/delete:", key="talk-clear", on_click=_cleared, args=(talk,))
