@@ -39,7 +39,7 @@ from dynlora.training import run as training_run
 from tests.browser.chromium import find_chromium
 
 STEPS = 60
-WAIT_MS = 600_000
+WAIT_MS = 120_000
 TITLES = "[data-testid=stMain] h1, [data-testid=stMain] h2, [data-testid=stMain] h3"
 QUIET_S = 1.5
 """Seconds without work of its processes after which a server counts as ready: what is kept warm has imported."""
@@ -209,7 +209,8 @@ def button_waits(runs_dir: Path, run_id: str, steps: int) -> dict[str, float]:
         opened(page, process, f"{address}/run?run={run_id}")
         share, picture = page.get_by_role("button", name="Share", exact=True), page.locator(".dl-shared").first
         times["share until its first picture"] = seconds(share.click, lambda: seen(picture))
-        opened(page, process, f"{address}/run?run={run_id}")
+        settled(page)
+        rest(process)
         times["report"] = seconds(lambda: downloaded(page, "Report"), lambda: None)
         times["compare of 23 runs"] = seconds(
             lambda: page.goto(f"{address}/compare?runs={compared}"), lambda: drawn(page)
@@ -226,7 +227,7 @@ def button_waits(runs_dir: Path, run_id: str, steps: int) -> dict[str, float]:
 def downloaded(page: Page, button: str) -> None:
     """Press a button and wait until what it downloads has begun to arrive."""
     with page.expect_download():
-        page.get_by_role("button", name=button).click()
+        page.get_by_role("button", name=button, exact=True).click()
 
 
 def chat_wait(runs_dir: Path) -> float:
