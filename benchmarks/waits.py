@@ -134,7 +134,8 @@ def launch_form(page: Page, address: str, steps: int) -> None:
     box = page.get_by_label("Steps", exact=True)
     box.fill(str(steps))
     box.press("Enter")
-    page.locator('[class*="st-key-card-command"] code').first.filter(has_text=f"train.steps={steps}").wait_for()
+    command = page.locator('[class*="st-key-card-command"] code')
+    command.filter(has_text=re.compile(rf"steps[=:] ?{steps}\b")).first.wait_for()
     settled(page)
 
 
