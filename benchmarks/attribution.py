@@ -205,3 +205,15 @@ def effects_s(trainer: Trainer) -> float:
     every = range(len(tokens))
     seconds(every)
     return statistics.median(seconds(every) - seconds(()) for _ in range(REPEATS))
+
+
+def importance_s(trainer: Trainer) -> float:
+    """Return the median seconds that the importance of each module to each probe example takes, once a run."""
+
+    def seconds() -> float:
+        begin = time.perf_counter()
+        trainer.probe_importance()
+        return time.perf_counter() - begin
+
+    seconds()
+    return statistics.median(seconds() for _ in range(REPEATS))

@@ -26,7 +26,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 from transformers.utils import logging as transformers_logging
 
 from benchmarks import costs, results
-from benchmarks.attribution import Racer, build_trainer_of, effects_s
+from benchmarks.attribution import Racer, build_trainer_of, effects_s, importance_s
 from dynlora import assets
 from dynlora.analysis.stats import percentile_interval
 from dynlora.engine.data.batches import BatchOrder
@@ -35,8 +35,11 @@ from dynlora.errors import ConfigError
 GOAL = 1.001
 """Greatest ratio of `dynamic` to `lora`, for each of the four."""
 
-STEPS, EVALUATIONS, GOAL_OF_EFFECTS = 400, 5, 0.01
-"""Steps and evaluations of a run at defaults; the greatest part of the steps' time that measuring effects adds."""
+STEPS, EVALUATIONS = 400, 5
+"""Steps and evaluations of a run at defaults."""
+
+OF_INPUTS = {"effects": ("effect of each module on the probe set", 0.01), "importance": ("its importance there", 0.03)}
+"""What is measured of input groups, and the greatest part of the steps' time that it may add."""
 
 
 class Variant(NamedTuple):
@@ -157,11 +160,13 @@ def compare(model: str, rank: int, size: Size, folder: Path) -> dict[str, Any]:
             found[name] |= {"step_s": step_s, "shares": racer.shares(), "parameters_most": racer.used}
             found[name]["time"] = ratio(racer.block_s, racers["lora"].block_s)
             found[name]["effects"] = EVALUATIONS * effects_s(racer.trainer) / (STEPS * step_s)
+            found[name]["importance"] = importance_s(racer.trainer) / (STEPS * step_s)
     show_costs(found)
     show_time(found)
-    print(f"\neffect of each module on the probe set, of the time of a run's steps (goal {GOAL_OF_EFFECTS})")
-    for name, row in found.items():
-        print(f"  {name:20} {row['effects']:.5f} {'met' if row['effects'] <= GOAL_OF_EFFECTS else 'MISSED'}")
+    for key, (what, goal) in OF_INPUTS.items():
+        print(f"\n{what}, of the time of a run's steps (goal {goal})")
+        for name, row in found.items():
+            print(f"  {name:20} {row[key]:.5f} {'met' if row[key] <= goal else 'MISSED'}")
     return found
 
 

@@ -18,7 +18,7 @@ from dynlora.viz.inputs import figures
 from dynlora.viz.inputs import view as inputs_view
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.ui import cached_queries, cards, frame, live, run_picker, url_state
-from dynlora.viz.ui.panel_cards import pairs, panel_cards
+from dynlora.viz.ui.panel_cards import pairs
 
 frame.enter()
 run = run_picker.pick_run(suits=inputs_view.shows)
@@ -52,10 +52,7 @@ def show_inputs() -> None:
         drawn = RunView(run.folder, reading, reading.store, inputs_view.addressed(view))
         with place:
             inputs_view.show_conclusion(run, view, drawn)
-        if map_name == "gates":
-            panel_cards((panels[one] for one in ("reaction", "gates")), drawn)
-        else:
-            inputs_view.effect_cards(run, view, drawn, panels)
+        inputs_view.map_cards(map_name, run, view, drawn, panels)
         chosen = show_map(view)
         if chosen:
             show_examples(view, chosen)

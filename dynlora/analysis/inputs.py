@@ -252,6 +252,15 @@ class InputsReading:
         return None if self.measured is None else np.array(self.measured.effects, dtype=float)
 
     @cached_property
+    def module_importance(self) -> np.ndarray | None:
+        """What the loss of each probe example would rise by without each module as recorded, to first order.
+
+        (n_examples, n_modules); None where the step has none, as before the last evaluation.
+        """
+        recorded = self.store.ask(queries.probe_importance, self.folder, self.step)
+        return recorded.to_numpy(float) if len(recorded) and len(recorded) == len(self.examples) else None
+
+    @cached_property
     def groupings(self) -> dict[str, list[str]]:
         """The group of each probe example by what it is grouped by; small groups are joined with their neighbour."""
         examples, data = self.examples, section(self.summary.get("config"), "data")

@@ -36,6 +36,7 @@ from dynlora.contracts.harness import (
     weights,
 )
 from dynlora.engine.context import Step
+from dynlora.engine.data.batches import Tokens
 from dynlora.engine.evaluation.export import AdapterFacts, export_model
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates, merge
 from dynlora.engine.loop.trainer import Trainer
@@ -185,6 +186,35 @@ def test_the_effect_of_each_module_on_each_probe_example_is_recorded(name: str, 
     by_hand = np.array([effects_on(trainer, int(row)) for row in trainer.evaluation.probe])
     assert by_hand.max() > 1e-3
     np.testing.assert_allclose(last, by_hand, rtol=2e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "architecture"), sampled(KINDS))
+def test_the_importance_of_each_module_to_each_probe_example_is_recorded(name: str, architecture: str) -> None:
+    """At the last evaluation, and it is the slope of the loss as what the module adds is taken away."""
+    run = whole(name, architecture)
+    trainer, recorded = run.trainer, run.recorder.vectors["probe_importance"]
+    assert list(recorded) == [20]
+    probe = trainer.evaluation.tokens.take(trainer.evaluation.probe)
+    slopes = [slope(trainer, probe, module) for module in trainer.adapters]
+    values = recorded[20].reshape(len(probe), len(trainer.adapters))
+    assert np.abs(values).max() > 1e-5
+    np.testing.assert_allclose(values, np.array(slopes).T, rtol=0.03, atol=1e-4)
+
+
+def slope(trainer: Trainer, tokens: Tokens, module: LoraLinear, part: float = 0.02) -> np.ndarray:
+    """Return how fast the loss of each row rises as a module adds less, by central differences, (n,)."""
+
+    def losses(factor: float) -> np.ndarray:
+        def scaled(_: torch.nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
+            return output + (factor - 1) * module.added(args[0], output)
+
+        handle = module.register_forward_hook(scaled)
+        try:
+            return trainer.predictions(tokens).loss
+        finally:
+            handle.remove()
+
+    return (losses(1 - part) - losses(1 + part)) / (2 * part)
 
 
 @torch.no_grad()

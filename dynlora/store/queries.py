@@ -30,6 +30,7 @@ __all__ = [
     "logs_frame",
     "modules_frame",
     "probe_effects",
+    "probe_importance",
     "probe_gates",
     "rank_moves",
     "readable",
@@ -294,6 +295,11 @@ def probe_gates(folder: Folder, step: int | None = None) -> pd.DataFrame:
 def probe_effects(folder: Folder, step: int | None = None) -> pd.DataFrame:
     """Return how strongly each module acts on each probe example, as `probe_gates` returns gates."""
     return _probe_by_module(folder, "probe_effect", step)
+
+
+def probe_importance(folder: Folder, step: int | None = None) -> pd.DataFrame:
+    """Return what the loss of each probe example would rise by without each module, as `probe_gates` returns gates."""
+    return _probe_by_module(folder, "probe_importance", step)
 
 
 def _probe_by_module(folder: Folder, signal: str, step: int | None) -> pd.DataFrame:

@@ -263,11 +263,15 @@ def record_own(writer: RunWriter, text: str) -> None:
 
 
 def record_effects(writer: RunWriter, step: int) -> None:
-    """Record how strongly modules act: module 1 acts more on the second group, all others alike on both."""
+    """Record how strongly modules act, and how much they matter: module 1 only to the second group."""
     writer.define_signal("probe_effect", "example", "ratio", N_EXAMPLES * N_MODULES)
     effects = 0.1 + 0.01 * np.random.default_rng(1).random((N_EXAMPLES, N_MODULES))
     effects[1::2, 1] += 0.3
     writer.vector("probe_effect", step, effects.ravel())
+    writer.define_signal("probe_importance", "example", "nats", N_EXAMPLES * N_MODULES)
+    importance = np.where(np.arange(N_MODULES) == 2, 0.125, 0.0) * np.ones((N_EXAMPLES, 1))
+    importance[1::2, 1] = 0.25
+    writer.vector("probe_importance", step, importance.ravel())
 
 
 def probe_gates() -> np.ndarray:

@@ -293,6 +293,7 @@ class Evaluation:
         for name, unit in (("base_loss", loss), ("base_prediction", answer)):
             recorder.define_signal(name, "example", unit, n_probe)
         recorder.define_signal("probe_effect", "example", "ratio", n_probe * n_modules)
+        recorder.define_signal("probe_importance", "example", loss, n_probe * n_modules)
         if gated:
             recorder.define_signal("probe_gate", "example", "factor", n_probe * n_modules)
             if n_groups:

@@ -1,14 +1,15 @@
-"""What adapted modules do on given examples: how strongly each acts, and what gates that react to the input gain.
+"""What adapted modules do on given examples: how strongly each acts, how much each matters, and what gates gain.
 
 The effect is ‖h - h₀‖ / ‖h₀‖ of a module's output with and without its adapter; h₀ is the frozen module's output for
 the same input, so that one forward tells the effect of every module. The ratio is taken for each token and averaged
-over those of the example. Every method has it, without a gradient. What reacting gains is the held-out loss with each
-gate at its mean, minus the loss with the gates.
+over those of the example. Every method has it, without a gradient. How much a module matters is -⟨∂L/∂h, h - h₀⟩,
+summed over the tokens: what the loss of the example would rise by without it, to first order. What reacting gains is
+the held-out loss with each gate at its mean, minus the loss with the gates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from dynlora.analysis.stats import normal_reach
 from dynlora.engine.data.batches import Tokens, sorted_batches
+from dynlora.engine.data.held_back import Batch
 from dynlora.engine.model.gates import Gates
 from dynlora.engine.model.lora_linear import LoraLinear
 
@@ -46,21 +48,26 @@ class ModuleEffects:
             return
         added = module.added(inputs[0], output).float()
         frozen = (output.float() - added).norm(dim=-1).clamp_min(LEAST)
-        mean = self._mean(added.norm(dim=-1) / frozen)
-        if mean is not None:
-            self._calls[index].append(mean)
+        ratio = _by_example(added.norm(dim=-1) / frozen, self._mask)
+        if ratio is not None:
+            values, tokens = ratio
+            self._calls[index].append(values.mean(0).sum(1) / tokens)
 
-    def _mean(self, ratio: Tensor) -> Tensor | None:
-        """Return the mean over the tokens of each example, (batch,), of the rows of a module's input.
 
-        They are the batch, flattened or not, once or for every member of an ensemble; None where they are neither.
-        """
-        batch, n = len(self._mask), ratio.numel()
-        if n % self._mask.numel() == 0:
-            counts = self._mask.bool()
-            tokens = ratio.reshape(-1, *self._mask.shape).mean(0).where(counts, 0.0)
-            return tokens.sum(1) / counts.sum(1).clamp_min(1)
-        return ratio.reshape(len(ratio) // batch, batch, -1).mean((0, 2)) if len(ratio) % batch == 0 else None
+def _by_example(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Return values of the rows of a module's input by example, (members, batch, tokens), and the tokens of each.
+
+    They are the batch, flattened or not, once or for every member of an ensemble; None where they are neither. Padding
+    is 0.
+    """
+    batch = len(mask)
+    if values.numel() % mask.numel() == 0:
+        counts = mask.bool()
+        return values.reshape(-1, *mask.shape).where(counts, 0.0), counts.sum(1).clamp_min(1)
+    if len(values) % batch:
+        return None
+    tokens = values.reshape(len(values) // batch, batch, -1)
+    return tokens, tokens.new_full((batch,), tokens.shape[2])
 
 
 @contextmanager
@@ -72,15 +79,67 @@ def measured_effects(adapters: Sequence[LoraLinear], mask: Tensor) -> Iterator[M
         mask: of the batch, 1 for a token and 0 for padding, (batch, length).
     """
     effects = ModuleEffects(len(adapters), mask)
-    handles = [
-        module.register_forward_hook(partial(effects.add, index))  # pyright: ignore[reportArgumentType]
-        for index, module in enumerate(adapters)
-    ]
-    try:
+    with _hooked(adapters, effects.add):
         yield effects
+
+
+@contextmanager
+def _hooked(adapters: Sequence[LoraLinear], hook: Callable[..., None]) -> Iterator[None]:
+    """Call `hook` with index, module, inputs and output at each forward of a module inside the block."""
+    handles = [module.register_forward_hook(partial(hook, index)) for index, module in enumerate(adapters)]
+    try:
+        yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def losses_without(
+    model: nn.Module,
+    losses: Callable[[Batch, Tensor], Tensor],
+    tokens: Tokens,
+    adapters: Sequence[LoraLinear],
+    batch_size: int,
+) -> np.ndarray:
+    """Return what the loss of each row would rise by without each module, to first order, (n, n_modules).
+
+    It is -⟨∂L/∂h, h - h₀⟩ of a module's output h, summed over a row's tokens. One backward of a batch tells it of every
+    module and row, since no row's loss depends on another row. No gradient of a weight is made.
+
+    Args:
+        model: with the adapters, in any mode; it is run in eval mode and put back.
+        losses: makes the loss of each row, (batch,), of a batch and its labels.
+        tokens: the rows.
+        adapters: the modules.
+        batch_size: rows of a batch, those whose activations a training step holds at most.
+    """
+    training, device = model.training, next(model.parameters()).device
+    rises = np.zeros((len(tokens), len(adapters)), np.float32)
+    model.eval()
+    try:
+        for rows in sorted_batches(tokens.length, batch_size):
+            batch = tokens.batch(rows, device)
+            labels, mask = batch.pop("labels"), batch["attention_mask"]
+            calls: list[tuple[int, Tensor, Tensor]] = []
+            with torch.enable_grad(), _hooked(adapters, partial(_keep, calls)):
+                loss = losses(batch, labels).sum()
+            gradients = torch.autograd.grad(loss, [output for _, output, _ in calls], allow_unused=True)
+            for (index, _, added), gradient in zip(calls, gradients, strict=True):
+                rise = None if gradient is None else _by_example(-(gradient.float() * added).sum(-1), mask)
+                if rise is not None:
+                    rises[rows, index] += rise[0].sum((0, 2)).cpu().numpy()
+    finally:
+        model.train(training)
+    return rises
+
+
+@torch.no_grad()
+def _keep(
+    calls: list[tuple[int, Tensor, Tensor]], index: int, module: LoraLinear, inputs: tuple[Tensor, ...], output: Tensor
+) -> None:
+    """Keep a module's output and what its adapter adds to it: a forward hook."""
+    if output.requires_grad and not module.is_off:
+        calls.append((index, output, module.added(inputs[0], output).float()))
 
 
 MEAN_ROWS = 1024

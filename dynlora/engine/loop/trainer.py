@@ -21,10 +21,11 @@ from dynlora.config import RunConfig
 from dynlora.engine import edits
 from dynlora.engine.context import Step
 from dynlora.engine.data.batches import BatchOrder, Tokens, divisors
+from dynlora.engine.data.held_back import Batch
 from dynlora.engine.edits.components import state_bytes
 from dynlora.engine.evaluation import retention
 from dynlora.engine.evaluation.evaluate import Evaluation, HeldOutPart, Predictions, predict, sample
-from dynlora.engine.evaluation.module_effects import MEAN_ROWS, MOST_ROWS, averaged_gates, reaction
+from dynlora.engine.evaluation.module_effects import MEAN_ROWS, MOST_ROWS, averaged_gates, losses_without, reaction
 from dynlora.engine.evaluation.written import EXACT_MATCH, InterimTexts
 from dynlora.engine.loop.first_steps import FirstSteps, check_loss, check_start
 from dynlora.engine.loop.optimizer import clip, set_lr
@@ -354,6 +355,7 @@ class Trainer:
             with self.adapters.disabled():
                 without = self.predictions(self.evaluation.tokens.take(self.evaluation.probe))
             self.evaluation.record_base(self.recorder, self.step, without)
+            self.recorder.vector("probe_importance", self.step, self.probe_importance().ravel())
             if self.adapters.gates is not None:
                 gain = self.reaction(self.adapters.gates, predictions)
                 self.recorder.event(self.step, "gate_reaction", [], gain)
@@ -390,6 +392,18 @@ class Trainer:
         group = None if evaluation.group is None else evaluation.group[rows]
         of = len(evaluation.tokens)
         return reaction(held.loss, predictions.loss[rows], of, group, evaluation.group_names)
+
+    def probe_importance(self) -> np.ndarray:
+        """Return what the loss of each probe example would rise by without each module, to first order."""
+        model: Any = self.accelerator.unwrap_model(self.model)
+        tokens = self.evaluation.tokens.take(self.evaluation.probe)
+
+        def losses(batch: Batch, labels: Tensor) -> Tensor:
+            with self.autocast():
+                return self.evaluation.task.example_loss(self.strategy.forward(model, batch), labels)
+
+        half = max(1, self.config.train.batch_size // 2)  # outputs are held beside their gradients
+        return losses_without(model, losses, tokens, self.adapters.modules, half)
 
     def probe_step(self, order: BatchOrder) -> float:
         """Take one step that is recorded nowhere, and return its seconds; a trainer that was probed trains no run.

@@ -30,7 +30,7 @@ from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, in_row, note, number_columns, picture, plot_config, safe, under
 from dynlora.viz.ui.live import guarded
 from dynlora.viz.ui.model_client import ask_model, in_background
-from dynlora.viz.ui.panel_cards import conclusion, panel_card
+from dynlora.viz.ui.panel_cards import conclusion, panel_card, panel_cards
 from dynlora.viz.ui.run_picker import Chosen, has_model, is_read_only, link
 from dynlora.viz.ui.url_state import among_steps, choose, segmented, to_address
 
@@ -174,17 +174,22 @@ GROUPINGS = {"group": "Input groups", "class": "Classes", "length": "Lengths"}
 """What the probe examples can be grouped by, and what people call it."""
 
 
-MAPS = {"effects": "Effect on the output", "gates": "Gates"}
+MAPS = {"effects": "Effect on the output", "importance_by_group": "Importance", "gates": "Gates"}
 """What the page maps by input group."""
+
+PANELS_OF = {"importance_by_group": ("importance_by_group",), "gates": ("reaction", "gates")}
+"""Ids of the panels of a map, where these are all that it has."""
 
 
 def choose_map(view: InputsReading) -> str:
     """Draw what is mapped and what the examples are grouped by, where there is a choice; return what is mapped."""
-    usual = "gates" if view.module_effects is None else "effects"
+    names = cached_queries.signal_names(view.folder)
+    has = {"effects": True, "importance_by_group": "probe_importance" in names, "gates": "gate" in names}
+    offered = [name for name in MAPS if has[name]]
+    usual = "gates" if view.module_effects is None and has["gates"] else "effects"
     with in_row("inputs-controls", "bottom"):
-        is_gated = "gate" in cached_queries.signal_names(view.folder)
-        name = segmented("map", "Map", list(MAPS), usual, MAPS.__getitem__) if is_gated else "effects"
-        if view.module_effects is not None and name == "effects" and len(view.groupings) > 1:
+        name = segmented("map", "Map", offered, usual, MAPS.__getitem__) if len(offered) > 1 else usual
+        if view.module_effects is not None and name != "gates" and len(view.groupings) > 1:
             segmented(BY, "Grouped by", list(view.groupings), next(iter(view.groupings)), GROUPINGS.__getitem__)
     return name
 
@@ -225,7 +230,18 @@ def measure_now(run: Chosen, view: InputsReading) -> None:
     in_background("effects", "Measure now", "batches", view.folder, "effects", file=str(file), texts=texts)
 
 
-def effect_cards(run: Chosen, view: InputsReading, drawn: RunView, panels: Mapping[str, Panel[Any]]) -> None:
+def map_cards(name: str, run: Chosen, view: InputsReading, drawn: RunView, panels: Mapping[str, Panel[Any]]) -> None:
+    """Draw what the reader chose to map by input group, a key of `MAPS`; the others as `_effect_cards` has them."""
+    if name not in PANELS_OF:
+        _effect_cards(run, view, drawn, panels)
+        return
+    mapped = [panels[one] for one in PANELS_OF[name]]
+    panel_cards(mapped, drawn)
+    if not mapped[-1].applies(drawn):
+        note(mapped[-1].missing)
+
+
+def _effect_cards(run: Chosen, view: InputsReading, drawn: RunView, panels: Mapping[str, Panel[Any]]) -> None:
     """Draw the map of each group, what changes between two of them, and whether that matters.
 
     Args:

@@ -101,7 +101,7 @@ def completion_form() -> None:
 def chat_field(talk: Talk) -> None:
     """Draw the field of the next message, which Enter sends, and what clears the conversation.
 
-    The field stands in a container: at the end of the window it would make the page scroll at every token.
+    The field is in a container: at the end of the window it would make the page scroll at every token.
     """
     with st.container():
         st.chat_input(

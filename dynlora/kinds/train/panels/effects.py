@@ -25,6 +25,9 @@ PAIR = ("first", "second")
 """The two groups that the reader compares."""
 
 ALL = "all examples"
+MOST_NAMED = 3
+"""Modules and groups that a sentence names."""
+
 MOST_MAPS, IN_A_ROW = 12, 4
 CELL, TITLE, TICKS = 24, 26, 22
 """Heights of a row of a map, of its title and of the numbers of its layers, pixels."""
@@ -51,9 +54,13 @@ class GroupEffects:
 
 def group_effects(view: RunView) -> GroupEffects | None:
     """Return what is drawn of a run; None where nothing was recorded or measured."""
-    inputs: InputsReading = inputs_of(view.result)
-    effects = inputs.module_effects
-    if effects is None or not len(inputs.modules):
+    inputs = inputs_of(view.result)
+    return None if inputs.module_effects is None else _grouped(view, inputs, inputs.module_effects)
+
+
+def _grouped(view: RunView, inputs: InputsReading, effects: np.ndarray) -> GroupEffects | None:
+    """Return values of each module on each example, (n_examples, n_modules), by group; None without modules."""
+    if not len(inputs.modules):
         return None
     by = grouping(inputs, view.chosen.get(BY))
     groups = inputs.groupings[by] if by else [ALL] * len(effects)
@@ -105,11 +112,33 @@ class EffectsByGroup(Panel[GroupEffects]):
 
     def figure(self, data: GroupEffects, colours: Palette) -> go.Figure:
         """Draw the maps, as many as fit."""
-        effects = {
-            f"{one_line(group, 28)}  n = {data.counts[group]}": values
-            for group, values in zip(data.means.index[:MOST_MAPS], data.means.to_numpy(float), strict=False)
-        }
-        return effect_maps(effects, data.modules, colours)
+        return effect_maps(_titled(data), data.modules, colours)
+
+
+class ImportanceByGroup(EffectsByGroup):
+    """A map of kinds and layers for each input group: how much the group's loss would rise without each module."""
+
+    id = "importance_by_group"
+    order = 22
+    title = "Importance of each module by input group"
+    about = "−⟨∂L/∂h, h − h₀⟩: rise of a group's loss without a module, to first order"
+    missing = "Importance by group is recorded at the last evaluation. Choose the last step, or train the run again."
+
+    def data(self, view: RunView) -> GroupEffects | None:
+        """Return the importance; None where it was not recorded."""
+        inputs = inputs_of(view.result)
+        importance = inputs.module_importance
+        return None if importance is None else _grouped(view, inputs, importance)
+
+    def caption(self, data: GroupEffects) -> str:
+        """Return which module each group needs most."""
+        return needed_most(data)
+
+    def figure(self, data: GroupEffects, colours: Palette) -> go.Figure:
+        """Draw the maps; blue modules lower the loss of the group, orange ones raise it."""
+        places = data.modules["position"].to_numpy(int)
+        values = {title: one[places] for title, one in _titled(data).items()}
+        return maps_around(0.0, values, data.modules, ("Rise of the loss", "+.4f"), colours)
 
 
 class EffectShift(Panel[GroupEffects]):
@@ -153,6 +182,30 @@ class EffectShift(Panel[GroupEffects]):
         places = data.modules["position"].to_numpy(int)
         gain = np.zeros(1 + int(places.max())) if data.moved is None else data.moved.gain
         return map_around(0.0, 100 * gain[places], data.modules, ("Percentage points", "+.2f"), colours)
+
+
+def _titled(data: GroupEffects) -> dict[str, np.ndarray]:
+    """Return the values of each group by the title of its map, as many as fit."""
+    values = zip(data.means.index[:MOST_MAPS], data.means.to_numpy(float), strict=False)
+    return {f"{one_line(group, 28)}  n = {data.counts[group]}": of_group for group, of_group in values}
+
+
+def needed_most(data: GroupEffects) -> str:
+    """Say without which module the loss of each group would rise most."""
+    values = data.means.to_numpy(float)[:, data.modules["position"].to_numpy(int)]
+    if not (values > 0).any():
+        return f"No module lowers the loss of any group at step {data.step:,} (first-order estimate)."
+    most = values.argmax(1)
+    parts = []
+    for module in list(dict.fromkeys(most))[:MOST_NAMED]:
+        rows = np.flatnonzero(most == module)[:MOST_NAMED]
+        groups = [f"{one_line(data.means.index[row], 40)} ({values[row, module]:+.3f})" for row in rows]
+        parts.append(f"without {one_line(data.modules['short'].iloc[module], 40)} on {listed(groups)}")
+    n = sum(data.counts[group] for group in data.means.index)
+    return (
+        f"The loss would rise most {listed(parts)} (first-order estimate, n = {n:,} probe examples, "
+        f"step {data.step:,})."
+    )
 
 
 def how_strong(data: GroupEffects) -> str:
@@ -239,20 +292,27 @@ LEAST_REACH = 1e-9
 def map_around(
     centre: float, values: np.ndarray, modules: pd.DataFrame, unit: tuple[str, str], colours: Palette
 ) -> go.Figure:
-    """Draw one map of kinds and layers, in one colour below a centre and in another above it.
+    """Draw one map as `maps_around` does, without a title."""
+    return maps_around(centre, {"": values}, modules, unit, colours)
+
+
+def maps_around(
+    centre: float, values: Mapping[str, np.ndarray], modules: pd.DataFrame, unit: tuple[str, str], colours: Palette
+) -> go.Figure:
+    """Draw maps of kinds and layers on one scale, in one colour below a centre and in another above it.
 
     Args:
         centre: value without colour.
-        values: of each module, in the order of `modules`, (n_modules,).
+        values: of each module, in the order of `modules`, (n_modules,), by the title of its map.
         modules: as `analysis.frames.described` returns them.
         unit: of the values, and the format of one.
         colours: of the mode.
     """
     grid = grid_of(modules)
-    cells = grid.of(values)
-    reach = max(float(np.abs(np.nan_to_num(cells - centre)).max()), LEAST_REACH)
+    cells = {title: grid.of(one) for title, one in values.items()}
+    reach = max(float(np.abs(np.nan_to_num(np.array(list(cells.values())) - centre)).max()), LEAST_REACH)
     scale = {"colorscale": colours.diverging_scale, "cmin": centre - reach, "cmax": centre + reach}
-    return layer_maps(grid, {"": cells}, scale, *unit, colours)
+    return layer_maps(grid, cells, scale, *unit, colours)
 
 
 def layer_maps(
