@@ -41,8 +41,8 @@ button[kind="tertiary"][aria-expanded="true"], button[kind="tertiary"]:active {{
 [data-testid="stSelectbox"] input {{ text-overflow: ellipsis; }}
 .katex-display {{ overflow-x: auto; overflow-y: hidden; }}
 @media (max-width: 640px) {{
-  .st-key-card-effects {{ overflow-x: auto; }}
-  .st-key-card-effects > .st-key-chart-effects {{ min-width: 44rem; }} }}
+  :is(.st-key-card-effects, .st-key-card-importance_by_group) {{ overflow-x: auto; }}
+  :is(.st-key-chart-effects, .st-key-chart-importance_by_group) {{ min-width: 44rem; }} }}
 [data-testid="stSidebarHeader"] {{ height: 2.4rem; }}
 [data-testid="stMainBlockContainer"] h1 {{ font-size: 1.7rem; padding: 0 0 0.1rem; overflow-wrap: anywhere; }}
 [class*="st-key-card-"] [data-testid="stMarkdownContainer"]:has(h5) {{ margin-bottom: 0 !important; }}

@@ -191,14 +191,14 @@ def _titled(data: GroupEffects) -> dict[str, np.ndarray]:
 
 
 def needed_most(data: GroupEffects) -> str:
-    """Say without which module the loss of each group would rise most."""
+    """Say without which module the loss of each group would rise most, the largest rise first."""
     values = data.means.to_numpy(float)[:, data.modules["position"].to_numpy(int)]
     if not (values > 0).any():
         return f"No module lowers the loss of any group at step {data.step:,} (first-order estimate)."
-    most = values.argmax(1)
+    most, order = values.argmax(1), np.argsort(-values.max(1), kind="stable")
     parts = []
-    for module in list(dict.fromkeys(most))[:MOST_NAMED]:
-        rows = np.flatnonzero(most == module)[:MOST_NAMED]
+    for module in list(dict.fromkeys(most[order]))[:MOST_NAMED]:
+        rows = [row for row in order if most[row] == module][:MOST_NAMED]
         groups = [f"{one_line(data.means.index[row], 40)} ({values[row, module]:+.3f})" for row in rows]
         parts.append(f"without {one_line(data.modules['short'].iloc[module], 40)} on {listed(groups)}")
     n = sum(data.counts[group] for group in data.means.index)
