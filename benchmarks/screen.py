@@ -59,7 +59,7 @@ def _wait_for(address: str) -> None:
     raise TimeoutError("the dashboard did not come up within a minute")
 
 
-def seen(locator: Any, wait_ms: float = 600_000) -> None:
+def seen(locator: Any, wait_ms: float = 60_000) -> None:
     """Wait until something is visible, looking ten times a second.
 
     Playwright's own waiting looks twice a second once a third of a second is over: what it reports is up to half a

@@ -39,7 +39,7 @@ from dynlora.training import run as training_run
 from tests.browser.chromium import find_chromium
 
 STEPS = 60
-WAIT_MS = 120_000
+WAIT_MS = 60_000
 TITLES = "[data-testid=stMain] h1, [data-testid=stMain] h2, [data-testid=stMain] h3"
 QUIET_S = 1.5
 """Seconds without work of its processes after which a server counts as ready: what is kept warm has imported."""
@@ -191,8 +191,8 @@ def answer_waits(runs_dir: Path, run_id: str) -> dict[str, float]:
         opened(page, process, f"{address}/inputs?run={run_id}&kind=negated&strength=1.0")
         card = page.locator('[class*="st-key-card-shift"]')
         pressed = card.get_by_text("Evaluate perturbed text").click
-        drawn = card.locator(".js-plotly-plot").first
-        times["shift"] = seconds(pressed, lambda: seen(drawn))
+        table = card.get_by_test_id("stDataFrame").first
+        times["shift"] = seconds(pressed, lambda: seen(table))
     with served(runs_dir, warm=True) as (address, process), browser_page() as page:
         opened(page, process, f"{address}/inputs?run={run_id}")
         card, link = page.locator('[class*="st-key-card-token-view"]'), f"{address}/inputs?run={run_id}&example=1"
