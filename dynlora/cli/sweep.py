@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -423,7 +424,8 @@ def checked(
     from dynlora.training.run import plan
 
     settings = [with_run_folder(one, runs_dir) for one in combinations(base, choices, name)]
-    return settings, [plan(item) for item in settings]  # all are checked before the first folder is made
+    # all are checked before the first folder is made
+    return settings, [replace(plan(item), inputs=None) for item in settings]
 
 
 def combinations(base: Mapping[str, Any], choices: Mapping[str, list[Any]], name: str | None) -> list[RunConfig]:

@@ -58,12 +58,15 @@ from dynlora.training.progress_stream import QuietStream, Readings, StopRequest
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run that was checked whole and has no folder yet: config, what the store keeps, length, what was loaded."""
+    """A run that was checked whole and has no folder yet: config, what the store keeps, length, what was loaded.
+
+    `inputs` is None where they are not kept: a sweep holds no model of each of its runs.
+    """
 
     config: RunConfig
     meta: dict[str, Any]
     max_steps: int
-    inputs: Inputs
+    inputs: Inputs | None
 
     def create(self, runs_dir: Path, state: str) -> Path:
         """Make the run folder at step 0 and return it; an adapter that the run starts from is copied into it."""
@@ -165,8 +168,9 @@ def train(
 
 
 def train_planned(planned: PlannedRun, folder: Path) -> Outcome:
-    """Train a checked run in the folder that was made of it, with the model and the data that are loaded already."""
-    return _run_and_call_the_next(lambda _: planned.inputs, folder, make_accelerator(), None, progress=False)
+    """Train a checked run in the folder that was made of it, with the model and the data where they were kept."""
+    inputs = planned.inputs or load_inputs(planned.config)
+    return _run_and_call_the_next(lambda _: inputs, folder, make_accelerator(), None, progress=False)
 
 
 def resume(runs_dir: Path, run_id: str, *, force: bool = False, progress: bool = False) -> Outcome:

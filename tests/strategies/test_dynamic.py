@@ -28,9 +28,10 @@ from dynlora.engine.edits.components import Recompose
 from dynlora.engine.loop.first_steps import TrainingDiverged
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.adapters import Adapters
+from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
-from dynlora.strategies.dynamic.explore import concentration, cut_steps
+from dynlora.strategies.dynamic.explore import ALIKE, Exploration, coefficient_of_variation, cut_steps
 from tests.pairwise import pairwise
 
 
@@ -295,13 +296,36 @@ def test_importance_is_the_effect_by_which_cuts_are_made() -> None:
 
 
 def test_a_module_counts_in_a_score_the_more_the_fewer_stand_out() -> None:
-    """(c / 2)²: 0 for equal effects, (n - 1) / 4 where one module has all, whatever the unit."""
+    """c is 0 for equal effects, √(n - 1) where one module has all, whatever the unit."""
     few, many = (np.repeat([1.0, 0.01], [n, 36 - n]) for n in (4, 18))
-    assert concentration(np.full(36, 0.3)) == pytest.approx(0)
-    assert concentration(np.eye(36)[0]) == pytest.approx(35 / 4)
-    assert concentration(few) > 4 * concentration(many) > 0
-    assert concentration(1e-9 * few) == pytest.approx(concentration(few))
-    assert concentration(np.zeros(3)) == concentration(np.zeros(0)) == 0
+    assert coefficient_of_variation(np.full(36, 0.3)) == pytest.approx(0)
+    assert coefficient_of_variation(np.eye(36)[0]) == pytest.approx(35**0.5)
+    assert coefficient_of_variation(few) > 2 * coefficient_of_variation(many) > 0
+    assert coefficient_of_variation(1e-9 * few) == pytest.approx(coefficient_of_variation(few))
+    assert coefficient_of_variation(np.zeros(3)) == coefficient_of_variation(np.zeros(0)) == 0
+
+
+@pytest.mark.parametrize(("spread", "min_rank", "is_kept"), [(0.1, None, True), (20.0, None, False), (0.1, 0, False)])
+def test_each_module_keeps_a_component_where_all_matter_about_alike(
+    spread: float, min_rank: int | None, is_kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cut to one component a module: where effects differ much, or at `min_rank=0`, some modules keep none."""
+    trainer = make_trainer(tiny_config("dynamic", strategy=EXPLORE, adapter__rank=1))
+    wide, n = trainer.adapters.modules[0].rank, len(trainer.adapters)
+    modules = 0.1 + spread * np.linspace(0, 1, n) ** 8
+    assert (coefficient_of_variation(modules) < ALIKE) == (spread < 1)
+    effects = {
+        one.info.name: torch.full((wide,), size).double() for one, size in zip(trainer.adapters, modules, strict=True)
+    }
+
+    def basis(_: Exploration, module: LoraLinear) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        live = module.rank
+        return module.lora_A[:live].detach(), module.lora_B[:, :live].detach(), effects[module.info.name][:live]
+
+    monkeypatch.setattr(Exploration, "_basis", basis)
+    target = sum(trainer.adapters.costs)
+    edits, _ = Exploration().cut(trainer.adapters, target, 8.0, min_rank=min_rank)
+    assert all(len(edit.rows) for edit in edits) == is_kept
 
 
 def test_a_run_that_has_diverged_says_so_at_a_cut() -> None:

@@ -27,6 +27,13 @@ MEMORY = 0.9
 """Fraction of the old average of the curvature that is kept at each step."""
 
 
+ALIKE = 1.25
+"""Coefficient of variation of the modules' effects below which need is everywhere: every module keeps a component.
+
+It was 0.93 and less where all of 36 modules need rank, 1.68 and more where twelve do (two draws each, last cut).
+"""
+
+
 def cut_steps(total: int) -> list[int]:
     """Return the steps after which components are cut, in a run of `total` steps."""
     return sorted({max(1, round(share * total)) for share in np.linspace(FIRST_CUT, LAST_CUT, CUTS)})
@@ -83,21 +90,24 @@ class Exploration:
         target: float,
         excess: float,
         *,
-        min_rank: int = 0,
+        min_rank: int | None = None,
         draw: np.random.Generator | None = None,
     ) -> tuple[list[Edit], float]:
         """Return the edits that leave at most `target` parameters, and what then exceeds the budget; forget averages.
 
         Where a factor or an average is not finite there are none: training has diverged, and says so.
 
-        A component's score is its effect per parameter, times that of its whole module to a power, see `concentration`:
-        of equal components those stay whose module has more to keep.
+        A component's score is its effect per parameter, times that of its whole module to the power (c / 2)²: c is the
+        `coefficient_of_variation` over modules, so that components are judged alone where all modules matter alike, and
+        of equal components those stay whose module has more to keep. Where modules matter about alike, see `ALIKE`, the
+        order between them is noise, and each keeps one.
 
         Args:
             adapters: the adapted modules.
             target: parameters that components may have.
             excess: parameters over budget before the cut, at least 1.
-            min_rank: components that a module keeps before any has more, as far as the target allows.
+            min_rank: components that a module keeps before any has more, as far as the target allows; None: 1 where
+                modules matter about alike, else 0.
             draw: draws the scores at random, the control.
         """
         factors = [part for module in adapters for part in (module.lora_A, module.lora_B)]
@@ -109,12 +119,12 @@ class Exploration:
         costs = adapters.costs
         effects = [(effect / cost).numpy() for (_, _, effect), cost in zip(bases, costs, strict=True)]
         totals = np.array([effect.sum() for effect in effects])
-        power = concentration(totals)
+        variation = coefficient_of_variation(totals)
         scores = [
-            effect * total**power if draw is None else draw.random(len(effect))
+            effect * total ** (variation / 2) ** 2 if draw is None else draw.random(len(effect))
             for effect, total in zip(effects, totals / max(totals.max(initial=0.0), 1e-300), strict=True)
         ]
-        orders, used = _within(scores, costs, target, min_rank)
+        orders, used = _within(scores, costs, target, int(variation < ALIKE) if min_rank is None else min_rank)
         left = max(1.0, used / adapters.spendable)
         change = (excess / left) ** 2
         for module, (_, _, effect), order in zip(adapters, bases, orders, strict=True):
@@ -134,17 +144,16 @@ class Exploration:
         return basis(A, B, 1.0, None if inputs is None else inputs.cpu(), outputs)
 
 
-def concentration(totals: np.ndarray) -> float:
-    """Return the power to which a module's effect counts in the score of its components, (c / 2)².
+def coefficient_of_variation(totals: np.ndarray) -> float:
+    """Return c, the standard deviation of the modules' effects over their mean.
 
-    c is the coefficient of variation of the modules' effects: 0 where all modules matter alike, so that components are
-    judged alone, and about 3 where four of 36 hold nearly all, since need comes in modules then.
+    It is 0 where all modules matter alike, and about 3 where four of 36 hold nearly all: need comes in modules then.
 
     Args:
         totals: effect of each module, (n_modules,), not negative.
     """
     mean = totals.mean() if len(totals) else 0.0
-    return float(totals.var() / mean**2) / 4 if mean > 0 else 0.0
+    return float(totals.std() / mean) if mean > 0 else 0.0
 
 
 def _within(

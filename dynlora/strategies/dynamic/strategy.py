@@ -133,8 +133,8 @@ class Dynamic(Strategy):
     )
     min_rank: int | None = setting(
         None,
-        "Minimum rank of every module; empty: 1, or 0 at adapter.rank=1, where no rank could move otherwise. 0 "
-        "lets modules go.",
+        "Minimum rank of every module; empty: 1, but at adapter.rank=1, where no rank could move otherwise, only "
+        "while modules matter about alike. 0 lets modules go.",
         unit="components",
         ge=0,
     )
@@ -305,7 +305,7 @@ class Dynamic(Strategy):
             return []
         left = len(steps) - 1 - steps.index(step.index)
         target = adapters.spendable * self.excess ** (left / (left + 1))
-        least, draw = self.least(adapters.reference_rank), None
+        least, draw = self.least(adapters.reference_rank) or self.min_rank, None
         if self.allocation == "random":
             seed = stream_seed(adapters.seed, "random allocation", self.allocation_seed, step.index)
             draw = np.random.default_rng(seed)
