@@ -306,8 +306,6 @@ class Dynamic(Strategy):
         left = len(steps) - 1 - steps.index(step.index)
         target = adapters.spendable * self.excess ** (left / (left + 1))
         least, draw = self.least(adapters.reference_rank) or self.min_rank, None
-        if least is None and step.index == steps[0]:
-            least = 1  # too early to leave a module without rank: where all matter, effects vary as much by then
         if self.allocation == "random":
             seed = stream_seed(adapters.seed, "random allocation", self.allocation_seed, step.index)
             draw = np.random.default_rng(seed)
