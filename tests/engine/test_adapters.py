@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from dynlora.contracts.harness import tiny_model
+from dynlora.contracts.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config, tiny_model
 from dynlora.engine import edits
 from dynlora.engine.allocation import scores
 from dynlora.engine.edits.components import component_tensors
@@ -234,3 +234,29 @@ class TestEdits:
                 edits.apply(adapters, [edits.Drop(0, position % module.rank)], None, step=step)
             assert not module.lora_A[module.rank :].any()
             assert not module.lora_B[:, module.rank :].any()
+
+
+def test_modules_without_an_update_have_no_importance() -> None:
+    trainer = make_trainer(tiny_config("lora"))
+    with trainer.adapters.disabled():
+        assert not trainer.probe_importance().any()
+
+
+def test_a_run_whose_device_has_no_room_for_importance_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    class Logged(ListRecorder):
+        lines: list[str] = []
+
+        def log(self, level: str, message: str) -> None:
+            self.lines.append(f"{level}: {message}")
+
+    recorder = Logged()
+    trainer = make_trainer(tiny_config("lora"), recorder=recorder)
+    monkeypatch.setattr("dynlora.engine.loop.trainer.losses_without", refuse)
+    keeper = MemoryKeeper()
+    trainer.train(keeper)
+    assert trainer.step == trainer.total
+    assert "probe_importance" not in recorder.vectors
+    assert "warning: Importance by input group was not recorded: the device has no room for it" in recorder.lines

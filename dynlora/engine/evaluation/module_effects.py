@@ -123,7 +123,8 @@ def losses_without(
             calls: list[tuple[int, Tensor, Tensor]] = []
             with torch.enable_grad(), _hooked(adapters, partial(_keep, calls)):
                 loss = losses(batch, labels).sum()
-            gradients = torch.autograd.grad(loss, [output for _, output, _ in calls], allow_unused=True)
+            outputs = [output for _, output, _ in calls]
+            gradients = torch.autograd.grad(loss, outputs, allow_unused=True) if outputs else ()
             for (index, _, added), gradient in zip(calls, gradients, strict=True):
                 rise = None if gradient is None else _by_example(-(gradient.float() * added).sum(-1), mask)
                 if rise is not None:

@@ -355,7 +355,7 @@ class Trainer:
             with self.adapters.disabled():
                 without = self.predictions(self.evaluation.tokens.take(self.evaluation.probe))
             self.evaluation.record_base(self.recorder, self.step, without)
-            self.recorder.vector("probe_importance", self.step, self.probe_importance().ravel())
+            self._record_importance()
             if self.adapters.gates is not None:
                 gain = self.reaction(self.adapters.gates, predictions)
                 self.recorder.event(self.step, "gate_reaction", [], gain)
@@ -393,8 +393,21 @@ class Trainer:
         of = len(evaluation.tokens)
         return reaction(held.loss, predictions.loss[rows], of, group, evaluation.group_names)
 
+    def _record_importance(self) -> None:
+        """Record the importance of each module to each probe example; a run whose device has no room for it goes on."""
+        try:
+            importance = self.probe_importance()
+        except torch.OutOfMemoryError:
+            self.recorder.log("warning", "Importance by input group was not recorded: the device has no room for it")
+        else:
+            self.recorder.vector("probe_importance", self.step, importance.ravel())
+
     def probe_importance(self) -> np.ndarray:
-        """Return what the loss of each probe example would rise by without each module, to first order."""
+        """Return what the loss of each probe example would rise by without each module, to first order.
+
+        Raises:
+            torch.OutOfMemoryError: where the device cannot hold the activations of a few rows.
+        """
         model: Any = self.accelerator.unwrap_model(self.model)
         tokens = self.evaluation.tokens.take(self.evaluation.probe)
 
@@ -402,8 +415,9 @@ class Trainer:
             with self.autocast():
                 return self.evaluation.task.example_loss(self.strategy.forward(model, batch), labels)
 
-        half = max(1, self.config.train.batch_size // 2)  # outputs are held beside their gradients
-        return losses_without(model, losses, tokens, self.adapters.modules, half)
+        train = self.config.train  # half of a step's rows: outputs are held beside their gradients
+        rows = 1 if train.gradient_checkpointing else train.batch_size // (2 * self.accelerator.num_processes)
+        return losses_without(model, losses, tokens, self.adapters.modules, max(1, rows))
 
     def probe_step(self, order: BatchOrder) -> float:
         """Take one step that is recorded nowhere, and return its seconds; a trainer that was probed trains no run.
