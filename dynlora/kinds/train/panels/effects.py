@@ -119,7 +119,7 @@ class ImportanceByGroup(EffectsByGroup):
     """A map of kinds and layers for each input group: how much the group's loss would rise without each module."""
 
     id = "importance_by_group"
-    order = 22
+    order = 25
     title = "Importance of each module by input group"
     about = "−⟨∂L/∂h, h − h₀⟩: rise of a group's loss without a module, to first order"
     missing = "Importance by group is recorded at the last evaluation. Choose the last step, or train the run again."
