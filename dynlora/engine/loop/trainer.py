@@ -394,7 +394,7 @@ class Trainer:
         return reaction(held.loss, predictions.loss[rows], of, group, evaluation.group_names)
 
     def _record_importance(self) -> None:
-        """Record the importance of each module to each probe example; where the device has no room for it, the run continues."""
+        """Record the importance of each module to each probe example; without room on the device a run continues."""
         try:
             importance = self.probe_importance()
         except torch.OutOfMemoryError:
