@@ -60,7 +60,7 @@ from dynlora.training.progress_stream import QuietStream, Readings, StopRequest
 class PlannedRun:
     """A run that was checked whole and has no folder yet: config, what the store keeps, length, what was loaded.
 
-    `inputs` is None where they are not kept: a sweep holds no model of each of its runs.
+    `inputs` is None in a sweep, which would hold the model of each of its runs.
     """
 
     config: RunConfig

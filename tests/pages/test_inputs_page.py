@@ -54,7 +54,10 @@ def test_gates_are_a_second_map(runs_dir: Path) -> None:
 def test_importance_by_group_is_a_map_of_the_last_step(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, gates=False, effects=True)
     text = plain(open_page("inputs", run=RUN, map="importance_by_group"))
-    assert "The loss would rise most without key 0 on tweets (+0.250) and without value 0 on fine (+0.125)" in text
+    assert (
+        "The loss would rise most without key 0 on tweets (+0.250 nats) and without value 0 on fine (+0.125 nats)"
+        in text
+    )
     assert "(first-order estimate, n = 48 probe examples, step 40)." in text
     earlier = plain(open_page("inputs", run=RUN, map="importance_by_group", step="20"))
     assert "Importance by group is recorded at the last evaluation." in earlier

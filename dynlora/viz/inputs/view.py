@@ -231,7 +231,7 @@ def measure_now(run: Chosen, view: InputsReading) -> None:
 
 
 def map_cards(name: str, run: Chosen, view: InputsReading, drawn: RunView, panels: Mapping[str, Panel[Any]]) -> None:
-    """Draw what the reader chose to map by input group, a key of `MAPS`; the others as `_effect_cards` has them."""
+    """Draw what the reader chose to map by input group, a key of `MAPS`; the others as `_effect_cards` does."""
     if name not in PANELS_OF:
         _effect_cards(run, view, drawn, panels)
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from plotly.subplots import make_subplots
 from dynlora.analysis.capacity_frames import Grid, grid_of
 from dynlora.analysis.inputs import InputsReading, inputs_of
 from dynlora.analysis.module_effects import Moved, by_group
+from dynlora.analysis.run_summary import loss_unit
 from dynlora.text import listed, one_line, percent, plotly_text, spans
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Panel, RunView
@@ -35,43 +36,48 @@ CELL, TITLE, TICKS = 24, 26, 22
 
 @dataclass(frozen=True)
 class GroupEffects:
-    """The effect of each module on each group.
+    """The effect of each module by group, or its importance.
 
     Attributes:
         modules: those of the chosen kind and depth, as `analysis.frames.described` returns them.
         means: a row for each group, a column for each module as recorded.
         counts: examples of each group.
-        moved: from one group to another; None without two groups.
         step: of the adapter.
+        moved: part of the effect that moves from one group to another; None without two groups, and of importance.
+        unit: of the values; empty for a ratio.
     """
 
     modules: pd.DataFrame
     means: pd.DataFrame
     counts: Mapping[str, int]
-    moved: Moved | None
     step: int
+    moved: Moved | None = None
+    unit: str = ""
 
 
 def group_effects(view: RunView) -> GroupEffects | None:
     """Return what is drawn of a run; None where nothing was recorded or measured."""
     inputs = inputs_of(view.result)
-    return None if inputs.module_effects is None else _grouped(view, inputs, inputs.module_effects)
+    data = None if inputs.module_effects is None else _grouped(view, inputs, inputs.module_effects)
+    if data is None:
+        return None
+    first, second = (view.chosen.get(name, "") for name in PAIR)
+    pair = (first, second) if {first, second} <= set(data.counts) and first != second else None
+    return replace(data, moved=inputs.moved(grouping(inputs, view.chosen.get(BY)), pair))
 
 
-def _grouped(view: RunView, inputs: InputsReading, effects: np.ndarray) -> GroupEffects | None:
+def _grouped(view: RunView, inputs: InputsReading, values: np.ndarray) -> GroupEffects | None:
     """Return values of each module on each example, (n_examples, n_modules), by group; None without modules."""
     if not len(inputs.modules):
         return None
     by = grouping(inputs, view.chosen.get(BY))
-    groups = inputs.groupings[by] if by else [ALL] * len(effects)
-    first, second = (view.chosen.get(name, "") for name in PAIR)
-    moved = inputs.moved(by, (first, second) if {first, second} <= set(groups) and first != second else None)
+    groups = inputs.groupings[by] if by else [ALL] * len(values)
     counts = {group: groups.count(group) for group in sorted(set(groups), key=groups.index)}
-    means = by_group(effects, groups)
+    means = by_group(values, groups)
     if by == "group":
         order = [name for name in counts if name in inputs.groups["group"].tolist()]
         means = means.loc[[*sorted(order, key=inputs.groups["group"].tolist().index), *counts.keys() - order]]
-    return GroupEffects(inputs.modules, means, counts, moved, inputs.step)
+    return GroupEffects(inputs.modules, means, counts, inputs.step)
 
 
 def grouping(inputs: InputsReading, chosen: str | None) -> str:
@@ -128,7 +134,8 @@ class ImportanceByGroup(EffectsByGroup):
         """Return the importance; None where it was not recorded."""
         inputs = inputs_of(view.result)
         importance = inputs.module_importance
-        return None if importance is None else _grouped(view, inputs, importance)
+        data = None if importance is None else _grouped(view, inputs, importance)
+        return None if data is None else replace(data, unit=loss_unit(inputs.summary))
 
     def caption(self, data: GroupEffects) -> str:
         """Return which module each group needs most."""
@@ -138,7 +145,7 @@ class ImportanceByGroup(EffectsByGroup):
         """Draw the maps; blue modules lower the loss of the group, orange ones raise it."""
         places = data.modules["position"].to_numpy(int)
         values = {title: one[places] for title, one in _titled(data).items()}
-        return maps_around(0.0, values, data.modules, ("Rise of the loss", "+.4f"), colours)
+        return maps_around(0.0, values, data.modules, (f"Rise of the loss, {data.unit}", "+.4f"), colours)
 
 
 class EffectShift(Panel[GroupEffects]):
@@ -199,7 +206,7 @@ def needed_most(data: GroupEffects) -> str:
     parts = []
     for module in list(dict.fromkeys(most[order]))[:MOST_NAMED]:
         rows = [row for row in order if most[row] == module][:MOST_NAMED]
-        groups = [f"{one_line(data.means.index[row], 40)} ({values[row, module]:+.3f})" for row in rows]
+        groups = [f"{one_line(data.means.index[row], 40)} ({values[row, module]:+.3f} {data.unit})" for row in rows]
         parts.append(f"without {one_line(data.modules['short'].iloc[module], 40)} on {listed(groups)}")
     n = sum(data.counts[group] for group in data.means.index)
     return (
