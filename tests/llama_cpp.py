@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from dynlora.peft_adapter.gguf_lora import BLOCK
+from dynlora.inference.forms.gguf import BLOCK
 from dynlora.peft_adapter.uniform import Update
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,6 @@ from dynlora.analysis import frames
 from dynlora.analysis.frames import at_lowest
 from dynlora.peft_adapter import Adapter
 from dynlora.peft_adapter.engines import RIGHT, Reading
-from dynlora.peft_adapter.forms import FORMS
 from dynlora.text import KIND_WORDS, kind_labels, listed, number, one_line, percent, plural, source_name
 
 NUMBERS = {
@@ -165,29 +164,24 @@ def spectra_caption(modules: pd.DataFrame, drawn_rows: int) -> str:
     )
 
 
-def engines(readings: Iterable[Reading], *, exports: bool = False) -> pd.DataFrame:
+def engines(readings: Iterable[Reading], exports: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Return how engines read an adapter as a table: engine, verdict, what to do, and the reason.
 
     Args:
         readings: of the adapter.
-        exports: whether what to do is an export of the run; else it is a command for the folder.
+        exports: of the run, by the engine that reads each; None for commands for the folder.
     """
     return pd.DataFrame(
         [
             {
                 "engine": f"{reading.engine} {reading.version}",
                 "verdict": reading.verdict,
-                "what to do": (_export_for(reading.engine) if exports else reading.remedy) if reading.remedy else "",
+                "what to do": (exports[reading.engine] if exports else reading.remedy) if reading.remedy else "",
                 "reason": reading.reason,
             }
             for reading in readings
         ]
     )
-
-
-def _export_for(engine: str) -> str:
-    """Return which export an engine reads, by where it goes."""
-    return f"export for {next(form.goes_to for form in FORMS.values() if engine in form.engines)}"
 
 
 def engines_headline(readings: Sequence[Reading]) -> str:

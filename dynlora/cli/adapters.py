@@ -14,8 +14,8 @@ from dynlora import assets
 from dynlora.cli.options import OutFolder, configured, formed, in_rows, in_runs, reports
 from dynlora.cli.run_commands import Report
 from dynlora.errors import ConfigError
+from dynlora.inference.forms import Form
 from dynlora.kinds.run_kind import kind_of_run
-from dynlora.peft_adapter.forms import Form
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import recorded_adapter
 
@@ -209,7 +209,7 @@ def export(
 def _check_base(folder: Path, push_to: str, form: Form) -> None:
     """Refuse to send an adapter whose base model is a folder of this machine: nobody else could load it."""
     base = assets.shared_model_name(kind_of_run(folder).model_config(folder).model.name)
-    if form.format == "peft" and Path(base).is_absolute():
+    if not form.holds_model and Path(base).is_absolute():
         raise ConfigError(
             f"--push-to {push_to}: the base model is a folder of this machine, so nobody else could load the adapter; "
             "add --format merged, which holds the whole model"
@@ -303,7 +303,7 @@ def convert(folder: Path, out: Path, base: str | None, form: Form) -> Any:
 
     FOLDER holds an adapter of PEFT (LoRA, AdaLoRA), mlx-lm, kohya or diffusers.
     """
-    from dynlora.inference.convert import convert as write
+    from dynlora.inference.forms import convert as write
 
     document = write(folder, out, form, base)
     parts = document.get("parts") or {"": document}

@@ -27,9 +27,9 @@ from dynlora.cli.options import (
 from dynlora.config import RunConfig
 from dynlora.config_files import load_config
 from dynlora.errors import ConfigError, DynloraError
+from dynlora.inference.forms import Form
 from dynlora.jobs import helper_job
 from dynlora.kinds.train.kind import lora_config
-from dynlora.peft_adapter.forms import Form
 from dynlora.store.measurements import FEWEST, WEIGHTINGS, Compressed, Half, Size
 from dynlora.store.schema import command_text, run_folder
 from dynlora.store.summary import recorded_adapter, run_summary

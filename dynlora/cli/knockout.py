@@ -13,8 +13,8 @@ import click
 from dynlora.analysis.stats import FEWEST_PAIRS
 from dynlora.cli.options import MOST_ROWS, MOST_SECONDS, OutFolder, Real, Whole, formed, in_runs, progress, reports
 from dynlora.errors import ConfigError
+from dynlora.inference.forms import Form
 from dynlora.kinds.run_kind import kind_of_run
-from dynlora.peft_adapter.forms import Form
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import recorded_adapter
 

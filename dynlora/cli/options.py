@@ -17,9 +17,9 @@ import click
 
 from dynlora.addresses import is_url, without_secrets
 from dynlora.errors import ConfigError
+from dynlora.inference.forms import RANKS, form_of, forms, targets
 from dynlora.jobs import helper_job
 from dynlora.jobs.environment import process_number
-from dynlora.peft_adapter.forms import FORMS, RANKS, TARGETS, form_of
 from dynlora.safe_files import kind_of_file, output_file, storing, write_output
 from dynlora.store.schema import DEFAULT_RUNS_DIR
 from dynlora.text import is_text
@@ -320,14 +320,16 @@ def _runs_option(kind: RunsFolder, text: str) -> Callable[[Callable[..., Any]], 
 def formed(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add --format, --ranks and --for; the function takes `form`."""
 
-    @click.option("--format", "format_", default="peft", show_default=True, help=f"One of {', '.join(FORMS)}.")
+    @click.option("--format", "format_", default="peft", show_default=True, help=f"One of {', '.join(forms())}.")
     @click.option(
         "--ranks",
         default=None,
         metavar="|".join(RANKS),
         help="Of the format peft: each module with its own rank, or one for all, as SGLang, TGI and LoRAX need it.",
     )
-    @click.option("--for", "engine", default=None, metavar="ENGINE", help=f"What shall read it: {', '.join(TARGETS)}.")
+    @click.option(
+        "--for", "engine", default=None, metavar="ENGINE", help=f"What shall read it: {', '.join(targets())}."
+    )
     @wraps(function)
     def wrapped(format_: str, ranks: str | None, engine: str | None, **options: Any) -> Any:
         return function(form=form_of(format_, ranks, engine), **options)

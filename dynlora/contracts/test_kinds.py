@@ -23,11 +23,11 @@ from dynlora.cli.main import main
 from dynlora.config import Section
 from dynlora.contracts.tiny_runs import recorded, train_tiny_runs
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, NotRecordedError, RunNotFoundError
+from dynlora.inference.forms import forms
 from dynlora.jobs import quick_launch
 from dynlora.kinds.named_runs import named_run, run_fields
 from dynlora.kinds.run_kind import RunKind, StartForm, kind_of_run, registry
 from dynlora.kinds.settings import KindSettings, is_several
-from dynlora.peft_adapter.forms import FORMS
 from dynlora.server.serve import app_root
 from dynlora.store.catalogue import run_rows
 from dynlora.store.lifecycle import annotate
@@ -130,7 +130,7 @@ def test_it_is_declared_whole(name: str) -> None:
     assert kind.about
     assert (app_root() / "pages" / f"{kind.page}.py").is_file()
     assert kind.done.format(step=1, total=2)
-    assert set(kind.formats) <= set(FORMS)
+    assert set(kind.formats) <= set(forms())
     if issubclass(kind.settings, KindSettings):
         assert kind.settings.kind == name
         assert kind.settings.fidelity in ("code", "description", "reconstruction")

@@ -37,14 +37,14 @@ from dynlora.contracts.harness import (
 )
 from dynlora.engine.context import Step
 from dynlora.engine.data.batches import Tokens
-from dynlora.engine.evaluation.export import AdapterFacts, export_model
+from dynlora.engine.evaluation.export import AdapterFacts
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates, merge
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.base_model import BaseModel
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError, NotMergeableError
-from dynlora.peft_adapter.forms import FORMS
+from dynlora.inference.forms import forms
 
 STRATEGIES = sorted(strategies.registry())
 KINDS = (*ARCHITECTURES, WRITER)
@@ -477,7 +477,7 @@ def test_peft_says_what_we_said(name: str, form: str, tmp_path: Path) -> None:
     model = as_used(whole(name).copy())
     model.adapters.scale(0.75)
     before = model.readings(tiny_tokens())
-    if refused(lambda: export_model(model, tmp_path, FORMS[form], AdapterFacts("tiny", 4, 2))):
+    if refused(lambda: forms()[form].write(model, tmp_path, AdapterFacts("tiny", 4, 2))):
         assert list(tmp_path.iterdir()) == []
         return
     loaded = peft.PeftModel.from_pretrained(tiny_model(), str(tmp_path)).eval()

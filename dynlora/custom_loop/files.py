@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dynlora.engine.evaluation.export import AdapterFacts, export_model
+from dynlora.engine.evaluation.export import AdapterFacts
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.loop.adapter_state import adapter_state, load_adapter_state, load_head_state
 from dynlora.engine.loop.checkpoint import load_optimizer_state, moved, optimizer_state
@@ -21,7 +21,7 @@ from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.base_model import BaseModel
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError, CorruptRunError
-from dynlora.peft_adapter.forms import Form, form_of
+from dynlora.inference.forms import Form, form_of
 from dynlora.tasks import Task
 from dynlora.training.folder_work import staged
 
@@ -131,7 +131,7 @@ def adapter_form(name: str, ranks: str | None) -> Form:
         ConfigError: for another one, which changes the model or needs its tokenizer.
     """
     form = form_of(name, ranks)
-    if form.format not in ("peft", "gguf", "mlx"):
+    if not form.is_adapter:
         raise ConfigError(
             f"export(form={name!r}): is no adapter; export peft, and merge it with PEFT's merge_and_unload"
         )
@@ -147,7 +147,7 @@ def export_attached(attached: Parts, folder: Path, batches: Sequence[Mapping[str
     name = str(getattr(config, "name_or_path", "") or "")
     with staged(folder) as staging, _gates_off(attached.adapters, mean):
         facts = AdapterFacts(name, attached.lora_alpha, attached.adapters.reference_rank)
-        export_model(model, staging, form, facts)
+        form.write(model, staging, facts)
     return folder
 
 

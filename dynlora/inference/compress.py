@@ -23,6 +23,7 @@ from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.evaluation.retention import GeneralText
 from dynlora.errors import ConfigError
 from dynlora.inference.export import describe, write_adapter
+from dynlora.inference.forms import Form, form_of
 from dynlora.inference.session import (
     Examined,
     average_gates,
@@ -35,7 +36,6 @@ from dynlora.inference.session import (
 from dynlora.jobs import launch
 from dynlora.jobs.export import is_kept, recovery_name, recovery_values, start_folder
 from dynlora.jobs.queue import put_in_queue
-from dynlora.peft_adapter.forms import PEFT, Form
 from dynlora.store import queries
 from dynlora.store.measurements import OFFERED, WEIGHTINGS, Compressed, Half, Size
 from dynlora.store.summary import ORIGIN_NAME, Origin
@@ -287,7 +287,7 @@ def _half(measurement: Measured, rows: np.ndarray) -> Half:
 
 
 def write_size(
-    compression: Compression, out: Path, size: Size, *, run: Path | None, which: str, name: str = "", form: Form = PEFT
+    compression: Compression, out: Path, size: Size, *, run: Path | None, which: str, name: str = "", form: Form
 ) -> dict[str, Any]:
     """Write one size of an adapter, and return what was written and what it costs.
 
@@ -364,7 +364,7 @@ def queue_recovery(
     """
     start = start_folder(runs_dir, name, compressed, size)
     if not is_kept(start):
-        write_size(subject, start, size, run=run, which=compressed.which, name=name)
+        write_size(subject, start, size, run=run, which=compressed.which, name=name, form=form_of())
     title = name if run is None else queries.run_summary(run)["name"]
     called = recovery_name(title, size.parameters / compressed.parameters, steps)
     planned = plan(parse_config(recovery_values(subject.config.model_dump(mode="json"), start, steps, called)))

@@ -25,15 +25,13 @@ from dynlora.config_files import read_run_config
 from dynlora.engine.data.batches import Tokens
 from dynlora.engine.data.text_data import TextData
 from dynlora.engine.evaluation.evaluate import summarise
-from dynlora.engine.evaluation.export import AdapterFacts, export_model
-from dynlora.engine.evaluation.inference import AdaptedModel, merge
+from dynlora.engine.evaluation.export import AdapterFacts
+from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.errors import ConfigError, NotMergeableError
-from dynlora.inference.convert import convert
-from dynlora.inference.gated_adapter import write_gated
+from dynlora.inference.forms import Form, convert, form_of
 from dynlora.inference.model_card import Facts, Padding, model_card
 from dynlora.inference.session import average_gates, load_run
 from dynlora.jobs import helper_job
-from dynlora.peft_adapter.forms import Form, form_of
 from dynlora.safe_files import open_plain
 from dynlora.store import queries
 from dynlora.store.summary import ORIGIN_NAME, Origin, recorded_adapter
@@ -188,7 +186,7 @@ def export_run(
     Args:
         folder: of the run.
         out: a new or empty folder, or a new file that ends in .zip.
-        format: name of a form, see `peft_adapter.forms`.
+        format: name of a form, see `inference.forms`.
         which: last or best.
         verdict: on the run among those beside it, for the model card.
         measure: on which held-out rows the change is measured: a sample, or all.
@@ -219,7 +217,7 @@ def export_run(
         report = {"folder": str(out), "format": form.format, "form": form.name, "which": which, "strength": strength}
         report |= _averaged(config, model, form, measure, recorded or {})
         write_adapter(staging, config, model, form, summary["name"])
-        if form.format == "peft":
+        if form.starts_runs:
             whole = model.adapters.adapter_parameter_count()["active"]
             origin = Origin(
                 run=folder.name, name=summary["name"], which=which, step=model.step, parameters=whole, of=whole
@@ -235,7 +233,7 @@ def _export_recorded(folder: Path, adapter: Path, out: Path, form: Form, which: 
     Raises:
         ConfigError: for a format that needs the base model.
     """
-    if form.format not in ("peft", "gguf", "mlx"):
+    if not form.is_adapter:
         raise ConfigError(
             f"--format {form.name}: {folder.name} was recorded, and only its adapter is here; export it as peft and "
             "merge it with PEFT's merge_and_unload"
@@ -268,15 +266,8 @@ def write_adapter(staging: Path, config: RunConfig, model: AdaptedModel, form: F
         NotMergeableError: when the form cannot hold the method's update.
     """
     base, adapter = assets.shared_model_name(config.model.name), config.adapter
-    if form.format == "gated":
-        write_gated(model, staging, config, base)
-    elif form.format == "onnx":
-        if not form.keeps_gates:
-            merge(model)
-        export_onnx(model, staging)
-    else:
-        facts = AdapterFacts(base, adapter.lora_alpha, adapter.rank, config.model.layers, title)
-        export_model(model, staging, form, facts)
+    facts = AdapterFacts(base, adapter.lora_alpha, adapter.rank, config.model.layers, title, config)
+    form.write(model, staging, facts)
 
 
 def _averaged(

@@ -12,8 +12,7 @@ from xml.sax.saxutils import escape
 
 from dynlora.analysis.ranks_to_use import axolotl, lora_settings
 from dynlora.blocks import Blocks, in_words
-from dynlora.peft_adapter.forms import FORMS, raised_loss
-from dynlora.peft_adapter.serving_text import OWN_CODE, load_block, serving
+from dynlora.inference.forms import forms, raised_loss
 from dynlora.text import printable
 
 WIDTH, HEIGHT, MARGIN = 640, 240, 40
@@ -101,10 +100,6 @@ MOST_SHOWN = 4
 """Metrics whose change by the export is named."""
 
 
-LIBRARIES = {"peft": "peft", "gguf": "llama.cpp", "mlx": "mlx"}
-"""The hub's name of what loads each format; transformers for any other."""
-
-
 @dataclass(frozen=True)
 class Padding:
     """How texts of different length become one batch of a decoder.
@@ -160,23 +155,18 @@ class Facts:
 def model_card(facts: Facts) -> dict[str, str]:
     """Return the files: README.md with the head that the hub reads, the curve and the capacity map as SVG."""
     summary, report = facts.summary, facts.report
-    form = FORMS[report["form"]]
-    is_adapter = form.format != "merged"
+    form = forms()[report["form"]]
     name = Path(report["folder"]).stem or "adapter"
     rank = max((rank for _, _, rank in facts.modules), default=1)
     python = {"peft": _snippet(facts), "merged": _merged_snippet(facts)}
     parts = [
-        _head(facts, library=LIBRARIES.get(form.format, "transformers")),
-        f"# {'Adapter' if is_adapter else 'Model'} of the run {_code(summary['name'])}",
+        _head(facts, library=form.library),
+        f"# {'Model' if form.holds_model else 'Adapter'} of the run {_code(summary['name'])}",
         _result(facts),
         *_gates_matter(report),
         "## Load it",
-        load_block(form, python, facts.base, name),
-        *(
-            ["## Serve it", serving(form, base=facts.base, name=name, rank=rank)]
-            if facts.generates and form.format not in OWN_CODE
-            else []
-        ),
+        form.load_block(python, facts.base, name),
+        *(["## Serve it", form.serving(facts.base, name, rank)] if facts.generates and not form.python else []),
         *_padding(facts),
         "## Training",
         _training(facts),
@@ -370,7 +360,7 @@ def _exactness(report: Mapping[str, Any], reaction: str | None) -> list[str]:
     if "compressed" in report:
         return []
     if not report["baked"]:
-        has_gates = FORMS[report["form"]].keeps_gates
+        has_gates = forms()[report["form"]].keeps_gates
         what = "The gates react to the input here as they did in training" if has_gates else "The run has no gates"
         exact = f"{what}: this is what was trained, exactly." if report.get("strength", 1) == 1 else f"{what}."
         return ["## Gates", f"{reaction} {exact}" if reaction and has_gates else exact]

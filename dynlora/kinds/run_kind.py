@@ -277,7 +277,7 @@ class RunKind(ABC):
         Args:
             folder: of the run.
             out: a new or empty folder, or a new file that ends in .zip.
-            format: name of a form, see `peft_adapter.forms`.
+            format: name of a form, see `inference.forms`.
             which: last or best; a kind that keeps one model has no choice.
             measure: where gates are averaged, on which held-out examples the change is measured: sample or all.
 

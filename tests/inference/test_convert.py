@@ -21,12 +21,11 @@ from transformers import Trainer, TrainingArguments
 import dynlora
 from dynlora.cli.main import main
 from dynlora.errors import AdapterError, ConfigError, NotMergeableError
-from dynlora.inference.convert import convert
+from dynlora.inference.forms import convert, forms
+from dynlora.inference.forms.ollama import Message, carried_over, modelfile
 from dynlora.peft_adapter import read_adapter
 from dynlora.peft_adapter.engines import RIGHT, check_engines
-from dynlora.peft_adapter.forms import FORMS
 from dynlora.peft_adapter.read import read_header
-from dynlora.peft_adapter.serving_text import Message, carried_over, modelfile
 from dynlora.text import printable
 from tests.architectures import tiny_models as tiny
 from tests.peft_adapter.test_engines import diffusers, kohya, llama, lora, named
@@ -69,7 +68,7 @@ def trained(folder: Path) -> Path:
 )
 def test_the_uniform_form_gives_the_logits_of_the_source(settings: dict, tmp_path: Path) -> None:
     source = trained(lora(**settings)(tmp_path / "source"))
-    document = convert(source, tmp_path / "out", FORMS["uniform"])
+    document = convert(source, tmp_path / "out", forms()["uniform"])
     np.testing.assert_allclose(answers(tmp_path / "out"), answers(source), atol=1e-6)
     header = read_header(tmp_path / "out")
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
@@ -108,7 +107,7 @@ def test_every_form_gives_the_same_logits(architecture: str, make: Callable[[str
     attached.model.eval()
     own = attached.export(tmp_path / "own")
     attached.export(tmp_path / "uniform", ranks="uniform")
-    convert(own, tmp_path / "converted", FORMS["uniform"])
+    convert(own, tmp_path / "converted", forms()["uniform"])
     assert len(set(attached.adapters.ranks)) > 1
     with torch.no_grad():
         of_form = {
@@ -143,7 +142,7 @@ def test_a_checkpoint_of_the_trainer_is_converted(tmp_path: Path) -> None:
     Trainer(peft.get_peft_model(llama(), config), settings, train_dataset=rows).train()
     source = tmp_path / "checkpoint-2"
     assert (source / "optimizer.pt").exists(), "what the Trainer leaves beside the adapter is no adapter"
-    convert(source, tmp_path / "out", FORMS["uniform"])
+    convert(source, tmp_path / "out", forms()["uniform"])
     np.testing.assert_allclose(answers(tmp_path / "out"), answers(source), atol=1e-6)
     with torch.no_grad():
         assert np.abs(answers(source) - llama()(TOKENS).logits.numpy()).max() > 1e-3, "it was trained"
@@ -152,15 +151,15 @@ def test_a_checkpoint_of_the_trainer_is_converted(tmp_path: Path) -> None:
 def test_rows_of_the_base_model_that_have_no_adapter_are_added_where_the_base_is_known(tmp_path: Path) -> None:
     source = trained(lora(layers_to_transform=[0])(tmp_path / "source"))
     llama().save_pretrained(tmp_path / "base")
-    assert convert(source, tmp_path / "known", FORMS["uniform"], str(tmp_path / "base"))["filled"] == 2
-    assert convert(source, tmp_path / "unknown", FORMS["uniform"])["filled"] == 0
+    assert convert(source, tmp_path / "known", forms()["uniform"], str(tmp_path / "base"))["filled"] == 2
+    assert convert(source, tmp_path / "unknown", forms()["uniform"])["filled"] == 0
     np.testing.assert_allclose(answers(tmp_path / "known"), answers(source), atol=1e-6)
 
 
 @pytest.mark.parametrize("names", [kohya, diffusers])
 def test_names_of_other_trainers_become_those_of_peft(names, tmp_path: Path) -> None:
     source = named(names)(tmp_path / "source")
-    convert(source, tmp_path / "out", FORMS["peft"])
+    convert(source, tmp_path / "out", forms()["peft"])
     (one, two) = read_adapter(tmp_path / "out").modules
     assert (one.name, two.name) == ("down_blocks.0.attn1.to_k", "down_blocks.0.attn1.to_q")
     assert (one.rank, one.scaling) == (4, 0.5 if names is kohya else 1.0)
@@ -176,7 +175,7 @@ def test_parts_of_a_pipeline_become_a_folder_each(tmp_path: Path) -> None:
     tensors |= {f"lora_te_text_model_encoder_layers_0_mlp_fc1.{key}": values for key, values in factors.items()}
     (tmp_path / "source").mkdir()
     save_file(tensors, tmp_path / "source" / "last.safetensors")
-    convert(tmp_path / "source", tmp_path / "out", FORMS["uniform"])
+    convert(tmp_path / "source", tmp_path / "out", forms()["uniform"])
     written = load_file(tmp_path / "out" / "unet" / "adapter_model.safetensors")
     assert written["base_model.model.conv_in.lora_A.weight"].shape == (2, 8, 3, 3)
     assert written["base_model.model.conv_in.lora_B.weight"].shape == (8, 2, 1, 1)
@@ -185,7 +184,7 @@ def test_parts_of_a_pipeline_become_a_folder_each(tmp_path: Path) -> None:
 
 def test_mlx_and_back_is_the_same_adapter(tmp_path: Path) -> None:
     source = trained(lora(rank_pattern={"v_proj": 8})(tmp_path / "source"))
-    convert(source, tmp_path / "mlx", FORMS["mlx"])
+    convert(source, tmp_path / "mlx", forms()["mlx"])
     config = json.loads((tmp_path / "mlx" / "adapter_config.json").read_text())
     assert config["lora_parameters"] == {
         "rank": 8,
@@ -195,26 +194,26 @@ def test_mlx_and_back_is_the_same_adapter(tmp_path: Path) -> None:
     }
     (mlx,) = check_engines(read_header(tmp_path / "mlx"), ("mlx",))
     assert mlx.verdict == RIGHT
-    convert(tmp_path / "mlx", tmp_path / "back", FORMS["peft"])
+    convert(tmp_path / "mlx", tmp_path / "back", forms()["peft"])
     np.testing.assert_allclose(answers(tmp_path / "back"), answers(source), atol=1e-6)
 
 
 def test_gguf_needs_the_config_of_the_base_model_alone(tmp_path: Path) -> None:
     source = trained(lora()(tmp_path / "source"))
     with pytest.raises(ConfigError, match="--base: the base model of the adapter is not on this machine"):
-        convert(source, tmp_path / "out", FORMS["gguf"])
+        convert(source, tmp_path / "out", forms()["gguf"])
     llama().config.save_pretrained(tmp_path / "base")
-    convert(source, tmp_path / "out", FORMS["ollama"], str(tmp_path / "base"))
+    convert(source, tmp_path / "out", forms()["ollama"], str(tmp_path / "base"))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["Modelfile", "adapter.gguf"]
 
 
 def test_what_is_no_sum_of_products_is_refused(tmp_path: Path) -> None:
     dora = lora(use_dora=True)(tmp_path / "dora")
     with pytest.raises(AdapterError, match="DoRA"):
-        convert(dora, tmp_path / "out", FORMS["uniform"])
+        convert(dora, tmp_path / "out", forms()["uniform"])
     full = trained(lora(modules_to_save=["lm_head"])(tmp_path / "full"))
     with pytest.raises(NotMergeableError, match="holds 1 tensors trained in full, such as lm_head"):
-        convert(full, tmp_path / "out", FORMS["mlx"])
+        convert(full, tmp_path / "out", forms()["mlx"])
     assert not (tmp_path / "out").exists()
 
 
@@ -290,7 +289,7 @@ def test_heads_that_do_not_fit_are_a_sentence(heads: object, tmp_path: Path) -> 
     }
     (base / "config.json").write_text(json.dumps(config))
     with pytest.raises(NotMergeableError, match=r"rows of self_attn\.q_proj are not whole heads of the base model"):
-        convert(source, tmp_path / "out", FORMS["gguf"], str(base))
+        convert(source, tmp_path / "out", forms()["gguf"], str(base))
     assert not (tmp_path / "out").exists()
 
 
@@ -298,7 +297,7 @@ def test_a_folder_of_any_name_becomes_the_name_in_a_gguf(tmp_path: Path) -> None
     llama().config.save_pretrained(tmp_path / "base")
     for i, name in enumerate(["line\nfeed", "\udce9 bytes", "{{ x }}", '"""']):
         source = trained(lora()(tmp_path / f"{i}" / name))
-        convert(source, tmp_path / f"out{i}", FORMS["ollama"], str(tmp_path / "base"))
+        convert(source, tmp_path / f"out{i}", forms()["ollama"], str(tmp_path / "base"))
         field = GGUFReader(tmp_path / f"out{i}" / "adapter.gguf").get_field("general.name")
         assert field is not None
         assert field.contents() == printable(name)

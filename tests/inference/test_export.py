@@ -18,9 +18,9 @@ from dynlora.engine.evaluation.inference import bake_gates, mean_gates
 from dynlora.errors import ConfigError, StorageError
 from dynlora.inference import export
 from dynlora.inference.export import export_run
+from dynlora.inference.forms import forms
 from dynlora.inference.model_card import Facts, curve, model_card
 from dynlora.inference.session import GATE_ROWS, load_run
-from dynlora.peft_adapter.forms import FORMS
 from dynlora.store import queries
 from dynlora.training import folder_work
 from dynlora.training.inputs import read_data
@@ -98,7 +98,7 @@ def test_a_disk_that_fills_leaves_nothing(trained_run: Path, tmp_path: Path, mon
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(export, "export_model", full)
+    monkeypatch.setattr("dynlora.engine.evaluation.export.write_peft", full)
     for out in (tmp_path / "folder", tmp_path / "file.zip"):
         with pytest.raises(StorageError, match=r"cannot be written \(No space left on device\); free some space"):
             export_run(trained_run, out)
@@ -196,7 +196,7 @@ def test_nothing_of_a_run_is_markup_in_its_card(trained_run: Path, exported: Pat
     ],
 )
 def test_the_card_of_a_model_that_writes_says_how_to_serve_it(form: str, command: str) -> None:
-    report = {"folder": "out", "format": FORMS[form].format, "form": form, "which": "last", "baked": False}
+    report = {"folder": "out", "format": forms()[form].format, "form": form, "which": "last", "baked": False}
     report["metrics_after"] = {"loss": 0.5}
     summary = {"name": "n", "step": 1, "ranks": {"a`b": 24, "c": 0}}
     facts = Facts(

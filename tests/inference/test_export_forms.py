@@ -20,10 +20,10 @@ from dynlora.config import parse_config
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates, merge
 from dynlora.errors import AdapterError, ConfigError, NotMergeableError
 from dynlora.inference.export import export_run
+from dynlora.inference.forms import forms
 from dynlora.inference.session import GATE_ROWS, load_run
 from dynlora.peft_adapter import read_adapter
 from dynlora.peft_adapter.engines import ENGINES, RIGHT, check_engines
-from dynlora.peft_adapter.forms import FORMS
 from dynlora.peft_adapter.read import expected_header, read_header
 from dynlora.store import queries
 from dynlora.training import run as training_run
@@ -227,7 +227,7 @@ def test_each_form_is_read_right_by_the_engines_that_it_goes_to(writer: Path, ex
     for form, right in expected.items():
         readings = check_engines(read_header(exported(writer, form)))
         assert {one.engine for one in readings if one.verdict == RIGHT} == right
-        assert set(FORMS[form].engines) <= right
+        assert set(forms()[form].engines) <= right
     ranks = {module.name: module.rank for module in read_adapter(exported(writer, "uniform")).modules}
     assert ranks == queries.run_summary(writer)["ranks"]
 
@@ -325,7 +325,7 @@ def test_a_header_is_known_before_the_export(writer: Path, tmp_path: Path) -> No
 def test_every_form_has_code_that_loads_it_on_its_card(
     trained_run: Path, pair_run: Path, writer: Path, exported: Exported
 ) -> None:
-    for name in FORMS:
+    for name in forms():
         out = exported({"onnx": trained_run, "onnx-gated": pair_run}.get(name, writer), name)
         load = (out / "README.md").read_text("utf-8").partition("## Load it")[2].partition("\n## ")[0]
         assert load.count("```") == 2

@@ -11,7 +11,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from dynlora.errors import NotMergeableError
-from dynlora.peft_adapter.gguf_lora import BLOCK, check_gguf, write_gguf
+from dynlora.inference.forms.gguf import BLOCK, check_gguf, write_gguf
 from dynlora.peft_adapter.uniform import Update, uniform
 
 pytest.importorskip("llama_cpp_py_sync", reason="llama.cpp has no wheel for this machine")

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from dynlora.errors import AdapterError, DynloraError
-from dynlora.inference.convert import convert
+from dynlora.inference.forms import convert, forms
 from dynlora.peft_adapter import read_adapter
 from dynlora.peft_adapter.engines import RIGHT, check_engines
-from dynlora.peft_adapter.forms import FORMS
 from dynlora.peft_adapter.read import read_header, read_weights
 from dynlora.peft_adapter.uniform import Update
 from tests.peft_adapter.generated import Generated, base_model, generate, numbers, peft_itself
@@ -58,7 +57,7 @@ def _read_as_peft_does(generated: Generated, answer: torch.Tensor) -> None:
     for form in ("peft", "uniform"):
         out = generated.folder.with_name(f"{generated.folder.name}-{form}")
         try:
-            convert(generated.folder, out, FORMS[form])
+            convert(generated.folder, out, forms()[form])
         except DynloraError:
             assert init.startswith(("pissa", "olora"))
             continue

@@ -1,4 +1,4 @@
-"""Export: an adapter in the form that its reader takes, or a plain transformers folder with everything folded in."""
+"""What a trained model holds for others: tensors and config of PEFT, the uniform form, a plain transformers folder."""
 
 from __future__ import annotations
 
@@ -14,17 +14,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dynlora.blocks import Blocks, spans_of
-from dynlora.engine.evaluation.inference import AdaptedModel, is_transposed, merge
+from dynlora.config import RunConfig
+from dynlora.engine.evaluation.inference import AdaptedModel, is_transposed
 from dynlora.engine.model.base_model import head_parameters
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.errors import NotMergeableError
 from dynlora.peft_adapter import CONFIG_NAME, TENSORS_NAME
 from dynlora.peft_adapter.adapter_config import PREFIX, whole_number
-from dynlora.peft_adapter.forms import AS_TRAINED, Form
-from dynlora.peft_adapter.gguf_lora import GGUF_NAME, check_gguf, write_gguf, write_mlx
-from dynlora.peft_adapter.serving_text import Message, Render, carried_over, modelfile
 from dynlora.peft_adapter.uniform import UniformAdapter, Update, peft_tensors, short_targets, uniform
-from dynlora.tasks.token_rows import by_template
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,7 @@ class AdapterFacts:
         rank: of the run.
         blocks: which of the base model's were used; None for all.
         title: of the run, for people.
+        config: of the run; None of a loop of one's own.
     """
 
     base_name: str
@@ -44,38 +42,7 @@ class AdapterFacts:
     rank: int
     blocks: Blocks | None = None
     title: str = "adapter"
-
-
-def export_model(model: AdaptedModel, folder: Path, form: Form, facts: AdapterFacts) -> None:
-    """Write a model in a form; gates must be baked before.
-
-    Args:
-        model: with its adapters.
-        folder: that is made.
-        form: one of `FORMS`.
-        facts: what is in the files.
-
-    Raises:
-        NotMergeableError: when the form cannot hold the method's update; nothing is written then.
-    """
-    if form.format == "merged":
-        merge(model)
-        export_merged(model, folder)
-        return
-    if form.ranks == AS_TRAINED:
-        tensors, config = peft_adapter(model, facts)
-        write_peft(model, folder, tensors, config)
-        return
-    adapter = uniform_adapter(model)
-    if form.format == "peft":
-        tensors, config = uniform_peft(model, adapter, facts)
-        write_peft(model, folder, tensors, config)
-    elif form.format == "mlx":
-        folder.mkdir(parents=True, exist_ok=True)
-        write_mlx(adapter, folder, facts.base_name)
-        _save_texts(model, folder)
-    else:
-        _write_gguf(model, adapter, folder, form, facts)
+    config: RunConfig | None = None
 
 
 def write_peft(model: AdaptedModel, folder: Path, tensors: dict[str, Tensor], config: dict[str, Any]) -> None:
@@ -87,33 +54,7 @@ def write_peft(model: AdaptedModel, folder: Path, tensors: dict[str, Tensor], co
         return
     if model.task.trains_head:  # names of the classes, which PEFT does not keep
         model.base.model.config.to_json_file(folder / "config.json")  # else transformers takes it for a whole model
-    _save_texts(model, folder)
-
-
-def _write_gguf(model: AdaptedModel, adapter: UniformAdapter, folder: Path, form: Form, facts: AdapterFacts) -> None:
-    """Write an adapter as GGUF, for Ollama with a Modelfile."""
-    if facts.blocks is not None or model.base.head:
-        what = "a trained head" if model.base.head else "some blocks of its base model only"
-        raise NotMergeableError(f"--format gguf: the adapter has {what}, which GGUF does not hold; use --format merged")
-    base = model.base.model.config.to_dict()
-    check_gguf(base, adapter.factors)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_gguf(adapter, base, folder / GGUF_NAME, facts.title)
-    if "ollama" in form.engines:
-        render = _renderer(model.base.tokenizer)
-        template = None if render is None else carried_over(render)
-        (folder / "Modelfile").write_text(modelfile(facts.base_name, GGUF_NAME, template), "utf-8")
-
-
-def _renderer(tokenizer: Any) -> Render | None:
-    """Return what writes a conversation down as the base model's chat template does; None without one."""
-    if not getattr(tokenizer, "chat_template", None):
-        return None
-
-    def render(messages: Sequence[Message], is_asked: bool) -> str:
-        return by_template(tokenizer, messages, tokenize=False, add_generation_prompt=is_asked)
-
-    return render
+    save_texts(model, folder)
 
 
 def uniform_adapter(model: AdaptedModel) -> UniformAdapter:
@@ -241,10 +182,10 @@ def _replication(model: AdaptedModel, kind: str, blocks: str) -> list[list[int]]
 def export_merged(model: AdaptedModel, folder: Path) -> None:
     """Write model and tokenizer as a plain transformers folder; the adapters must be merged before."""
     model.base.model.save_pretrained(folder, safe_serialization=True)
-    _save_texts(model, folder)
+    save_texts(model, folder)
 
 
-def _save_texts(model: AdaptedModel, folder: Path) -> None:
+def save_texts(model: AdaptedModel, folder: Path) -> None:
     """Write the tokenizer with its chat template, and how texts are generated where the model can."""
     if model.base.tokenizer is None:  # of a loop of one's own
         return

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dynlora.config import RunConfig
+from dynlora.inference.forms import forms
 from dynlora.kinds.distil import result as distil_result
 from dynlora.kinds.distil.result import Distil
 from dynlora.kinds.distil.settings import NOT_RECYCLE, DistilSettings
 from dynlora.kinds.named_runs import NO_TEACHER, TEACH
 from dynlora.kinds.recorded import SourcedKind
 from dynlora.kinds.run_kind import StartForm, Trial, interval_words
-from dynlora.peft_adapter.forms import FORMS
 from dynlora.store.schema import command_text
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class DistilKind(SourcedKind):
     result = Distil
     form = StartForm(distil_result.WHAT, TEACH, "Start", NO_TEACHER, remark=NOT_RECYCLE)
     trial = Trial("Write with it")
-    formats = tuple(FORMS)
+    formats = tuple(forms())
 
     def estimate(self, settings: DistilSettings, runs_dir: Path) -> tuple[dict[str, Any], str]:
         """Return how long writing and learning will take; the test comes after that."""

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from dynlora.config import RunConfig
 from dynlora.errors import ConfigError
+from dynlora.inference.forms import forms
 from dynlora.kinds.merge import result as merge_result
 from dynlora.kinds.merge.result import OWN, Merge, head_of
 from dynlora.kinds.merge.settings import MergeSettings
 from dynlora.kinds.recorded import SourcedKind
 from dynlora.kinds.run_kind import StartForm, Trial, interval_words
-from dynlora.peft_adapter.forms import FORMS
 from dynlora.store.schema import command_text
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class MergeKind(SourcedKind):
         remark=merge_result.WHAT,
     )
     trial = Trial("Write with it")
-    formats = tuple(FORMS)
+    formats = tuple(forms())
 
     def lines(self, document: Mapping[str, Any], runs_dir: Path) -> Iterator[str]:
         """Yield how to export and use the merge, and the table of its loss."""
@@ -84,7 +84,7 @@ class MergeKind(SourcedKind):
 
     def load(self, folder: Path) -> Any:
         """Return the merge on its base model; without the head where the sources' differ."""
-        from dynlora.kinds.merge.work.run import load_merge
+        from dynlora.kinds.merge.work import load_merge
 
         return load_merge(folder)
 
@@ -92,7 +92,7 @@ class MergeKind(SourcedKind):
         self, folder: Path, out: Path, format: str, which: str = "last", measure: str = "sample"
     ) -> tuple[dict[str, Any], str]:
         """Write the merge as an adapter that PEFT loads, or as a plain transformers folder."""
-        from dynlora.kinds.merge.work.run import export_merge
+        from dynlora.kinds.merge.work import export_merge
 
         document = export_merge(folder, out, format)
         return document, f"wrote {out} ({format}), a merge of {document['parameters']:,} parameters"

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dynlora.errors import ConfigError
+from dynlora.inference.forms import form_of
+from dynlora.inference.forms.peft import Peft
 from dynlora.kinds.named_runs import NO_TEACHER, TEACH
 from dynlora.kinds.recorded import SourcedKind
 from dynlora.kinds.recycle import result as recycle_result
 from dynlora.kinds.recycle.result import Recycle
 from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.kinds.run_kind import StartForm, Trial, interval_words
-from dynlora.peft_adapter.forms import form_of
 from dynlora.store.schema import command_text
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class RecycleKind(SourcedKind):
         from dynlora.kinds.recycle.work.few_shot import export_meta
 
         form = form_of(format)
-        if form.format != "peft":
+        if not isinstance(form, Peft):
             raise ConfigError(f"--format {format}: a meta-LoRA has no head to predict with; export it as peft")
         document = export_meta(folder, out, form)
         words = f"wrote {out} ({form.name}), a feature-extraction adapter of {document['parameters']:,} parameters"

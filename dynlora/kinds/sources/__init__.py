@@ -33,10 +33,9 @@ from dynlora.engine.model.base_model import BaseModel
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.inference.export import write_adapter
+from dynlora.inference.forms import form_of
 from dynlora.inference.session import load_run
 from dynlora.kinds.named_runs import NamedRun, SourcedSettings, base_of
-from dynlora.peft_adapter.forms import form_of
-from dynlora.peft_adapter.serving_text import load_block
 from dynlora.store.writer import RunWriter
 from dynlora.tasks import Task
 from dynlora.training.folder_work import Outcome, staged
@@ -394,7 +393,7 @@ def export_made(
         config: that loads the model.
         model: that it made.
         out: a new or empty folder, or a new file that ends in .zip.
-        format: name of a form, see `peft_adapter.forms`.
+        format: name of a form, see `inference.forms`.
         about: what it is, for its card; {base} is the name of the base model.
 
     Raises:
@@ -410,7 +409,7 @@ def export_made(
     with staged(out) as staging:
         write_adapter(staging, config, model, form, settings.title())
         python = {format: lines.format(**names) + more for format, lines in LOAD.items()}
-        load = load_block(form, python, base, out.stem)
+        load = form.load_block(python, base, out.stem)
         card = CARD.format(title=settings.title(), about=about.format(base=base), load=load)
         (staging / "README.md").write_text(card, "utf-8")
     written = {"folder": str(out), "format": form.format, "form": form.name}

@@ -13,8 +13,8 @@ from dynlora.analysis.run_summary import format_metrics, main_metric, origin_wor
 from dynlora.config import RunConfig
 from dynlora.config_files import read_run_config
 from dynlora.errors import DynloraError
+from dynlora.inference.forms import forms, raised_loss
 from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, Trial
-from dynlora.peft_adapter.forms import FORMS, raised_loss
 from dynlora.store.lifecycle import annotate
 from dynlora.store.reader import RunReader
 from dynlora.store.summary import check_can_resume, recorded_adapter, run_summary
@@ -51,7 +51,7 @@ class TrainKind(RunKind):
     settings = RunConfig
     models = ("adapter", "checkpoint")
     trial = Trial("Ask it")
-    formats = tuple(FORMS)
+    formats = tuple(forms())
     allocates = True
 
     def resume(self, folder: Path, *, force: bool = False, progress: bool = False, is_new: bool = False) -> Any:
@@ -146,7 +146,7 @@ def _measured(document: Mapping[str, Any]) -> str:
 
 def form_words(document: Mapping[str, Any]) -> str:
     """Return the form of an export, and where it goes."""
-    form = FORMS[document["form"]]
+    form = forms()[document["form"]]
     return f"{form.name}, for {form.goes_to}" if form.engines else form.name
 
 

@@ -13,10 +13,10 @@ import streamlit as st
 from dynlora.analysis import adapter_frames, health
 from dynlora.analysis.health import PROBLEM, Finding, Outcome
 from dynlora.analysis.run_reading import read_run
+from dynlora.inference.forms import forms, forms_for, targets
 from dynlora.jobs.export import cancel_whole, exported, start_whole, whole
 from dynlora.kinds.run_kind import kind_of_run
 from dynlora.peft_adapter.engines import check_engines
-from dynlora.peft_adapter.forms import FORMS, forms_for
 from dynlora.peft_adapter.read import AdapterHeader, expected_header, read_header
 from dynlora.store import queries
 from dynlora.store.summary import recorded_adapter
@@ -98,14 +98,14 @@ def export_buttons(run: Chosen) -> None:
     if not adapter_button(run, is_main=summary["status"] == "finished"):
         return
     generates, has_gates = bool(summary["task_facts"].get("generates")), bool(summary["params"].get("gate"))
-    forms = forms_for(kind_of_run(run.folder).formats, generates=generates, has_gates=has_gates)
+    offered = forms_for(kind_of_run(run.folder).formats, generates=generates, has_gates=has_gates)
     with st.popover("Export", icon=":material/ios_share:", type="tertiary", key="export"):
-        names = [form.name for form in forms]
+        names = [form.name for form in offered]
         usual = names.index("merged") if "merged" in names else 0
         name = st.selectbox(
-            "Where does it go?", names, usual, format_func=lambda name: FORMS[name].goes_to, key="export-form"
+            "Where does it go?", names, usual, format_func=lambda name: forms()[name].goes_to, key="export-form"
         )
-        form = FORMS[name]
+        form = forms()[name]
         label = "Merged model" if name == "merged" else f"Adapter for {form.goes_to}"
         st.caption(form.help)
         if name != "peft":  # has a button of its own beside this one
@@ -125,7 +125,8 @@ def _engines(run: Chosen, summary: Mapping[str, Any]) -> None:
         return
     readings = check_engines(header)
     with st.expander(f"As trained: {adapter_frames.engines_headline(readings)}", key="export-engines"):
-        rows(adapter_frames.engines(readings, exports=True))
+        exports = {engine: f"export for {form.goes_to}" for engine, form in targets().items()}
+        rows(adapter_frames.engines(readings, exports))
         note("Read off each engine's source, in the version named. dynlora check FOLDER says the same of a folder.")
 
 

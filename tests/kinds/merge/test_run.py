@@ -19,7 +19,7 @@ from dynlora.jobs import launch
 from dynlora.kinds.merge.kind import MergeKind
 from dynlora.kinds.merge.result import Merge
 from dynlora.kinds.merge.settings import MergeSettings
-from dynlora.kinds.merge.work.run import resume
+from dynlora.kinds.merge.work import resume
 from dynlora.kinds.run_kind import kind_of_run
 from dynlora.store.writer import RunWriter
 from tests.kinds.distil.conftest import SAID, train_writer

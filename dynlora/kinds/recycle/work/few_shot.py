@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from dynlora import assets, strategies
-from dynlora.engine.evaluation.export import AdapterFacts, peft_adapter, uniform_adapter, uniform_peft, write_peft
+from dynlora.engine.evaluation.export import AdapterFacts, write_peft
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.loop.adapter_state import checked_state, load_adapter_state
 from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError, CorruptRunError
+from dynlora.inference.forms.peft import Peft
 from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.kinds.recycle.work.token_space import MetaModel, add_meta_lora, load_backbone
-from dynlora.peft_adapter.forms import UNIFORM, Form
 from dynlora.store.meta import section, text, whole
 from dynlora.store.reader import RunReader
 from dynlora.training.folder_work import staged
@@ -309,7 +309,7 @@ POOLING = {
 }
 
 
-def export_meta(folder: Path, out: Path, form: Form) -> dict[str, Any]:
+def export_meta(folder: Path, out: Path, form: Peft) -> dict[str, Any]:
     """Write the meta-LoRA of a recycle as PEFT loads it; nothing is left at `out` unless all could be written.
 
     Args:
@@ -333,10 +333,7 @@ def export_meta(folder: Path, out: Path, form: Form) -> dict[str, Any]:
         run.model.max_length,
     )
     facts = AdapterFacts(base, settings.lora_alpha, settings.rank, title=settings.title())
-    if form.ranks == UNIFORM:
-        tensors, config = uniform_peft(model, uniform_adapter(model), facts)
-    else:
-        tensors, config = peft_adapter(model, facts)
+    tensors, config = form.files(model, facts)
     config |= {"task_type": "FEATURE_EXTRACTION", "modules_to_save": None}
     with staged(out) as staging:
         write_peft(model, staging, tensors, config)

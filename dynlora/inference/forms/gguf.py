@@ -7,53 +7,23 @@ head's rows, as its converter of the base model turns them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
-from dynlora.errors import NotMergeableError
-from dynlora.peft_adapter.adapter_config import CONFIG_NAME
-from dynlora.peft_adapter.read import MLX_NAME
+from dynlora.errors import ConfigError, NotMergeableError
+from dynlora.inference.forms import UNIFORM, Form
+from dynlora.peft_adapter.loaded_adapter import base_config
 from dynlora.peft_adapter.uniform import UniformAdapter, split_names
 from dynlora.text import printable
 
-
-def write_mlx(adapter: UniformAdapter, folder: Path, base_name: str) -> None:
-    """Write `adapters.safetensors` and `adapter_config.json` of mlx-lm.
-
-    Args:
-        adapter: in the uniform form; every module of a type in every layer.
-        folder: where to; exists.
-        base_name: what mlx-lm loads the base model by.
-
-    Raises:
-        NotMergeableError: when a module is outside of the blocks, where mlx-lm's keys do not reach.
-    """
-    keys: dict[str, None] = {}
-    layers = 0
-    for name, (_, layer, kind) in split_names(adapter.factors).items():
-        if layer is None:
-            raise NotMergeableError(f"--format mlx: module {name[:200]} is outside of the blocks; use --format merged")
-        keys[kind] = None
-        layers = max(layers, layer + 1)
-    config: dict[str, Any] = {
-        "model": base_name,
-        "fine_tune_type": "lora",
-        "num_layers": layers,
-        "lora_parameters": {"rank": adapter.rank, "scale": 1.0, "dropout": 0.0, "keys": list(keys)},
-    }
-    tensors = {
-        f"{module}.lora_{letter}": np.ascontiguousarray(factor.T)
-        for module, factors in adapter.factors.items()
-        for letter, factor in zip("ab", factors, strict=True)
-    }
-    save_file(tensors, folder / MLX_NAME)
-    (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2), "utf-8")
+if TYPE_CHECKING:
+    from dynlora.engine.evaluation.export import AdapterFacts
+    from dynlora.engine.evaluation.inference import AdaptedModel
+    from dynlora.peft_adapter.loaded_adapter import LoadedAdapter
 
 
 GGUF_NAME = "adapter.gguf"
@@ -71,6 +41,51 @@ BLOCK = {
     "mlp.down_proj": "ffn_down",
 }
 """Names of a block's modules in transformers -> in GGUF."""
+
+
+class Gguf(Form):
+    """One file, beside a base model in GGUF."""
+
+    name, order, format, ranks = "gguf", 20, "gguf", UNIFORM
+    engines, goes_to = ("llama.cpp",), "llama.cpp"
+    help = "The adapter as GGUF, beside a base model in GGUF; for Llama models."
+    is_adapter, library = True, "llama.cpp"
+
+    def suits(self, *, generates: bool) -> bool:
+        """It is for models that write texts."""
+        return generates
+
+    def write(self, model: AdaptedModel, folder: Path, facts: AdapterFacts) -> None:
+        """Write the adapter in the uniform form."""
+        from dynlora.engine.evaluation.export import uniform_adapter
+
+        adapter = uniform_adapter(model)
+        if facts.blocks is not None or model.base.head:
+            what = "a trained head" if model.base.head else "some blocks of its base model only"
+            raise NotMergeableError(
+                f"--format gguf: the adapter has {what}, which GGUF does not hold; use --format merged"
+            )
+        base = model.base.model.config.to_dict()
+        check_gguf(base, adapter.factors)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_gguf(adapter, base, folder / GGUF_NAME, facts.title)
+
+    def convert(self, adapter: LoadedAdapter, folder: Path, base: str, title: str) -> dict[str, Any]:
+        """Write the adapter in the uniform form; the base model's config.json must be on this machine."""
+        adapter.check_nothing_else(self.format)
+        whole, written = adapter.uniform(base)
+        config = base_config(base)
+        if config is None:
+            raise ConfigError(
+                f"--base: the base model {base[:200] or 'of the adapter'} is not on this machine, and --format gguf "
+                "needs its config.json; give the folder that holds it"
+            )
+        write_gguf(whole, config, folder / GGUF_NAME, title)
+        return written
+
+    def commands(self, base: str, word: str, rank: int) -> list[str]:
+        """Return that of llama.cpp."""
+        return [f"llama-server -m BASE.gguf --lora {GGUF_NAME}  # BASE.gguf: {base} in GGUF"]
 
 
 def check_gguf(base: Mapping[str, Any], modules: Mapping[str, Any]) -> None:

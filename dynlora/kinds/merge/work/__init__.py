@@ -1,1 +1,0 @@
-"""Merging adapters: module by module, then measured on the held-out data of each."""
