@@ -1,7 +1,4 @@
-"""One method per file or folder; what defines a `Strategy` here is registered by existing.
-
-A method is `name.py`, with its edits; one that is too long for a file is `name/`, its strategy in `strategy.py`.
-"""
+"""One method per file, with its edits; what defines a `Strategy` here is registered by existing."""
 
 from __future__ import annotations
 
@@ -22,8 +19,8 @@ from dynlora.renamed_settings import accept_old_names
 
 @functools.cache
 def registry() -> dict[str, type[Strategy]]:
-    """Return every strategy class by its name: that of its file or folder, or that a plug-in declares."""
-    own = dict(classes_in(sys.modules[__name__], Strategy, lambda item: item.name + ".strategy" * item.ispkg))
+    """Return every strategy class by its name: that of its file, or that a plug-in declares."""
+    own = dict(classes_in(sys.modules[__name__], Strategy, lambda item: item.name))
     return dict(sorted(joined(own, plugged_in("strategies", Strategy)).items()))
 
 

@@ -31,7 +31,7 @@ from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
-from dynlora.strategies.dynamic.explore import ALIKE, Exploration, coefficient_of_variation, cut_steps
+from dynlora.strategies.dynamic import ALIKE, Exploration, coefficient_of_variation, cut_steps
 from tests.pairwise import pairwise
 
 

@@ -27,7 +27,7 @@ from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
-from dynlora.strategies.glora.layer import LORA, GloraLinear, SettlePaths
+from dynlora.strategies.glora import LORA, GloraLinear, SettlePaths
 from dynlora.training import run as training_run
 from dynlora.training.run import plan
 from tests.tiny import save_data, save_tiny, tiny_values

@@ -18,7 +18,7 @@ from dynlora.engine.loop.step_signals import spectrum
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.errors import NotMergeableError
-from dynlora.strategies.glora.layer import LORA, PATHS, WITHOUT_BIAS, GloraLinear, path_cost
+from dynlora.strategies.glora import LORA, PATHS, WITHOUT_BIAS, GloraLinear, path_cost
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT asks the old name
 

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynlora.engine.model.modules import ModuleInfo
-from dynlora.strategies.glora.layer import LORA, PATHS, WITHOUT_BIAS
-from dynlora.strategies.glora.strategy import Space, evolve
+from dynlora.strategies.glora import LORA, PATHS, WITHOUT_BIAS, Space, evolve
 
 
 def space(n: int, rank: int, limit: float) -> Space:

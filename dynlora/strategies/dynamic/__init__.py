@@ -1,1 +1,0 @@
-"""Dynamic LoRA: rank follows importance while training, gates react to the input."""

@@ -1,1 +1,0 @@
-"""GLoRA: a path per module, searched after training."""
