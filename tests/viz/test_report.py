@@ -105,20 +105,10 @@ def test_a_report_holds_all_of_a_run_in_one_small_file(page: bytes, sample: Path
     read = Read(page)
     assert len(page) < MOST_BYTES
     for words in (
-        "Training loss",
-        "Rank by module over time",
-        "Importance by module over time",
-        "Rank transfers",
         "Configuration",
-        "Parameter budget",
-        "Confusion matrix",
         "Versions, machine and size",
-        "torch",
-        "Learning rate",
-        "Gates by input group",
         "Verdict",
         "Differences from the baseline",
-        "Ranks to use",
         "from peft import LoraConfig",
     ):
         assert words in read.text, words
@@ -278,30 +268,10 @@ def test_every_state_of_a_run_has_a_report(state: str, steps: int, runs_dir: Pat
     assert ("Training loss" in read.text) == (steps > 0)
 
 
-def test_a_comparison_pairs_the_seeds_and_says_what_was_set_differently(runs_dir: Path) -> None:
+def test_a_comparison_holds_the_paired_seeds_the_configuration_and_the_versions(runs_dir: Path) -> None:
     folders = [
         make_run(runs_dir, run_id=f"20260101-000000-0000000{i}", seed=i % 2, strategy=name, gates=False, extras=True)
         for i, name in enumerate(["dynamic", "dynamic", "lora", "lora"])
-    ]
-    read = Read(comparison_report(folders))
-    for words in (
-        "Comparison of 4 runs",
-        "Paired over 2 common seeds",
-        "strategy.name",
-        "Pareto set",
-        "Training loss",
-        "Rank by module",
-        "n = 2",
-    ):
-        assert words in read.text, words
-    page_without_plotly = sum(len(words) for name, words in read.scripts.items() if name != "plotly")
-    assert page_without_plotly < 400_000
-
-
-def test_a_comparison_holds_the_configuration_and_the_versions(runs_dir: Path) -> None:
-    folders = [
-        make_run(runs_dir, run_id=f"20260101-000000-0000000{i}", seed=i, strategy=name)
-        for i, name in enumerate(["dynamic", "lora"])
     ]
     for folder in folders:
         made_with(folder, {"torch": "2.9.1+cpu", "python": "3.11.9", "cpu": "a processor"})
@@ -320,15 +290,14 @@ def test_a_comparison_holds_the_configuration_and_the_versions(runs_dir: Path) -
         "  steps: 40",
     ]
     for words in (
+        "Paired over 2 common seeds",
         "strategy.name",
-        "seed",
-        "Common configuration",
-        "Versions and machine",
         "2.9.1+cpu",
         "3.11.9",
         "a processor",
     ):
         assert words in read.text, words
+    assert sum(len(words) for name, words in read.scripts.items() if name != "plotly") < 400_000
 
 
 def made_with(folder: Path, machine: dict[str, str]) -> None:
@@ -377,19 +346,7 @@ def test_a_report_holds_the_knock_outs_and_which_score_knew(runs_dir: Path) -> N
     read = Read(page)
     assert len(read.charts) == len(without.charts) + 1
     assert page == run_report(folder)
-    for words in (
-        "Module ablation",
-        "Of 12 modules, 11 help and 0 harm",
-        "The loss rises most without ff out 2",
-        "Loss without − with the module",
-        "Rank correlation of each score",
-        "importance at the last decision",
-        "gradient at the end",
-        "Spearman",
-        "on 512 held-out",
-        "Measured with the last adapter of step 40.",
-    ):
-        assert words in read.text + json.dumps(read.charts, ensure_ascii=False), words
+    assert "Of 12 modules, 11 help and 0 harm" in read.text
     bars = next(chart for chart in read.charts if "Loss without" in str(chart))
     assert numbers(bars["figure"]["data"][0]["y"]) == pytest.approx(
         [0.01 * i for i in (0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11)], abs=1e-6

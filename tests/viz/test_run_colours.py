@@ -14,7 +14,7 @@ from dynlora.analysis.seed_groups import Group, grouped
 from dynlora.viz.compare.model import best_first
 from dynlora.viz.compare.run_selection import eye_labels
 from dynlora.viz.kit import run_colours, theme
-from dynlora.viz.kit.run_colours import MOST_COLOURED, apart, eye_styles, line_styles, short_label
+from dynlora.viz.kit.run_colours import MOST_COLOURED, apart, eye_styles, line_styles
 from dynlora.viz.runs.table import runs_table
 from tests.viz.listed import listed
 from tests.viz.test_playground import contrast
@@ -126,18 +126,6 @@ def test_of_many_the_first_or_the_chosen_are_in_colour_and_the_rest_grey() -> No
 
 def test_a_choice_that_is_not_there_any_more_counts_for_nothing() -> None:
     assert line_styles(NAMES, theme.DARK, {"gone"}) == line_styles(NAMES, theme.DARK)
-
-
-@pytest.mark.parametrize(
-    ("name", "short"),
-    [
-        ("dynamic (reconstruction), allocation random, n = 3", "dynamic, allocation…"),
-        ("lora (from its code), n = 12", "lora"),
-        ("lora", "lora"),
-    ],
-)
-def test_the_name_at_a_line_leaves_fidelity_and_runs_out(name: str, short: str) -> None:
-    assert short_label(name) == short
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=3), st.floats(-5, 5), max_size=12), st.floats(0.01, 1))
