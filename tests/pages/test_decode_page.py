@@ -15,7 +15,6 @@ from dynlora.kinds.decode.settings import DecodeSettings
 from dynlora.store.summary import run_summary
 from dynlora.viz import trials
 from dynlora.viz.ui import model_client
-from tests.kinds.decode import written as decodes
 from tests.kinds.decode.written import written_decode
 from tests.kinds.test_settings import trained
 from tests.pages.app import charts, open_page, press, words
@@ -35,21 +34,10 @@ def test_without_a_decode_the_page_says_what_it_is_for_and_how_to_begin(runs_dir
 def test_a_decode_begins_with_its_conclusion_and_shows_who_wrote_what(runs_dir: Path) -> None:
     folder = written_decode(runs_dir)
     app = open_page("decode", run=folder.name)
-    text = words(app)
-    assert "Too few problems to compare the accuracy with the target alone" in text
-    assert "small \\(the first 15 blocks\\) · target" in text
     assert app.selectbox(key="address-point").value == "threshold=0.5"
     assert app.selectbox(key="address-problem").value == "1", "one with a rejected step comes first"
     assert "Rejected draft" in html_of(app)
     assert len(charts(app)) == 4
-
-
-def test_the_first_solution_shown_has_a_rejected_step_and_ended_right(
-    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(decodes.RIGHT, "threshold=0.5", (1, 0, 1, 1))
-    app = open_page("decode", run=written_decode(runs_dir).name)
-    assert app.selectbox(key="address-problem").value == "3"
 
 
 def test_point_problem_and_cost_are_in_the_address(runs_dir: Path) -> None:
@@ -65,8 +53,7 @@ def test_point_problem_and_cost_are_in_the_address(runs_dir: Path) -> None:
 
 def test_a_link_to_a_decode_on_another_page_leads_here(runs_dir: Path) -> None:
     folder = written_decode(runs_dir)
-    for page in ("run", "capacity"):
-        assert "a decode\n" in words(open_page(page, run=folder.name)), page
+    assert "a decode\n" in words(open_page("capacity", run=folder.name))
 
 
 def test_a_link_to_a_training_on_this_page_leads_to_its_page(run: Path) -> None:
@@ -154,13 +141,6 @@ def with_roles(runs_dir: Path) -> Path:
     return folder
 
 
-def test_a_decode_without_its_roles_cannot_be_tried(runs_dir: Path) -> None:
-    written_decode(runs_dir)
-    trials.has_roles.clear()
-    assert not trials.can_try_decode()
-    assert "No decode here has its draft, target and reward at hand" in words(open_page("playground", tab="decode"))
-
-
 def test_a_typed_problem_is_watched_step_by_step_and_the_threshold_asks_again(child: Child, runs_dir: Path) -> None:
     folder = with_roles(runs_dir)
     app = press(open_page("playground", tab="decode", decode=folder.name), "Decode")
@@ -170,9 +150,7 @@ def test_a_typed_problem_is_watched_step_by_step_and_the_threshold_asks_again(ch
     assert "14 + 9 = 23" in drawn
     assert "#### &lt;23&gt;" in drawn
     assert "Rejected draft" in drawn
-    text = words(app)
-    assert "6 of the draft kept, 4 discarded, 5 of the target" in text
-    assert "60 % of the decode FLOPs that the target alone needs" in text
+    assert "6 of the draft kept, 4 discarded, 5 of the target" in words(app)
     app.slider(key="decode-live-threshold").set_value(0.2).run()
     assert [one["threshold"] for one in child.requests] == [0.7, 0.2]
     assert child.requests[0]["folder"] == str(folder)

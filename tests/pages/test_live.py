@@ -99,32 +99,32 @@ def address(app: AppTest) -> dict[str, str]:
     return {name: value if isinstance(value, str) else value[0] for name, value in app.query_params.items()}
 
 
-@pytest.mark.parametrize(("page", "key"), [("capacity", "address-steps"), ("inputs", "address-step")])
-def test_a_page_left_alone_keeps_its_address_and_follows_the_run(page: str, key: str, running: Running) -> None:
-    app = open_page(page, run=RUN)
+def test_a_page_left_alone_keeps_its_address_and_follows_the_run(running: Running) -> None:
+    app, key = open_page("inputs", run=RUN), "address-step"
     before = address(app)
     identity = app.slider(key=key).proto.id
-    for step in (23, 24, 41, 60):
+    for step in (23, 60):
         running.advance(step)
         app.run()
         assert not app.exception
         assert address(app) == before, "nobody has touched a control"
         assert app.slider(key=key).proto.id == identity, "drawn anew it would flicker, and lose what is being dragged"
     running.writer.finish("stopped", None)
-    app = open_page(page, run=RUN)
+    app = open_page("inputs", run=RUN)
     assert app.slider(key=key).max == 60
 
 
 def test_an_end_that_was_picked_stays_and_an_open_one_follows(running: Running) -> None:
     app = open_page("capacity", run=RUN)
+    identity = app.slider(key="address-steps").proto.id
     app.slider(key="address-steps").set_range(5, 20).run()
     assert address(app)["steps"] == "5-20"
     running.advance(30)
     app.run()
     assert address(app)["steps"] == "5-20"
+    assert app.slider(key="address-steps").proto.id == identity
     app.slider(key="address-steps").set_range(5, PLANNED).run()
     assert address(app)["steps"] == "5-"
-    assert "steps 5 to 30" in plain(app)
     running.advance(35)
     app.run()
     assert address(app)["steps"] == "5-"

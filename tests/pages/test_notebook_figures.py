@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 import dynlora
 from dynlora.viz.kit import theme
 from dynlora.viz.ui import run_picker
-from tests.pages.app import ROOT, components, open_page, open_whole
+from tests.pages.app import ROOT, components, open_whole
 
 SAMPLES = ROOT / "sample_runs"
 MOVED, SHRUNK = "20261125-133850-b965a50f", "20261127-144657-74ce2b75"
@@ -84,7 +84,6 @@ ONE_RUN: list[tuple[str, dict[str, str], str, Callable[[], Any]]] = [
     ("capacity", SHOWN, "flow-", lambda: plot(MOVED).flow(40, 200, by="module")),
     ("capacity", {}, "scatter-", lambda: plot(MOVED).importance_vs_rank()),
     ("capacity", {}, "effects-", lambda: plot(MOVED).knockouts()),
-    ("capacity", {"score": "final rank"}, "against", lambda: plot(MOVED).knockouts("final rank")),
     ("run", {}, "metric", lambda: plot(MOVED).training("metric")),
     ("inputs", {"gates": "all", "step": "90"}, "gates-", lambda: plot(MOVED).gates(90, hide=False)),
     ("shrink", {"tolerance": "0.01"}, "shrink-curve", lambda: plot(SHRUNK).shrink(0.01)),
@@ -113,11 +112,6 @@ SEVERAL: list[tuple[str, str, Callable[[Any], Any]]] = [
 def test_a_notebook_draws_the_figure_of_compare(section: str, key: str, draw: Callable[[Any], Any]) -> None:
     charts = on_page(opened("compare", ("runs", ",".join(COMPARED)), ("section", section)), key)
     assert in_notebook(draw(dynlora.compare(COMPARED, SAMPLES).plot)) == charts
-
-
-def test_the_spread_over_seeds_is_that_of_compare() -> None:
-    charts = on_page(open_page("compare", runs=",".join(COMPARED), section="capacity", ranks="spread"), "ranks")
-    assert in_notebook(dynlora.compare(COMPARED, SAMPLES).plot.capacity(spread=True)) == charts
 
 
 def test_a_notebook_plays_the_frames_of_the_page() -> None:

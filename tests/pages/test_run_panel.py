@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from streamlit.testing.v1 import AppTest
 
 from dynlora.jobs import launch, queue
 from dynlora.viz.run import result_cards
-from dynlora.viz.ui import run_actions
 from tests.pages.app import charts, open_page, words
 from tests.store.builder import new_run
 from tests.viz.runs import make_run
@@ -107,7 +105,6 @@ def messages(app: AppTest) -> list[str]:
     ("state", "key", "action", "answer", "words"),
     [
         ("running", "stop", "stop", "stopping", "Stopping: the run finishes its step and saves its state"),
-        ("queued", "stop", "stop", "stopped", "The run left the queue"),
         ("stopped", "resume", "resume", "queued", "Queued: 1 run"),
     ],
 )
@@ -139,15 +136,3 @@ def test_runs_that_were_deleted_are_counted(runs_dir: Path) -> None:
     app.button(key="delete").click().run()
     assert messages(app) == ["Moved to the trash: 2 runs"]
     assert len(launch.trashed(runs_dir)) == 2
-
-
-@pytest.mark.parametrize(
-    ("queue", "words"),
-    [((0, 1), "Queued: 1 run"), ((1, 1), "Queued: 1 run, 1 run before"), ((1, 3), "Queued: 2 runs, 2 runs before")],
-)
-def test_a_queued_run_knows_its_place(
-    queue: tuple[int, int], words: str, monkeypatch: pytest.MonkeyPatch, runs_dir: Path
-) -> None:
-    counted: Callable[[Any], tuple[int, int]] = lambda _: queue  # noqa: E731
-    monkeypatch.setattr(run_actions, "in_queue", counted)
-    assert run_actions.queued_words(2 if "2 runs," in words else 1) == words

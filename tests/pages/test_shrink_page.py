@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dynlora.config_files import read_run_config
-from dynlora.inference.compress import Compression, kept_sizes
+from dynlora.inference.compress import kept_sizes
 from dynlora.jobs import helper_job, quick_launch
 from dynlora.store import queries
 from dynlora.store.lifecycle import annotate
@@ -172,12 +172,3 @@ def test_a_run_without_an_adapter_says_how_to_get_one(by: str | None, is_linked:
     app = open_page("shrink", run=folder.name)
     assert "Select a run that has one, or" in plain(app)
     assert ("Train it again" in {link.proto.label for link in app.get("page_link")}) is is_linked
-
-
-def test_what_the_page_offers_is_what_the_engine_measured(sized_run: Path) -> None:
-    compressed = found_in(sized_run)
-    again = Compression.of_run(sized_run, rows=64).measured("global", 0.5)
-    kept = next(size for size in compressed.of_method("global") if size.share == 0.5)
-    assert again.ranks == kept.ranks
-    assert again.reported_on.loss == pytest.approx(kept.reported_on.loss, abs=1e-6)
-    assert queries.run_summary(sized_run)["step"] == compressed.step

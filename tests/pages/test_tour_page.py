@@ -56,9 +56,8 @@ def test_nonsense_in_the_address_starts_at_the_first_stop() -> None:
     assert "What is rank?" in [element.value for element in app.subheader]
 
 
-@pytest.mark.parametrize("gates", [True, False])
-def test_without_a_run_to_show_it_says_so(gates: bool, runs_dir: Path) -> None:
-    make_run(runs_dir, run_id="20260101-000000-00000001", gates=gates)
+def test_without_a_run_to_show_it_says_so(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id="20260101-000000-00000001")
     app = open_page("tour")
     assert not app.error
     assert "The tour needs a finished run" in words(app)
