@@ -84,76 +84,12 @@ def test_the_list_of_runs_holds_decodes_and_other_pages_do_not(run: Path, runs_d
     assert folder.name not in open_page("run", run=run.name).selectbox(key="address-run").options
 
 
-class Child:
-    """Streams two steps and an end, a message per look, as the inference child does."""
-
-    def __init__(self) -> None:
-        self.requests: list[dict[str, Any]] = []
-        self.looks = 0
-
-    def ask(self, what: str, **arguments: Any) -> Any:
-        """Begin, or tell what is new."""
-        if what == "decode":
-            self.requests.append(arguments)
-            self.looks = 0
-            return "stream"
-        self.looks = 3 if what == "end" else self.looks + 1
-        first = {
-            "by": "draft",
-            "text": "14 + 9 = 23\n",
-            "tokens": 6,
-            "reward": 0.9,
-            "accepted": True,
-            "discarded": None,
-        }
-        second = {
-            **first,
-            "by": "target",
-            "text": "#### <23>",
-            "reward": 0.1,
-            "accepted": False,
-            "discarded": "#### 99",
-        }
-        end = {
-            "ended": "end",
-            "answer": "23",
-            "tokens": {"draft_kept": 6, "draft_discarded": 4, "target": 5},
-            "flops": 60,
-            "target_flops": 100,
-        }
-        messages = [first, second, end][: self.looks][arguments.get("since", 0) :]
-        status = "done" if self.looks >= 3 else "running"
-        return {"messages": messages, "status": status, "progress": {"done": self.looks, "of": None}, "error": None}
-
-
-@pytest.fixture
-def child(monkeypatch: pytest.MonkeyPatch) -> Child:
-    fake = Child()
-    monkeypatch.setattr(model_client, "shared", lambda: fake)
-    return fake
-
-
 def with_roles(runs_dir: Path) -> Path:
     """Write a decode whose draft and target are there."""
     trials.has_roles.clear()
     writer, folder = trained(runs_dir), written_decode(runs_dir)
     (folder / "config.yaml").write_text(DecodeSettings.of(draft=writer, target=writer).to_yaml(), "utf-8")
     return folder
-
-
-def test_a_typed_problem_is_watched_step_by_step_and_the_threshold_asks_again(child: Child, runs_dir: Path) -> None:
-    folder = with_roles(runs_dir)
-    app = press(open_page("playground", tab="decode", decode=folder.name), "Decode")
-    for _ in range(3):
-        app.run()
-    drawn = html_of(app)
-    assert "14 + 9 = 23" in drawn
-    assert "#### &lt;23&gt;" in drawn
-    assert "Rejected draft" in drawn
-    assert "6 of the draft kept, 4 discarded, 5 of the target" in words(app)
-    app.slider(key="decode-live-threshold").set_value(0.2).run()
-    assert [one["threshold"] for one in child.requests] == [0.7, 0.2]
-    assert child.requests[0]["folder"] == str(folder)
 
 
 def test_what_the_child_refuses_is_said(monkeypatch: pytest.MonkeyPatch, runs_dir: Path) -> None:

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from streamlit.testing.v1 import AppTest
 
-from dynlora.viz.kit import run_colours, theme
-from dynlora.viz.ui.cards import DOT, dot_picture
 from tests.pages.app import charts, open_page, words
 from tests.pages.test_run_panel import pick
 from tests.viz.runs import config, make_run
@@ -85,18 +83,3 @@ def test_an_eye_hides_a_method_from_scatter_plots_and_all_colours_stay(runs_dir:
     toggles.set_value([key for key in toggles.value or [] if key != hidden]).run()
     assert not app.exception
     assert colours(app) == {name: colour for name, colour in before.items() if name != "dynamic"}
-
-
-def test_the_dot_of_a_run_is_the_colour_of_its_line(runs_dir: Path) -> None:
-    three_runs(runs_dir)
-    app = open_page("compare", runs=",".join(IDS))
-    lines = colours_of(app)
-    table = next(one.value for one in app.dataframe if DOT in one.value)
-    dots = dict(zip(table["configuration"], table[DOT], strict=True))
-    for name, colour in lines.items():
-        (own_dot,) = [dot for title, dot in dots.items() if name in title]
-        assert own_dot == dot_picture(colour)
-    listed = open_page("runs", sort="name").dataframe[0].value
-    own = {run: theme.METHODS[run_colours.method_place(name)] for run, name in zip(IDS, STRATEGIES, strict=True)}
-    assert dict(zip(listed["id"], listed[DOT], strict=True)) == {run: dot_picture(own[run]) for run in IDS}
-    assert [lines[name] for name in STRATEGIES] == list(own.values()), "a method has its colour everywhere"

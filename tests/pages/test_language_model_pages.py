@@ -127,28 +127,6 @@ def test_stop_keeps_what_was_written_and_another_text_can_be_asked(here: Here, w
     assert app.query_params["text"] == "b1:"
 
 
-def test_a_chat_has_turns_that_are_kept_over_pages_and_can_be_cleared(here: Here, writer: str, gated: str) -> None:
-    here.pace = 50
-    app = open_page("playground", run=writer, mode="chat", other=gated, temperature="0.7", seed="3")
-    for message in ("a2:", "and b1:"):
-        finished(app.chat_input(key="talk-message").set_value(message).run())
-        assert app.query_params["text"] == "a2:", "the link of a conversation has its first message"
-    turns = texts(app)
-    assert turns.count("dl-asked") == 2
-    assert turns.count("Adapter · ") == turns.count("Base model · ") == turns.count("Run ") == 2
-    assert "temperature 0.7, seed 3" in plain(app)
-    app.query_params.clear()
-    app.switch_page("pages/methods.py").run()
-    app.query_params.clear()
-    app.switch_page("pages/playground.py").run()
-    assert not app.exception
-    assert texts(app).count("dl-asked") == 2
-    assert app.query_params["temperature"] == "0.7"
-    press(app, "Clear conversation")
-    assert texts(app).count("dl-asked") == 0
-    assert "text" not in app.query_params
-
-
 def test_tokens_have_probabilities_and_modules_are_measured_cancelled_and_measured_again(
     here: Here, writer: str
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dynlora.store.lifecycle import annotate
-from dynlora.viz.ui import frame, live
+from dynlora.viz.ui import live
 from dynlora.viz.ui.live import SHARE, SLOWEST_S, Paces
 from tests.pages.app import components, open_page, plain
 from tests.store.builder import finished_run, new_run
@@ -36,21 +36,6 @@ def test_it_comes_back_when_looks_are_quick_again() -> None:
     for seconds in [3.0] * 9 + [0.1] * 9:
         paces.keep("a part", seconds)
     assert paces.pause("a part", 2) == 2
-
-
-def test_the_first_look_shows_the_answer_that_decided_whether_it_is_looked_again() -> None:
-    queries: list[int] = []
-    answer = live.reused("first", lambda: f"again {queries.append(1) or len(queries)}")
-    assert [answer(), answer(), answer()] == ["first", "again 1", "again 2"]
-
-
-def test_the_menu_counts_active_runs_once_each_time_it_is_drawn(
-    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    counts: list[None] = []
-    monkeypatch.setattr(frame, "count_active", lambda: counts.append(None) or 2)
-    open_page("methods")
-    assert len(counts) == 1
 
 
 class RerunAsked(Exception):

@@ -148,9 +148,6 @@ def test_a_presentation_has_result_replay_map_errors_and_verdict_and_nothing_els
     make_run(runs_dir, run_id=f"{RUN[:-1]}2", strategy="lora", extras=True, gates=False, text="<b>$x$</b>", moves=False)
     app = open_page("run", run=RUN, present="1")
     assert screen(app) == "1 of 6"
-    answers = next(one.proto.body for one in app.get("html") if 'class="dl-answers"' in one.proto.body)
-    assert answers.count("<strong>") == 4
-    assert "Does dynamic help?" in answers
     assert charts(app) == []
     assert app.download_button == []
     assert [button.key for button in app.main.button] == ["present-previous", "present-next", "present-end"]
@@ -162,18 +159,12 @@ def test_a_presentation_has_result_replay_map_errors_and_verdict_and_nothing_els
         app.button(key="present-next").click().run()
         assert title in words(app)
     app.button(key="present-next").click().run()
-    drawn = verdict_chart(app)
-    assert drawn is not None
+    assert verdict_chart(app) is not None
     assert app.button(key="present-next").disabled
     assert app.query_params["present"] == "6"
     app.button(key="present-end").click().run()
     assert "present" not in app.query_params
     assert "Ranks to use" in plain(app)
-    own = verdict_chart(open_page("run", run=RUN, section="results"))
-    assert own is not None
-    assert drawn["layout"]["height"] == pytest.approx(1.6 * own["layout"]["height"])
-    assert drawn["layout"]["font"]["size"] == pytest.approx(1.6 * own["layout"]["font"]["size"])
-    assert drawn["data"][0]["x"] == own["data"][0]["x"]
 
 
 @pytest.mark.parametrize(("given", "count"), [("9", "5 of 5"), ("x", "1 of 5")])

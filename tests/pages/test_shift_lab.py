@@ -86,25 +86,6 @@ def test_data_of_other_runs_is_offered_where_its_task_is_the_same(
     assert set(other_data(summary, positive, runs)) == {"sentiment4", str(tmp_path / "other")}
 
 
-@pytest.mark.journey
-def test_a_link_leads_to_data_of_another_run(
-    here: Here, run: Path, tiny_bert: Path, tmp_path: Path, runs_dir: Path
-) -> None:
-    train(tiny_bert, save_data(_made(tmp_path / "fits")), runs_dir)
-    app = open_page("inputs", run=run.name, lab="data")
-    assert metrics(app) == []
-    assert "single texts, with the labels bad and good" in plain(app)
-    box = field(app.selectbox, "Held-out examples of")
-    assert box.options == ["Choose data", "fits", "A file on this machine"]
-    box.select_index(1).run()
-    assert not app.exception
-    assert address(app, "source") == [str(tmp_path / "fits")]
-    assert metrics(app) == [["metric", "own data", "fits", "change"]]
-    assert "held-out examples of its own data and" in plain(app)
-    again = open_page("inputs", run=run.name, lab="data", source=str(tmp_path / "fits"))
-    assert metrics(again) == metrics(app)
-
-
 def test_a_file_of_this_machine_is_tried(here: Here, run: Path, tmp_path: Path) -> None:
     path = tmp_path / "reviews.csv"
     path.write_text("review,verdict\n" + "the film was great,good\nthe plot was dull,bad\n" * 10)

@@ -63,10 +63,6 @@ def test_an_answer_says_how_it_ended() -> None:
     assert Answer(ADAPTER, {}, Streamed("x", [{"id": 1, "text": "a"}])).state == "1 token so far"
     limit = Answer(ADAPTER, {}, Streamed("x", [{"id": 1, "text": "a", "end": "limit", "whole": "a"}], ended=True))
     assert limit.state == "1 token, cut off at the limit"
-    frame = chat_model.table(Talk([turn("one", limit)]))
-    assert frame.to_dict("records") == [
-        {"turn": 1, "prompt": "one", "who": "adapter", "text": "a", "tokens": 1, "end": "limit"}
-    ]
 
 
 @given(st.lists(st.tuples(st.text(max_size=8), st.one_of(st.none(), st.floats(allow_nan=True))), max_size=12))
@@ -100,9 +96,7 @@ def test_tokens_have_probabilities_and_their_sum_is_that_of_the_text() -> None:
     assert frame["adapter"].tolist() == pytest.approx(np.exp([-0.1, -1.0]))
     assert frame["difference"].tolist() == pytest.approx([2.0, -0.5])
     assert "log-probability +1.5 nats against the base model (2 tokens)" in chat_model.token_caption(frame)
-    tokens = chat_model.text_tokens(message)
-    assert "p(token): adapter 90.5 %, base 12.2 %" in tokens[0].tooltip
-    assert "adapter: a 90 %, ␣ 10 %" in tokens[0].tooltip
+    assert "adapter 90.5 %, base 12.2 %" in chat_model.text_tokens(message)[0].tooltip
     assert chat_model.alternatives(message["tokens"][0]).shape == (2, 5)
 
 
@@ -133,13 +127,9 @@ def test_token_losses_are_sorted_and_masked_tokens_left_out() -> None:
     assert [token.value for token in lines["base"]] == [None, 2.0, 1.0]
     assert lines["adapter"][0].tooltip == "not part of the loss"
     assert list(figures.lines_of({"adapter": losses}, figures.DIFFERENCE)) == ["adapter"]
-    assert "1 token of the prompt is not part of the loss" in figures.token_caption(losses)
     whole = figures.all_tokens([losses, losses], [4, 9])
     assert whole["difference"].tolist() == [1.5, 1.5, -0.5, -0.5]
     assert whole["context"].tolist() == ["a", "a", "ab", "ab"]
-    assert "2 of 4 tokens in 2 examples are more probable with the adapter (step 7)." in (
-        figures.all_tokens_caption(whole, 2, 7)
-    )
 
 
 @pytest.mark.parametrize("token", ["<|im_end|>", "<|endoftext|>", "</s>", "<s>", "[CLS]", "[SEP]", "<pad>"])

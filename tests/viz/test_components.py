@@ -80,9 +80,6 @@ def test_the_map_shows_factors_and_an_arrow_a_copy() -> None:
     figure: Any = component_map(rows, copies, rows, MapView("factor"), theme.DARK)
     assert len(layout_of(figure).annotations) == 1
     assert layout_of(figure).annotations[0].ay == 0
-    words = components.sentence(rows, copies, "b 0")
-    assert words == "b 0: 1 component at the end; after 1 copy, all descend from 1 slot (0)."
-    assert "No factors" in components.sentence(rows.iloc[:0], copies, "b 0")
 
 
 SHARE = About("trained share")

@@ -51,7 +51,6 @@ def test_words_and_table_name_only_what_is_beyond_chance() -> None:
     table = served(gates, modules(), effect, pd.DataFrame({"group": GROUPS, "loss": 0.5, "metric": 0.9}), "exact_match")
     assert "held-out exact match" in table
     assert table["larger gates"].tolist() == ["none significant"] * 3 + ["query 2 +0.015"]
-    assert table["smaller gates"].tolist() == ["query 2 −0.005"] * 3 + ["none significant"]
     nothing = gate_effect(*drawn())
     assert "no gate differs between groups beyond chance" in gate_caption(reading(gates, nothing))
 

@@ -11,7 +11,7 @@ import pytest
 
 from dynlora.analysis.capacity_frames import folded, ordered
 from dynlora.analysis.frames import described
-from dynlora.kinds.train.panels.capacity import capacity_map, rank_moved
+from dynlora.kinds.train.panels.capacity import capacity_map
 from dynlora.kinds.train.panels.inputs import gate_map
 from dynlora.viz.kit.module_map import MapView, bar_room, even_cells, row_edges
 from dynlora.viz.kit.theme import LIGHT
@@ -132,24 +132,6 @@ def test_the_bar_of_a_map_has_its_room_from_the_start(low: float, high: float, p
     room = bar_room({"zmin": low, "zmax": high, "colorbar": {"nticks": 5}})
     assert pixels <= room <= pixels + 4
     assert map_of(3)[1].margin.r >= 60
-
-
-@pytest.mark.parametrize(
-    ("lost", "words"),
-    [
-        (range(30), "self_attn.q_proj (all layers)"),
-        ((3, 4, 5, 9), "self_attn.q_proj (layers 3\N{EN DASH}5, 9)"),
-        ((0, 2, 4, 6, 7), "self_attn.q_proj (5 of 30 layers)"),
-    ],
-)
-def test_layers_are_named_where_they_are_few_spans_and_counted_where_many(lost: Sequence[int], words: str) -> None:
-    _, _, modules = map_of(30)
-    label = modules.loc[modules["kind"] == KINDS[0], "label"].iloc[0]
-    start, end = np.full(len(modules), 8.0), np.full(len(modules), 8.0)
-    end[[layer * len(KINDS) for layer in lost]] = 4
-    end[[layer * len(KINDS) + 1 for layer in lost]] = 12
-    caption = rank_moved(modules, start, end, 40, [20])
-    assert f"rank moved from {words.replace('self_attn.q_proj', label)} to " in caption
 
 
 @pytest.mark.parametrize("opened", [(), (1,)])

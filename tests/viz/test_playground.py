@@ -115,11 +115,9 @@ def test_answers_are_compared_where_the_task_is_the_same() -> None:
         task(config={"data": {"text_pair": "question2"}}),
     ):
         assert other != own
-    assert playground_model.not_comparable(own, task(labels=["negative", "positive"])) == (
-        "The other run of the link was trained on single texts, with the labels negative and positive, "
-        "this run on single texts, with the labels bad and good; select another run."
+    assert "with the labels negative and positive" in playground_model.not_comparable(
+        own, task(labels=["negative", "positive"])
     )
-    assert "with a number as the label" in playground_model.not_comparable(own, task(task="regression", labels=[]))
     assert "cannot be read" in playground_model.not_comparable(own, None)
     assert task(task=None).kind == "classification", "runs of earlier versions"
 

@@ -184,8 +184,7 @@ def test_a_run_that_has_not_finished_says_so(state: str, runs_dir: Path, monkeyp
 
 def test_a_queued_and_an_imported_run_have_a_sentence_in_place_of_pictures(runs_dir: Path) -> None:
     queued = make_run(runs_dir, run_id=RUN, state="queued", steps=0)
-    reasons = {one.reason for one in pictures_of(subject_of(queued), theme.LIGHT) if isinstance(one, Missing)}
-    assert reasons == {"The run has not recorded any ranks yet."}
+    assert all(isinstance(one, Missing) for one in pictures_of(subject_of(queued), theme.LIGHT))
     meta = {"name": "from a tracker", "strategy": None, "model": None, "data": None, "config": {}, "params": {}}
     folder = RunWriter.create(runs_dir, run_id=f"{RUN[:-1]}2", config_yaml="{}\n", meta=meta, max_steps=3)
     writer = RunWriter.open(folder, resume_from=None)
@@ -194,10 +193,7 @@ def test_a_queued_and_an_imported_run_have_a_sentence_in_place_of_pictures(runs_
         writer.progress(step)
     writer.finish("finished", None)
     made = list(pictures_of(subject_of(folder), theme.LIGHT))
-    assert [one.name for one in made] == ["Map", "Moving picture"]
-    assert {one.reason for one in made if isinstance(one, Missing)} == {
-        "The run has not recorded any ranks, so there is no map of them."
-    }
+    assert [isinstance(one, Missing) for one in made] == [True, True]
 
 
 @pytest.mark.parametrize(

@@ -206,12 +206,9 @@ def test_a_path_is_called_by_its_last_part(source: str, name: str) -> None:
     ("values", "text"),
     [
         ([1, 2000], "localized"),
-        ([1.0, np.nan, 3.0], "localized"),
         ([], "localized"),
         ([np.nan], "localized"),
-        ([0.8549, 0.852], "%.4f"),
         ([0.5, 1.25], "%.2f"),
-        ([0.123456, 12.0], "%.4f"),
         ([1e-4, 3e-5], "%.3g"),
     ],
 )
