@@ -38,14 +38,6 @@ def test_inputs_begins_with_a_sample_whose_effects_by_input_are_recorded() -> No
     assert "Worst examples" in [one.proto.label for one in app.get("page_link")]
 
 
-def test_inputs_says_what_the_gates_of_a_run_without_recorded_effects_gain() -> None:
-    app = open_page("inputs", run=REACTS)
-    assert "Reacting to the input lowers the held-out loss by 0.014 nats" in plain(app)
-    labels = [one.proto.label for one in app.get("page_link")]
-    assert "Worst examples" in labels
-    assert "Try a text of your own" not in labels, "its adapter is not kept, so no model could answer"
-
-
 def test_a_run_of_ones_own_that_suits_comes_before_every_sample(runs_dir: Path) -> None:
     mine = "20200101-000001-00000000"
     make_run(runs_dir, run_id=mine)

@@ -8,7 +8,7 @@ from streamlit.testing.v1 import AppTest
 
 from tests.pages.app import charts, open_page, words
 from tests.pages.test_run_panel import pick
-from tests.viz.runs import config, make_run
+from tests.viz.runs import make_run
 
 IDS = [f"20260101-000000-0000000{number}" for number in range(3)]
 STRATEGIES = ("sora", "dynamic", "adalora")
@@ -57,29 +57,3 @@ def test_a_hidden_run_leaves_the_list_until_it_is_shown_again(runs_dir: Path) ->
     app.button(key="show-hidden").click().run()
     assert "hide" not in app.query_params
     assert len(app.dataframe[0].value) == 3
-
-
-def test_an_eye_hides_a_method_from_scatter_plots_and_all_colours_stay(runs_dir: Path) -> None:
-    for place, run_id in enumerate(f"20260101-000000-0000001{number}" for number in range(6)):
-        settings = config(STRATEGIES[place % 3], 0) | {"train": {"steps": 40, "lr": (0.001, 0.004)[place // 3]}}
-        make_run(runs_dir, run_id=run_id, strategy=STRATEGIES[place % 3], about={"config": settings})
-    runs = ",".join(f"20260101-000000-0000001{number}" for number in range(6))
-
-    def colours(app: AppTest) -> dict[str, str]:
-        traces = [trace for chart in charts(app) for trace in chart["data"] if "markers" in trace.get("mode", "")]
-        return {
-            name: trace["marker"].get("color") or trace["line"]["color"]
-            for trace in traces
-            for name in STRATEGIES
-            if name in trace.get("name", "")
-        }
-
-    app = open_page("compare", runs=runs, section="numbers")
-    before = colours(app)
-    assert set(before) == set(STRATEGIES)
-    toggles = app.button_group(key="eyes")
-    assert len(toggles.options) == 3
-    hidden = f"20260101-000000-0000001{STRATEGIES.index('dynamic')}"
-    toggles.set_value([key for key in toggles.value or [] if key != hidden]).run()
-    assert not app.exception
-    assert colours(app) == {name: colour for name, colour in before.items() if name != "dynamic"}

@@ -12,7 +12,6 @@ import pytest
 
 from dynlora.store import queries
 from dynlora.store.measurements import Effects
-from dynlora.viz.kit import theme
 from tests.pages.app import charts, open_page, open_whole, plain, press, words
 from tests.pages.trained import Here
 from tests.viz.runs import N_EXAMPLES, make_run
@@ -80,14 +79,6 @@ def test_points_in_the_address_list_their_texts(runs_dir: Path) -> None:
     assert sorted(tables[0]["example"]) == [3, 7]
     assert tables[0]["text"].str.startswith(("3 ", "7 ")).all()
     assert "their mean gates differ most in layer" in plain(app)
-
-
-def test_a_module_that_was_selected_elsewhere_is_followed_here(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id=RUN)
-    app = open_page("inputs", run=RUN, module="bert.encoder.layer.1.attention.self.key")
-    (bars,) = [trace for trace in charts(app)[0]["data"] if trace["type"] == "bar"]
-    assert bars["marker"]["color"].count(theme.LIGHT.second) == 1
-    assert "key 1: " in plain(app)
 
 
 def test_a_kind_that_was_selected_elsewhere_is_the_only_one_here(runs_dir: Path) -> None:

@@ -245,17 +245,3 @@ def test_a_run_of_before_says_why_there_is_no_slider(
     forget_adapters(runs_dir, writer)
     text = plain(open_page("inputs", run=writer, example="0"))
     assert "recorded no token losses and kept no adapter" in text
-
-
-def test_the_export_says_how_engines_read_the_adapter(gated: str) -> None:
-    app = open_page("run", run=gated)
-    (table,) = [one.value for one in app.dataframe if "what to do" in one.value]
-    verdicts = dict(zip(table["engine"].str.split().str[0], table["verdict"], strict=True))
-    assert verdicts["peft"] == verdicts["vllm"] == "reads it right"
-    assert verdicts["llama.cpp"] == "reads it wrong", "each gate's mean is another factor"
-    advice = dict(zip(table["engine"].str.split().str[0], table["what to do"], strict=True))
-    assert (advice["llama.cpp"], advice["sglang"], advice["peft"]) == (
-        "export for llama.cpp",
-        "export for SGLang, TGI, LoRAX",
-        "",
-    )

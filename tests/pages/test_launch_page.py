@@ -220,24 +220,6 @@ def test_a_path_on_another_machine_is_not_looked_at(path: str, runs_dir: Path, m
     assert shown_config(open_page("launch", **{"from": RUN}))["data"] == {"path": path}
 
 
-def test_the_columns_of_a_folder_are_picked_by_their_values(tmp_path: Path) -> None:
-    data = tmp_path / "problems"
-    data.mkdir()
-    rows = [{"question": f"{n}+1?", "reply": f"so {n + 1}", "result": str(n + 1)} for n in range(5)]
-    (data / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    app = open_page("launch", data="file")
-    field(app.text_input, "Path on this machine").set_value(str(data)).run()
-    field(app.button_group, "Kind of data").set_value("completion").run()
-    boxes = {box.label: box for box in app.selectbox}
-    for label, column in (("Prompt", "question"), ("Completion", "reply"), ("Answer", "result")):
-        values = ", ".join(row[column] for row in rows[:3])
-        assert f"{column} ({values})" in boxes[f"{label} column"].options
-    boxes["Prompt column"].set_value("question")
-    boxes["Completion column"].set_value("reply").run()
-    chosen = shown_config(app)["data"]
-    assert (chosen["path"], chosen["prompt"], chosen["completion"]) == (str(data), "question", "reply")
-
-
 def test_a_folder_that_training_would_refuse_is_refused_with_its_sentence(tmp_path: Path) -> None:
     (tmp_path / "all.csv").write_bytes(TABLE)
     app = open_page("launch", data="file")
@@ -272,10 +254,7 @@ def test_a_check_says_what_the_run_costs(monkeypatch: pytest.MonkeyPatch, runs_d
     assert checks == [shown_config(app)]
     assert not (runs_dir / RUN).exists()
     assert len([drawn for drawn in charts(app) if drawn["data"]]) == 2  # one more is not seen
-    assert "7 possible reallocations between steps 17 and 59" in plain(app)
     assert app.metric[0].value.replace("\\", "") == "64,878"
-    assert "64% of the training rows" in plain(app)
-    assert any("[CLS]" in str(frame.value) for frame in app.dataframe)
     assert "<img" not in words(app).replace("\\<img", "")
     assert "<img" not in json.dumps(charts(app))
     app.number_input(key="field-train.steps-100").set_value(120).run()
@@ -283,9 +262,6 @@ def test_a_check_says_what_the_run_costs(monkeypatch: pytest.MonkeyPatch, runs_d
     assert not charts(app)
     app.number_input(key="field-train.steps-100").set_value(100).run()
     assert len([drawn for drawn in charts(app) if drawn["data"]]) == 2  # one more is not seen
-    field(app.text_input, "Seeds").set_value("0-2").run()
-    figures = {metric.label: metric.value for metric in app.metric}
-    assert figures["Estimated time, 3 runs"] == "8 min", "the sum of 3 runs of 2.5 minutes"
 
 
 def test_a_read_only_server_reads_no_files(uploaded: str, monkeypatch: pytest.MonkeyPatch) -> None:

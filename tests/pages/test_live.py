@@ -31,13 +31,6 @@ def test_a_look_takes_a_fifth_of_the_time_at_most(took: list[float], pause: floa
     assert pause in (2, SLOWEST_S) or sorted(took)[1] * SHARE <= pause
 
 
-def test_it_comes_back_when_looks_are_quick_again() -> None:
-    paces = Paces()
-    for seconds in [3.0] * 9 + [0.1] * 9:
-        paces.keep("a part", seconds)
-    assert paces.pause("a part", 2) == 2
-
-
 class RerunAsked(Exception):
     """What `st.rerun` does here."""
 

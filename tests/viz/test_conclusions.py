@@ -65,8 +65,6 @@ def test_capacity_that_did_not_move_says_which_ranks_there_are() -> None:
     still = capacity_frames.Balance(100, 100, 0, 0, 0)
     caption = capacity.capacity_text(state([4] * 4, [1] * 4), np.full(4, 4.0), traced(), still, 0, 9, 0)
     assert caption == "In steps 0 to 9, no rank moved: 4 modules with rank 4."
-    begun = capacity.capacity_text(state([4] * 4, [1] * 4), np.full(4, 4.0), traced(), still, 0, 0, 0)
-    assert begun == "Step 0, nothing has moved yet: 4 modules with rank 4."
     even = capacity.capacity_text(
         state([3, 5, 5, 3], [np.nan] * 4), np.full(4, 4.0), traced((0, 1, 8.0)), still, 0, 9, 1
     )

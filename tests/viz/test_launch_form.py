@@ -128,7 +128,6 @@ def test_lists_of_other_runs_are_texts() -> None:
     ("training", "waiting", "new", "caption"),
     [
         (0, 0, 1, ""),
-        (1, 0, 1, "1 run is training; a run started now gets position 2."),
         (1, 2, 1, "1 run is training and 2 are in the queue; a run started now gets position 4."),
         (0, 1, 3, "1 is in the queue; 3 runs started now get positions 2 to 4."),
         (0, 0, 3, "One run trains at a time: the first starts now, 2 wait in the queue."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -190,20 +189,6 @@ def test_tokens_wear_their_numbers_and_never_markup() -> None:
     for text in ("&lt;b&gt; ", "a&lt;b", "lost &lt;i&gt;", 'title="0.5 log-odds"'):
         assert text in html
     assert "<i>" not in html
-
-
-@pytest.mark.parametrize(
-    ("colouring", "values", "ends"),
-    [
-        (Colouring("log-odds", ("less", "more")), [-2.5, 1.0], ["less (−2.5)", "more (+2.5)"]),
-        (Colouring("gate, a factor", ("less", "more"), centre=1.0), [1.02, 1.01], ["less (0.98)", "more (1.02)"]),
-        (Colouring("of its length", ("less", "more"), is_diverging=False), [0.25, 0.1], ["less (0)", "more (0.25)"]),
-    ],
-)
-def test_the_strongest_colours_are_explained(colouring: Colouring, values: list[float], ends: list[str]) -> None:
-    lines = figures.lines_of([{"text": "good"}, {"text": "film"}], {"line": values})
-    legend = tokens_html(lines, colouring, theme.LIGHT).partition("dl-legend")[2]
-    assert re.findall(r">([^<>]+)<", legend) == [*ends, colouring.meaning]
 
 
 @pytest.mark.parametrize(("n", "most", "count"), [(30, 12, 12), (13, 12, 12), (12, 12, 12), (1, 12, 1), (0, 12, 0)])

@@ -213,7 +213,6 @@ def test_the_pieces_of_a_text_are_the_text(before: str, after: str) -> None:
             [(0, [row(1, "x", False)] * 4), (9, [row(1, "y", True)] * 2 + [row(2, "z", False)] * 2)],
             "At step 9, 2 of 4 answers are correct (95 % CI 15 % to 85 %); at step 0, 0 of 4.",
         ),
-        ([(0, [row(1, "x", True)])], "At step 0, 1 of 1 answers are correct (95 % CI 21 % to 100 %)."),
         ([(0, [row(1, "x")]), (3, [row(1, "y")])], "1 of 1 texts are other ones at step 3 than at step 0."),
         ([(0, [row(1, "x")])], "The model continued 1 prompts at step 0."),
     ],
