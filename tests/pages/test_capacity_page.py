@@ -19,7 +19,7 @@ from dynlora.viz.kit.panel import RunView
 from dynlora.viz.ui import run_picker
 from tests.pages.app import charts, components, open_page, open_whole, plain, words
 from tests.viz.drawn import layout_of
-from tests.viz.runs import HOSTILE, make_run, planted
+from tests.viz.runs import HOSTILE, make_run
 
 RUN = "20260101-000000-00000001"
 MANY = "20261127-232946-6305f22e"
@@ -135,17 +135,6 @@ def test_what_a_method_calls_its_signals_is_text(text: str, signal: str, runs_di
     drawn = json.dumps(charts(app)[0])
     assert "<img" not in json.dumps(charts(app))
     assert "%{customdata" not in drawn.replace("%{customdata:,.0f}", "")
-
-
-def test_the_modules_that_need_rank_are_outlined_in_map_and_replay_and_counted(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id=RUN, about=planted(2, 5))
-    app = open_whole("capacity", run=RUN)
-    outlines = [shape for shape in charts(app)[0]["layout"]["shapes"] if shape["type"] == "rect"]
-    assert len(outlines) == sum(module["needed"] for module in replay(app)["modules"]) == 2
-    assert "Needs rank" in [trace.get("name") for trace in charts(app)[0]["data"]]
-    assert "Outlined: where rank is needed." in plain(app)
-    sentence = "9 of 48 components are in the 2 modules that need them"
-    assert sentence in plain(app)
 
 
 def test_a_map_by_layers_outlines_the_layers_that_hold_a_module_that_needs_rank() -> None:

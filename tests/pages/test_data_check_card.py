@@ -112,17 +112,6 @@ def test_the_odd_rows_are_repaired_one_by_one_and_the_run_trains(odd: str, tiny_
     assert meta["data_size"]["train"] + meta["data_size"]["held_out"] == len({row["text"] for row in CLEAN}) + 2
 
 
-def test_rows_that_merely_look_alike_are_never_dropped_with_the_blockers(runs_dir: Path) -> None:
-    tickets = [
-        {"text": f"Hello, I ordered a lamp on Monday with order number {n} and it has not arrived.", "label": "late"}
-        for n in (48213, 90567)
-    ]
-    rows = [*CLEAN, *tickets, {"text": "", "label": "good"}, {"text": "fine", "label": ""}]
-    digest = uploads.keep(runs_dir, "rows.csv", csv_text(rows).encode()).parent.name
-    app = press(open_page("launch", data="upload", upload=digest), "repair-safe")
-    assert shown_config(app)["data"]["repair"] == ["drop_empty_texts", "drop_empty_labels"]
-
-
 def test_a_link_holds_the_repairs_of_its_own_file_only(odd: str, runs_dir: Path) -> None:
     app = press(open_page("launch", data="upload", upload=odd), "repair-empty_text")
     address = app.query_params["repair"]

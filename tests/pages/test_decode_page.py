@@ -77,13 +77,6 @@ def test_the_form_queues_a_decode_and_says_the_command(runs_dir: Path, monkeypat
     assert (summary["status"], summary["max_steps"]) == ("queued", settings.points * 20)
 
 
-def test_the_list_of_runs_holds_decodes_and_other_pages_do_not(run: Path, runs_dir: Path) -> None:
-    folder = written_decode(runs_dir)
-    runs = open_page("runs")
-    assert {run.name, folder.name} <= set(runs.dataframe[0].value["id"])
-    assert folder.name not in open_page("run", run=run.name).selectbox(key="address-run").options
-
-
 def with_roles(runs_dir: Path) -> Path:
     """Write a decode whose draft and target are there."""
     trials.has_roles.clear()

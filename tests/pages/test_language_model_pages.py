@@ -197,17 +197,6 @@ def test_inputs_shows_where_the_adapter_helps_by_example_and_by_token(here: Here
     assert table["difference"].is_monotonic_decreasing
 
 
-def test_groups_of_a_run_that_writes_have_perplexity_accuracy_and_gates(here: Here, gated: str) -> None:
-    app = open_whole("inputs", run=gated, lab="group", apart="on", map="gates")
-    text = plain(app)
-    assert not app.error
-    assert "Token accuracy by input group" in text
-    assert "Perplexity is highest for" not in text, "the groups have fewer than 20 examples"
-    assert "Gates by input group" in text
-    frame = next(one.value for one in app.dataframe if "perplexity" in one.value.columns)
-    assert len(frame) == 3, "the whole and two groups"
-
-
 def forget_adapters(runs_dir: Path, run: str) -> None:
     """Remove all adapters that a run kept."""
     for name in ("adapter", "adapter-best", "checkpoint"):

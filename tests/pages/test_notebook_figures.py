@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,9 +121,3 @@ def test_a_notebook_plays_the_frames_of_the_page() -> None:
     assert {key: value for key, value in played.items() if key not in own} == {
         key: value for key, value in frames.items() if key not in own
     }
-
-
-def test_the_caption_is_the_sentence_under_the_figure(tmp_path: Path) -> None:
-    app = opened("capacity", ("run", MOVED))
-    alt = next(one.proto.alt for one in app.get("plotly_chart") if one.proto.id.endswith("chart-flow-"))
-    assert plot(MOVED).flow().caption == alt

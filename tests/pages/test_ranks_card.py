@@ -32,16 +32,6 @@ def links(app: AppTest) -> set[str]:
     return {link.proto.label for link in app.get("page_link")}
 
 
-def test_an_ablation_is_offered_only_where_there_is_an_adapter(runs_dir: Path) -> None:
-    folder = make_run(runs_dir, run_id=RUN)
-    app = open_whole("capacity", run=RUN)
-    assert "Confidence by ablation: none. This run has no saved adapter" in plain(app)
-    assert "Help: modules" not in plain(app), "the table has no such column"
-    (folder / "adapter").mkdir()
-    app = open_whole("capacity", run=RUN)
-    assert "Confidence by ablation: none yet" in plain(app)
-
-
 def test_a_run_that_has_not_ended_hands_over_nothing(runs_dir: Path) -> None:
     annotate(make_run(runs_dir, run_id=RUN), state="running")
     assert "LoraConfig" not in str([code.value for code in open_page("run", run=RUN).code])

@@ -10,7 +10,6 @@ from streamlit.testing.v1 import AppTest
 
 from dynlora.jobs import launch
 from dynlora.store.lifecycle import annotate, request_stop, this_process
-from dynlora.viz.report import button as report_buttons
 from tests.pages.app import charts, components, is_text, open_page, plain, verdict_chart, words
 from tests.viz.runs import HOSTILE, make_run
 
@@ -119,22 +118,6 @@ def test_a_run_is_shared_as_pictures_with_words_and_as_a_report(runs_dir: Path) 
     assert any(f"dynlora share {RUN}" in block.value for block in app.code)
     app.button(key="open-loss").click().run()
     assert downloads(app) == [], "one dialog at a time"
-
-
-def test_the_pictures_of_a_run_that_trains_are_drawn_once_for_a_dialog(
-    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_run(runs_dir, run_id=RUN, state="running", steps=17)
-    calls: list[str] = []
-    drawn = report_buttons._drawn
-    monkeypatch.setattr(report_buttons, "_drawn", lambda run, strip: calls.append(run.id) or drawn(run, strip))
-    app = open_page("run", run=RUN)
-    app.button(key="open-share").click().run()
-    app.run()
-    assert downloads(app) == SHARED
-    assert calls == [RUN]
-    app.button(key="open-share").click().run()
-    assert calls == [RUN, RUN], "opened again, they are of now"
 
 
 def screen(app: AppTest) -> str:

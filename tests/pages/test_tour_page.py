@@ -44,10 +44,6 @@ def test_every_stop_shows_its_chart(stop: tour.Stop) -> None:
     assert f"Stop {number} of 6" in words(app)
     expected = [f"stop={one.key}" for one in (before, after) if one]
     assert [query for _, query in way(app) if query.startswith("stop=")] == expected
-    labels = [link.proto.label for link in app.get("page_link")]
-    assert ("Launch a similar run" in labels) == (after is None)
-    decides = "dynamic is not significantly different from lora" in words(app)
-    assert decides == (stop.key == "worth"), "the last stop answers its question"
 
 
 @pytest.mark.usefixtures("_samples")

@@ -73,18 +73,6 @@ def test_too_few_seeds_are_one_press_from_enough(runs_dir: Path, monkeypatch: py
     )
 
 
-def test_a_refused_sweep_is_a_sentence(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dynlora.errors import ConfigError
-
-    def refuse(*_: Any, **__: Any) -> list[str]:
-        raise ConfigError("the disk is full: free some space")
-
-    monkeypatch.setattr(run_actions, "enqueue_sweep", refuse)
-    app = open_page("compare", runs=make_both(runs_dir, 1))
-    app.button(key="verdict-run").click().run()
-    assert [error.value for error in app.error] == ["the disk is full:\u200b free some space"]
-
-
 def test_a_run_is_set_against_plain_lora_on_the_same_data(runs_dir: Path) -> None:
     make_both(runs_dir, 3)
     make_run(runs_dir, run_id=run_id(70), seed=0, strategy="lora", steps=50)  # of another length

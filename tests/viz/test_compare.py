@@ -17,11 +17,10 @@ from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.run_colours import MOST_COLOURED
 from dynlora.viz.runs import table as runs_table
 from tests.analysis.test_pairing import series, summary
 from tests.viz.drawn import traces_of
-from tests.viz.runs import HOSTILE, make_run
+from tests.viz.runs import make_run
 
 COLUMNS = ["name", "layer", "kind", "d_in", "d_out", "max_rank"]
 
@@ -38,22 +37,6 @@ def test_a_band_runs_from_the_lowest_to_the_highest_run_and_says_n() -> None:
     assert [trace.name for trace in traces_of(figure)] == ["g, n = 2, band", "g, n = 2"]
     assert list(traces_of(figure)[0].y) == [3, 4, 3, 3, 2, 1]
     assert "The band covers" in compare_text.curves(bands)
-
-
-def test_single_runs_have_no_band_and_of_fifty_six_are_named() -> None:
-    names = {f"r{i}": f"run {i} {HOSTILE[0]}" for i in range(50)}
-    runs = pd.concat([series(run, [0, 1], [1.0, 2.0]) for run in names])
-    figure = compare_figures.curves(
-        seed_groups.bands(runs, seed_groups.alone(names, {run: {} for run in names}), between=True),
-        "step",
-        "x",
-        theme.DARK,
-    )
-    lines = [trace for trace in traces_of(figure) if trace.mode == "lines"]
-    assert len(lines) == 50
-    assert [trace.showlegend for trace in lines].count(True) == MOST_COLOURED
-    assert all(trace.showlegend for trace in lines[-MOST_COLOURED:]), "what is named lies on top"
-    assert "<img" not in str(figure.to_json())
 
 
 def test_a_run_without_a_clock_is_left_out_and_named() -> None:
@@ -230,9 +213,3 @@ def test_an_example_is_told_by_configuration_and_seed() -> None:
     alike = cards.in_every_run(frames, 1, GROUPS, SUMMARIES)
     assert alike["right"].fillna("–").tolist() == ["–", "yes", "yes"]
     assert " in every run." in cards.sentence(alike)
-
-
-def test_what_was_never_evaluated_says_so() -> None:
-    frames = {run: frame([np.nan, np.nan], [np.nan, np.nan]) for run in "ab"}
-    assert cards.most_disputed(frames) == 0
-    assert "have not recorded" in cards.sentence(cards.in_every_run(frames, 0, GROUPS, SUMMARIES))

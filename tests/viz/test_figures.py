@@ -15,7 +15,6 @@ from dynlora.analysis import capacity_frames, frames
 from dynlora.kinds.train.panels import capacity, cost, replay, results, training, transfers
 from dynlora.kinds.train.panels.inputs import gate_map, group_lines
 from dynlora.kinds.train.panels.transfers import ImportanceStability
-from dynlora.viz import measured
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.inputs import figures as inputs_figures
 from dynlora.viz.kit import charts as kit_lines
@@ -143,32 +142,3 @@ def test_a_kind_looks_the_same_whoever_is_beside_it() -> None:
     for kind in KINDS[:3]:
         assert theme.kind_styles([kind, "ff in"])[kind] == whole[kind]
     assert len({style[:2] for style in whole.values()}) == len(KINDS)
-
-
-def test_scatter_knock_out_and_ranks_by_kind_agree() -> None:
-    state = pd.DataFrame(
-        {
-            "label": KINDS,
-            "short": KINDS,
-            "name": KINDS,
-            "rank": 4,
-            "importance": 1.0,
-            "importance_share": 0.25,
-            "rank_share": 0.25,
-            "position": range(4),
-        }
-    )
-    effect = pd.DataFrame(
-        {"label": KINDS[::-1], "short": KINDS[::-1], "position": range(4), "delta": 0.1, "low": 0.0, "high": 0.2}
-    )
-    totals = pd.DataFrame({"step": [0, 1], **{kind: [4, 4] for kind in KINDS[1:]}})
-    scatter = transfers.importance_scatter(state, None, theme.LIGHT)
-    knocked = measured.score_against_effect(effect, np.arange(4), "importance", theme.LIGHT)
-    ranks = cost.ranks_by_kind(totals, theme.LIGHT)
-    looks = [
-        {trace.name: trace.marker.color for trace in traces_of(figure) if trace.name in KINDS}
-        for figure in (scatter, knocked)
-    ]
-    assert looks[0] == looks[1]
-    for trace in traces_of(ranks)[:2]:
-        assert trace.line.color == looks[0][trace.name]

@@ -21,7 +21,6 @@ from dynlora.config import config_keys, parse_config
 from dynlora.config_files import yaml_text
 from dynlora.errors import ConfigError, DataError
 from dynlora.jobs.sweep import SECTION, section_choices
-from dynlora.viz import methods as methods_model
 from dynlora.viz.compare import cards as live_cards
 from dynlora.viz.launch import cost_model, data_check, form_model
 from dynlora.viz.launch.form_model import Experiment
@@ -316,22 +315,6 @@ def test_the_timeline_holds_every_event_once_and_thins_a_crowd() -> None:
     crowded = cost_model.timeline(preflight_document(events=list(range(1, 9001)), steps=10_000))
     moves = crowded[crowded["what"] == "Rank reallocation"]["start"].tolist()
     assert (len(moves), moves[0], moves[-1]) == (cost_model.MARKS, 1, 9000)
-
-
-def test_methods_in_words() -> None:
-    strategy = {
-        "name": "x",
-        "title": "X",
-        "paper": "Someone 2025, arXiv 2501.14859",
-        "fidelity": "reconstruction",
-        "doc": "h = W x\n\n    How it\n    works.\n\n    More.\n\n    Paper: that one.\n    Differs: in one\n    thing."
-        "\n\n    State.",
-    }
-    assert methods_model.how(strategy) == ["How it works.", "More."]
-    assert methods_model.departs(strategy) == "In one thing."
-    assert methods_model.paper_link(strategy) == "https://arxiv.org/abs/2501.14859"
-    assert methods_model.paper_link({"name": "y"}) is None
-    assert methods_model.facts({"name": "y"}) == [("Name", "y")]
 
 
 @pytest.mark.parametrize("preset", list(form_model.PRESETS))

@@ -109,14 +109,6 @@ def test_columns_get_one_width_only_where_the_middle_of_each_stays_in_its_bin() 
     assert even_cells(z, near, gaps)[2] is gaps
 
 
-def test_a_gap_of_several_rows_is_as_many_empty_rows() -> None:
-    z = np.array([[1.0, 2.0], [np.nan, np.nan], [3.0, 4.0]])
-    cells, _, y = even_cells(z, np.array([0.0, 1.0, 2.0]), np.array([0.0, 1.0, 4.0, 5.0]))
-    assert y.tolist() == [0, 1, 2, 3, 4, 5]
-    assert np.isnan(cells[1:4]).all()
-    assert cells[[0, 4]].tolist() == [[1, 2], [3, 4]]
-
-
 # What Chromium needs at the right of a map's bar, measured: plotly draws a map again that was given less.
 @pytest.mark.parametrize(
     ("low", "high", "pixels"),

@@ -181,14 +181,6 @@ def test_examples_are_prompt_completion_and_right_tokens() -> None:
     assert records == [{"right tokens before": "0 of 9", "right tokens after": "8 of 9", "text": "x"}]
 
 
-def test_without_classes_no_example_is_called_wrong() -> None:
-    named = pd.DataFrame(
-        {"first_loss": [5.0], "last_loss": [2.0], "first": ["0"], "last": ["8"], "label": ["9 tokens"], "text": ["x"]}
-    )
-    drawn = result_figures.before_after(named, "Before", "After", "nats", LIGHT, has_classes=False)
-    assert [trace["name"] for trace in traces_of(drawn)] == ["No change", "Example"]
-
-
 def events(*steps: tuple[int, list[dict[str, Any]]]) -> pd.DataFrame:
     return pd.DataFrame({"step": [step for step, _ in steps], "payload": [{"rows": rows} for _, rows in steps]})
 
