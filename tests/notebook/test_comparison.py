@@ -129,8 +129,3 @@ def test_a_metric_that_no_run_has_is_said_with_those_there_are() -> None:
         plot.training("loss", "test")
     with pytest.raises(ConfigError, match=r"^x='hours': must be one of"):
         plot.training(x="hours")
-
-
-def test_a_spread_needs_two_seeds() -> None:
-    with pytest.raises(NotRecordedError, match=r"^No configuration has two runs, .* Train another seed\.$"):
-        dynlora.compare([LORA, DYNAMIC], SAMPLES).plot.capacity(spread=True)

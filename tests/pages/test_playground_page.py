@@ -105,7 +105,9 @@ def test_umap_that_is_not_installed_says_how_to_get_it(here: Here, run: Path) ->
         assert not app.exception
 
 
-def test_an_example_that_is_chosen_becomes_the_text(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_example_that_is_chosen_becomes_the_text(
+    here: Here, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_run(runs_dir, run_id="20260101-000000-00000001")
     monkeypatch.setattr(run_picker, "has_model", lambda folder: True)
     app = open_page("playground", run="20260101-000000-00000001")
