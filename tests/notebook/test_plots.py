@@ -175,6 +175,11 @@ def test_gates_of_a_run_that_was_not_evaluated_are_waited_for(tmp_path: Path) ->
         dynlora.open_run(without("group_gate", MOVED, tmp_path / MOVED)).plot.gates()
 
 
+def test_importance_that_was_never_recorded_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotRecordedError, match="No importance was recorded up to this step"):
+        dynlora.open_run(without("importance", UNIFORM, tmp_path / UNIFORM)).plot.importance_vs_rank()
+
+
 def test_a_figure_of_a_running_run_grows_with_it(runs_dir: Path) -> None:
     going = Running(runs_dir)
     plots = dynlora.open_run(going.folder).plot

@@ -25,12 +25,6 @@ def html_of(app: AppTest) -> str:
     return next(str(one.proto.body) for one in app.get("html") if "dl-steps" in str(one.proto.body))
 
 
-def test_without_a_decode_the_page_says_what_it_is_for_and_how_to_begin(runs_dir: Path) -> None:
-    text = words(open_page("decode"))
-    assert "A small model drafts each step" in text
-    assert "dynlora rsd prepare" in text
-
-
 def test_a_decode_begins_with_its_conclusion_and_shows_who_wrote_what(runs_dir: Path) -> None:
     folder = written_decode(runs_dir)
     app = open_page("decode", run=folder.name)

@@ -56,12 +56,6 @@ def child(monkeypatch: pytest.MonkeyPatch) -> Child:
     return fake
 
 
-def test_without_a_recycle_the_page_says_what_it_is_for(runs_dir: Path) -> None:
-    text = words(open_page("recycle"))
-    assert "One adapter is made of several finished ones" in text
-    assert "No finished run can teach yet" in text
-
-
 def test_the_form_says_why_a_run_cannot_teach_and_queues_the_others(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

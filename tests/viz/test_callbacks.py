@@ -24,6 +24,9 @@ def test_no_callback_draws() -> None:
     callbacks = Callbacks(sources)
     assert callbacks.count > 30, "the callbacks are found"
     assert list(callbacks.drawing()) == []
+    called = "import helpers\nimport streamlit as st\nst.button('a', on_click=helpers.say)\n"
+    draws = "import streamlit as st\ndef say():\n    st.toast('x')\n"
+    assert list(Callbacks({"page": called, "helpers": draws}).drawing()), "one that draws is found"
 
 
 class Callbacks:
