@@ -189,18 +189,6 @@ def test_a_run_that_is_alone_says_why_and_gets_a_twin_by_one_press(
     assert app.multiselect(key="address-runs").value == [first, made]
 
 
-def test_runs_of_two_tasks_have_a_verdict_line_each_and_one_note_in_place_of_warnings(runs_dir: Path) -> None:
-    both = seeds(runs_dir, extras=True)
-    other = [f"20260101-000000-{number:08x}" for number in (10, 11)]
-    for run, strategy in zip(other, ("dynamic", "lora"), strict=True):
-        make_run(runs_dir, run_id=run, strategy=strategy, gates=False, extras=True, about={"data": "tickets"})
-    app = open_page("compare", runs=",".join([both, *other]))
-    lines = [one.value for one in app.markdown if one.value.startswith("**On ")]
-    assert len(lines) == 2
-    assert not app.warning
-    assert "They differ in strategy (" in plain(app)
-
-
 # pyright: reportAttributeAccessIssue=false
 # (elements that streamlit's test harness has no class for come without types)
 

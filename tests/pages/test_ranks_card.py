@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from streamlit.testing.v1 import AppTest
-
 from dynlora.store.lifecycle import annotate
 from tests.pages.app import open_page, open_whole, plain
 from tests.viz.runs import HOSTILE, make_run
@@ -25,11 +23,6 @@ def test_a_finished_run_hands_over_its_ranks(runs_dir: Path) -> None:
     assert "target_modules=" in code
     table = next(frame.value for frame in app.dataframe if "mean rank" in frame.value)
     assert (table["update norm"] > 0).all(), "of the last step, not of the first"
-
-
-def links(app: AppTest) -> set[str]:
-    """Return the labels of the links of a page."""
-    return {link.proto.label for link in app.get("page_link")}
 
 
 def test_a_run_that_has_not_ended_hands_over_nothing(runs_dir: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dynlora.jobs import launch
-from dynlora.store.lifecycle import annotate, request_stop, this_process
+from dynlora.store.lifecycle import request_stop, this_process
 from tests.pages.app import charts, components, is_text, open_page, plain, verdict_chart, words
 from tests.viz.runs import HOSTILE, make_run
 
@@ -80,14 +80,6 @@ def test_health_says_what_is_wrong_and_where_to_see_it(runs_dir: Path) -> None:
         ("run", f"run={RUN}"),
         ("capacity", f"run={RUN}&signal=importance"),
     ]
-
-
-@pytest.mark.parametrize("page", ["run", "capacity"])
-def test_a_run_that_failed_before_its_first_step_promises_nothing(page: str, runs_dir: Path) -> None:
-    annotate(make_run(runs_dir, run_id=RUN, state="queued"), state="failed", error="the file is gone")
-    text = words(open_page(page, run=RUN))
-    assert "has recorded no" in text
-    assert " yet" not in text
 
 
 @pytest.mark.parametrize(("text", "section"), [(HOSTILE[0], "results"), (HOSTILE[3], "machine")], ids=range(2))

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from dynlora.jobs import launch, queue
-from dynlora.viz.run import result_cards
 from tests.pages.app import charts, open_page, words
 from tests.store.builder import new_run
 from tests.viz.runs import make_run
@@ -84,13 +82,6 @@ def test_a_queue_that_changed_meanwhile_is_a_sentence(runs_dir: Path, monkeypatc
     app.button(key="queue-2-up").click().run()
     assert not app.exception
     assert "does not wait in the queue" in words(app)
-
-
-def test_the_card_says_ranks_as_whole_numbers() -> None:
-    spans = result_cards.spans_of(pd.DataFrame({0: [4.0, 4.0], 10: [2.0, 6.0], 20: [float("nan")] * 2}))
-    assert spans.to_dict("list") == {"step": [0, 10], "lowest": [4, 2], "mean": [4, 4], "highest": [4, 6]}
-    assert result_cards.ranks_caption(spans) == "Ranks from 2 to 6, mean 4.0."
-    assert result_cards.ranks_caption(spans.head(1)) == "Every module has rank 4."
 
 
 TOLD = "20260101-000000-00000001"

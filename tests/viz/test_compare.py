@@ -22,8 +22,6 @@ from tests.analysis.test_pairing import series, summary
 from tests.viz.drawn import traces_of
 from tests.viz.runs import make_run
 
-COLUMNS = ["name", "layer", "kind", "d_in", "d_out", "max_rank"]
-
 
 def test_a_band_runs_from_the_lowest_to_the_highest_run_and_says_n() -> None:
     both = pd.concat([series("a", [0, 10, 20], [1.0, 2.0, 3.0]), series("b", [0, 10], [3.0, 4.0])])

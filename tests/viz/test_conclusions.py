@@ -6,17 +6,10 @@ import numpy as np
 import pandas as pd
 
 from dynlora.analysis import capacity_frames
-from dynlora.analysis.module_effects import GateEffect
 from dynlora.kinds.train.panels.inputs import GroupSeries, GroupsOverSteps
 from dynlora.viz import capacity
 from dynlora.viz.runs import cards
 from tests.viz.listed import listed, swept_rows
-
-EFFECT = GateEffect(np.array([0.5, 0.01, 0.4]), 0.05, 24, 2)
-
-
-def groups(*values: float) -> pd.DataFrame:
-    return pd.DataFrame({"group": [f"g{i}" for i in range(len(values))], "metric": values})
 
 
 def test_one_group_is_not_compared_with_itself_nor_the_step_that_has_no_number() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -187,22 +186,15 @@ def test_a_run_has_no_twin_that_is_itself() -> None:
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    frame = pd.DataFrame(rows)
-    if path.suffix == ".parquet":
-        frame.to_parquet(path)
-    elif path.suffix == ".jsonl":
-        path.write_text("\n".join(json.dumps(row) for row in rows) + "\n", "utf-8")
-    else:
-        frame.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
+    pd.DataFrame(rows).to_csv(path, index=False)
     return path
 
 
-@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
-def test_first_rows_of_every_kind_of_file(ending: str, tmp_path: Path) -> None:
+def test_the_first_rows_of_a_file_are_read_and_its_columns_guessed(tmp_path: Path) -> None:
     rows = [
         {"review": f"the film was {'good' if i % 2 else 'NA'}", "verdict": i % 2, "source": "web"} for i in range(300)
     ]
-    preview = data_check.first_rows(_write(tmp_path / f"a.{ending}", rows))
+    preview = data_check.first_rows(_write(tmp_path / "a.csv", rows))
     assert preview.shape == (data_check.READ_ROWS, 3)
     assert preview["review"].tolist() == [row["review"] for row in rows[:200]]
     assert data_check.guessed(preview) == {

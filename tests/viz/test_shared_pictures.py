@@ -172,16 +172,6 @@ def test_nothing_is_played_of_a_run_in_which_nothing_moved(runs_dir: Path) -> No
     assert of_name(folder, "Before and after") is None, "it writes no texts"
 
 
-@pytest.mark.parametrize("state", ["running", "failed", "stopped"])
-def test_a_run_that_has_not_finished_says_so(state: str, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = make_run(runs_dir, run_id=RUN, state=state, steps=17, error="the disk is full")
-    subject = subject_of(folder)
-    alt = opened(map_picture(subject, theme.LIGHT)).text["Description"]
-    assert ("The verdict comes when the run has finished" in alt) == (state == "running")
-    assert ("No verdict. Only finished runs" in alt) == (state != "running")
-    assert isinstance(moving_picture(subject, theme.LIGHT), Shared)
-
-
 def test_a_queued_and_an_imported_run_have_a_sentence_in_place_of_pictures(runs_dir: Path) -> None:
     queued = make_run(runs_dir, run_id=RUN, state="queued", steps=0)
     assert all(isinstance(one, Missing) for one in pictures_of(subject_of(queued), theme.LIGHT))

@@ -202,21 +202,6 @@ def test_a_path_is_called_by_its_last_part(source: str, name: str) -> None:
     assert kit_text.source_name(source) == name
 
 
-@pytest.mark.parametrize(
-    ("values", "text"),
-    [
-        ([1, 2000], "localized"),
-        ([], "localized"),
-        ([np.nan], "localized"),
-        ([0.5, 1.25], "%.2f"),
-        ([1e-4, 3e-5], "%.3g"),
-    ],
-)
-def test_a_column_has_one_format(values: list[float], text: str) -> None:
-    assert number_format(pd.Series(values, dtype=float)) == text
-    assert number_format(pd.Series(values, dtype=float).astype("Float64")) == text
-
-
 @given(values=st.lists(st.floats(0.02, 1e6), min_size=1))
 def test_a_format_shows_every_value_to_four_places_or_exactly(values: list[float]) -> None:
     column_format = number_format(pd.Series(values))
