@@ -73,7 +73,6 @@ SHOWN = {"signal": "importance", "rows": "depth", "steps": "40-200", "step": "15
 """What a reader chose of Capacity; two figures are read from one page."""
 
 ONE_RUN: list[tuple[str, dict[str, str], str, Callable[[], Any]]] = [
-    ("capacity", {}, "map-rank-", lambda: plot(MOVED).capacity()),
     (
         "capacity",
         SHOWN,
@@ -81,9 +80,7 @@ ONE_RUN: list[tuple[str, dict[str, str], str, Callable[[], Any]]] = [
         lambda: plot(MOVED).capacity("importance", 40, 200, step=150, order="depth"),
     ),
     ("capacity", SHOWN, "flow-", lambda: plot(MOVED).flow(40, 200, by="module")),
-    ("capacity", {}, "scatter-", lambda: plot(MOVED).importance_vs_rank()),
     ("capacity", {}, "effects-", lambda: plot(MOVED).knockouts()),
-    ("run", {}, "metric", lambda: plot(MOVED).training("metric")),
     ("inputs", {"gates": "all", "step": "90"}, "gates-", lambda: plot(MOVED).gates(90, hide=False)),
     ("shrink", {"tolerance": "0.01"}, "shrink-curve", lambda: plot(SHRUNK).shrink(0.01)),
 ]
@@ -100,8 +97,6 @@ def test_a_notebook_draws_the_figure_of_the_page(
 
 SEVERAL: list[tuple[str, str, Callable[[Any], Any]]] = [
     ("results", "loss", lambda plot: plot.training("loss")),
-    ("results", "metric", lambda plot: plot.training()),
-    ("results", "frontier", lambda plot: plot.results()),
     ("results", "verdict", lambda plot: plot.differences()),
     ("capacity", "ranks", lambda plot: plot.capacity()),
 ]

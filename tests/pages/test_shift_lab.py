@@ -45,7 +45,7 @@ def test_a_link_shows_texts_in_capitals(here: Here, run: Path) -> None:
 
 
 def test_switches_are_kept_in_the_address(here: Here, run: Path) -> None:
-    app = open_whole("inputs", run=run.name)
+    app = open_page("inputs", run=run.name, section="shift")
     field(app.toggle, "Evaluate perturbed text").set_value(True).run()
     assert address(app, "tried") == ["on"]
     field(app.toggle, "Evaluate perturbed text").set_value(False).run()
