@@ -310,3 +310,15 @@ def test_a_panel_is_on_the_page_in_the_report_and_in_the_notebook(runs_dir: Path
         if panel.data(view) is not None:
             assert title in blocks
             assert not panel.has_figure or getattr(plot, panel.id)().caption
+
+
+def test_runs_of_two_tasks_have_a_verdict_line_each_and_one_note_in_place_of_warnings(runs_dir: Path) -> None:
+    both = seeds(runs_dir, extras=True)
+    other = [f"20260101-000000-{number:08x}" for number in (10, 11)]
+    for run, strategy in zip(other, ("dynamic", "lora"), strict=True):
+        make_run(runs_dir, run_id=run, strategy=strategy, gates=False, extras=True, about={"data": "tickets"})
+    app = open_page("compare", runs=",".join([both, *other]))
+    lines = [one.value for one in app.markdown if one.value.startswith("**On ")]
+    assert len(lines) == 2
+    assert not app.warning
+    assert "They differ in strategy (" in plain(app)

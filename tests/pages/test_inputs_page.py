@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dynlora.analysis.module_effects import LEAST_EXAMPLES
 from dynlora.store import queries
 from dynlora.store.measurements import Effects
 from tests.pages.app import charts, open_page, open_whole, plain, press, words
-from tests.pages.trained import Here
+from tests.pages.trained import Here, save_rows, train
 from tests.viz.runs import N_EXAMPLES, make_run
 
 RUN = "20260101-000000-00000001"
@@ -126,3 +127,12 @@ def test_no_text_is_hidden(runs_dir: Path) -> None:
     app = open_whole("inputs", run=RUN)
     listed = next(frame.value for frame in app.dataframe if "text" in frame.value.columns)
     assert listed["text"].str.contains("crock").all()
+
+
+def test_a_regression_has_a_map_and_small_groups_are_not_named(tiny_bert: Path, tmp_path: Path, runs_dir: Path) -> None:
+    data = save_rows(tmp_path / "numbers", "numbers")
+    run = train(tiny_bert, data, runs_dir, data__task="regression")
+    text = plain(open_page("inputs", run=run.name))
+    assert "The adapter changes a module's output by" in text
+    assert f"Fewer than two groups have {LEAST_EXAMPLES} examples" in text
+    assert "Loss by group" not in text

@@ -324,3 +324,13 @@ def test_what_is_refused_is_its_sentence_as_text(
     assert not app.exception
     assert "must be at most 10" in plain(app)
     assert "<b>" not in app.error[0].value
+
+
+def test_columns_and_repairs_are_there_after_another_page(uploaded: str) -> None:
+    app = open_page("launch", data="upload", upload=uploaded)
+    field(app.selectbox, "Input groups").set_value("source").run()
+    app.switch_page("pages/methods.py").run()
+    app.query_params.clear()
+    app.switch_page("pages/launch.py").run()
+    assert app.query_params["upload"] == uploaded
+    assert shown_config(app)["data"]["group_by"] == "source"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -251,3 +252,16 @@ def test_the_file_a_run_learned_from_is_read_by_its_own_column(
     app = sent(app, file.name, file.read_text("utf-8"))
     assert not app.error
     assert "60 rows." in plain(app)
+
+
+def test_a_run_that_kept_no_adapter_is_not_offered_beside(
+    here: Here, trained_run: Path, ungated_run: Path, runs_dir: Path
+) -> None:
+    own, other = lent(trained_run, runs_dir), lent(ungated_run, runs_dir)
+    for name in ("adapter", "checkpoint"):
+        shutil.rmtree(runs_dir / other / name, ignore_errors=True)
+    app = open_page("playground", run=own, text="dull plot", other=other)
+    assert len(offered(app)) == 1
+    text = plain(app)
+    assert "has no saved adapter, or is this run; select another run" in text
+    assert "Adapter predicts" in text

@@ -119,3 +119,11 @@ def test_a_neighbour_that_cannot_be_read_breaks_nothing(runs_dir: Path, monkeypa
     app = open_page("run", run=run_id(0))
     assert not app.error
     assert "There is no verdict, because a run on the same data cannot be read: run x" in plain(app)
+
+
+def test_a_run_with_a_verdict_but_no_baseline_of_its_seed_gets_one(runs_dir: Path) -> None:
+    make_both(runs_dir, 3)
+    make_run(runs_dir, run_id=run_id(60), seed=7, extras=True)
+    app = open_page("run", run=run_id(60))
+    assert "**Yes: " in plain(app)
+    assert [one.label for one in app.button if one.key == "start-twin"] == ["Train its plain LoRA baseline"]
