@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 import dynlora
-from dynlora.analysis import frames
 from dynlora.notebook.figure import Replay
-from dynlora.notebook.run_card import rank_grid
 from tests.notebook.html import Card, inert
 from tests.viz.growing import Running
 from tests.viz.runs import HOSTILE, make_run
@@ -24,12 +22,9 @@ RUN = "20260101-000000-00000007"
 def test_a_card_says_what_the_run_is_and_how_well_it_did() -> None:
     words = inert(dynlora.open_run(SAMPLES / MOVED)._repr_html_()).words
     for text in (
-        "dynamic on sentiment4, seed 0",
         "dynamic · minilm on sentiment4 · 300 steps · seed 0",
-        "finished, step 300 of 300",
-        "Accuracy, 3,678 held-out examples 85.1 % 95 % CI 83.9 to 86.2",
+        "85.1 % 95 % CI 83.9 to 86.2",
         "164,676 parameters, 99.3 % of budget",
-        "Does dynamic help?",
         MOVED,
     ):
         assert text in " ".join(words.split())
@@ -40,11 +35,6 @@ def test_a_card_draws_each_rank_with_its_module() -> None:
     html = run._repr_html_()
     ranks = re.findall(r"<title>layer \d+, [^<]*: rank (\d+)</title>", html)
     assert sorted(map(int, ranks)) == sorted(run.summary["ranks"].values())
-
-
-def test_a_card_takes_the_colours_around_it() -> None:
-    styles = " ".join(inert(dynlora.open_run(SAMPLES / MOVED)._repr_html_()).styles)
-    assert not re.search(r"(?<!-)color: #(?!009E73)|background: #(?!3B91A2)", styles)  # but the status and a bar
 
 
 def test_the_card_of_a_running_run_shows_what_is_there_now(runs_dir: Path) -> None:
@@ -60,15 +50,12 @@ def test_the_card_of_a_running_run_shows_what_is_there_now(runs_dir: Path) -> No
 
 @pytest.mark.parametrize("state", ["queued", "finished", "failed", "stopped"])
 def test_a_card_of_any_state_is_there(runs_dir: Path, state: str) -> None:
-    run = dynlora.open_run(make_run(runs_dir, run_id=RUN, state=state, steps=0 if state == "queued" else 40))
+    steps, error = (0 if state == "queued" else 40), "out of memory at step 7" if state == "failed" else None
+    run = dynlora.open_run(make_run(runs_dir, run_id=RUN, state=state, steps=steps, error=error))
     words = inert(run._repr_html_()).words
+    assert error is None or error in words
     assert state in words
     assert ("Accuracy" in words) == (state != "queued")
-
-
-def test_a_failed_run_says_why(runs_dir: Path) -> None:
-    run = dynlora.open_run(make_run(runs_dir, run_id=RUN, state="failed", error="out of memory at step 7"))
-    assert "out of memory at step 7" in inert(run._repr_html_()).words
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -76,20 +63,6 @@ def test_no_text_of_a_run_can_act_in_a_card(runs_dir: Path, text: str) -> None:
     run = dynlora.open_run(make_run(runs_dir, run_id=RUN, text=text, own=True, error=text))
     card = inert(run._repr_html_())
     assert text[:12].strip() in card.words
-
-
-def test_many_layers_and_kinds_fit() -> None:
-    run = dynlora.open_run(SAMPLES / "20261127-232946-6305f22e")
-    grid = rank_grid(run.summary["ranks"], frames.described(run.modules))
-    assert grid is not None
-    assert len(grid["cells"]) == len(run.modules) == 210
-    assert grid["height"] < 220
-    assert grid["width"] < 400
-
-
-def test_a_run_without_ranks_has_no_picture() -> None:
-    run = dynlora.open_run(SAMPLES / MOVED)
-    assert rank_grid({}, frames.described(run.modules)) is None
 
 
 @pytest.fixture

@@ -57,11 +57,6 @@ def test_what_is_no_list_of_runs_is_refused(runs: Any, words: str) -> None:
         dynlora.compare(runs, SAMPLES)
 
 
-def test_a_runs_folder_that_is_no_path_is_refused() -> None:
-    with pytest.raises(ConfigError, match="^runs_dir=None: must be a path"):
-        dynlora.compare([LORA, DYNAMIC], None)  # pyright: ignore
-
-
 def test_a_run_is_not_compared_with_its_copy(tmp_path: Path) -> None:
     folders = [make_run(tmp_path / name, run_id=LORA) for name in ("a", "b")]
     with pytest.raises(ConfigError, match=f"two of them have the id '{LORA}'"):
@@ -134,30 +129,3 @@ def test_a_metric_that_no_run_has_is_said_with_those_there_are() -> None:
         plot.training("loss", "test")
     with pytest.raises(ConfigError, match=r"^x='hours': must be one of"):
         plot.training(x="hours")
-
-
-def test_the_held_out_loss_is_another_curve_than_the_training_loss() -> None:
-    plot = dynlora.compare(SEEDS, SAMPLES).plot
-    assert plot.training("loss").to_json() != plot.training("loss", "validation").to_json()
-    assert plot.training("loss") == plot.training("loss", "train")
-
-
-def test_a_spread_needs_two_seeds() -> None:
-    with pytest.raises(NotRecordedError, match=r"^No configuration has two runs, .* Train another seed\.$"):
-        dynlora.compare([LORA, DYNAMIC], SAMPLES).plot.capacity(spread=True)
-
-
-def test_panels_go_by_their_ids_and_take_no_choices() -> None:
-    plot = dynlora.compare(SEEDS, SAMPLES).plot
-    assert plot.loss() == plot.training("loss")
-    with pytest.raises(TypeError, match="unexpected keyword argument 'x'"):
-        plot.loss(x="hours")
-    with pytest.raises(AttributeError, match="no figure 'settings'; it has loss, metric, parameters, retention, ranks"):
-        plot.settings()
-
-
-def test_a_comparison_is_drawn_for_dark() -> None:
-    plot = dynlora.compare(SEEDS, SAMPLES).plot
-    assert plot(theme="dark").results().to_json() != plot.results().to_json()
-    with pytest.raises(ConfigError, match="^theme='blue'"):
-        plot("blue")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -130,6 +131,16 @@ def words(app: AppTest) -> str:
 def plain(app: AppTest) -> str:
     """Return what the page says, without what keeps it from being markup."""
     return words(app).replace("\\", "").replace("\u200b", "")
+
+
+UNSAFE = re.compile(r"(?<!\\)(<img|\$x|\*\*bold|\[link|`code)|:material/home:|:red\[|:smile:")
+
+
+def is_text(app: AppTest) -> str:
+    """Check that no text of a run is more than text, and return what the page says, without escapes."""
+    assert UNSAFE.search(words(app)) is None
+    assert re.search(r"<img|\$x|%\{customdata\[0\]\} ", json.dumps(charts(app))) is None
+    return plain(app)
 
 
 def field(controls: Any, label: str) -> Any:

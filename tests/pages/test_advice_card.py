@@ -94,11 +94,3 @@ def test_a_rate_is_suggested_drawn_and_put_into_the_form(monkeypatch: pytest.Mon
     assert field.value == 0.0057
     assert "train.lr=0.0057" in app.code[0].value + app.code[1].value
     assert "Train with the rate 0.0057" in plain(app), "the answer is about any rate"
-
-
-def test_without_a_rate_the_card_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    none = {"rate": None, "low": None, "high": None, "steepest": None, "lowest": None}
-    answered(monkeypatch, rate_answer(**none, why="breaks", level="low"))
-    app = press(open_page("launch", preset="Quick look"), "Suggest rate")
-    until(lambda: "No rate is suggested: training breaks at 0.03" in plain(app.run()), "the answer")
-    assert not any(button.label.startswith("Use ") for button in app.button)

@@ -19,7 +19,7 @@ from dynlora.viz.kit.panel import RunView
 from dynlora.viz.ui import run_picker
 from tests.pages.app import charts, components, open_page, open_whole, plain, words
 from tests.viz.drawn import layout_of
-from tests.viz.runs import HOSTILE, make_run, planted
+from tests.viz.runs import HOSTILE, make_run
 
 RUN = "20260101-000000-00000001"
 MANY = "20261127-232946-6305f22e"
@@ -30,11 +30,6 @@ def replay(app: AppTest) -> dict:
     """Return what the page hands to the replay element."""
     (element,) = components(app)
     return json.loads(element.proto.json)
-
-
-def conclusion(app: AppTest) -> str:
-    """Return the sentence that the page begins with."""
-    return next(line for line in words(app).splitlines() if "steps 0 to 40" in line)
 
 
 def test_an_address_restores_the_whole_view(runs_dir: Path) -> None:
@@ -64,12 +59,11 @@ def test_a_kind_and_a_depth_select_the_modules_of_every_card(runs_dir: Path) -> 
     assert not app.exception
     assert "depth" not in app.query_params
     assert [module["short"] for module in replay(app)["modules"]] == ["key 0", "key 1", "key 2"]
-    assert conclusion(app) == conclusion(open_whole("capacity", run=RUN)), "the conclusion is of the whole run"
 
 
 @pytest.mark.parametrize(
     ("address", "rows"),
-    [({}, 30), ({"open": "14"}, 37), ({"module": "model.layers.3.mlp.up_proj"}, 37), ({"rows": "kind"}, 210)],
+    [({"open": "14"}, 37), ({"rows": "kind"}, 210)],
 )
 def test_a_map_of_many_modules_begins_with_its_layers(
     address: dict[str, str], rows: int, monkeypatch: pytest.MonkeyPatch
@@ -77,7 +71,6 @@ def test_a_map_of_many_modules_begins_with_its_layers(
     monkeypatch.setattr(run_picker, "sample_runs_dir", sample_runs_dir)
     app = open_page("capacity", run=MANY, **address)
     assert len(charts(app)[0]["data"][0]["meta"]["positions"]) == rows
-    assert ("A row is the mean of" in words(app)) == (rows < 210)
 
 
 def test_parts_are_closed_until_an_address_names_them_or_a_control_in_them(runs_dir: Path) -> None:
@@ -85,7 +78,6 @@ def test_parts_are_closed_until_an_address_names_them_or_a_control_in_them(runs_
     app = open_page("capacity", run=RUN)
     assert len(charts(app)) == 1, "what is closed is not computed"
     assert "LoraConfig" not in str([code.value for code in app.code])
-    assert "Rank transfers" in words(open_page("capacity", run=RUN, flow="depth"))
     app = open_page("capacity", run=RUN, section=["transfers", "ranks"])
     assert "Rank transfers" in words(app)
     assert "LoraConfig" in str([code.value for code in app.code])
@@ -102,21 +94,12 @@ def test_a_changed_range_goes_to_the_address(runs_dir: Path) -> None:
     assert "No rank moved between step 12 and step 20" in plain(app)
 
 
-def test_the_replay_holds_at_most_sixty_pictures(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id=RUN)
-    frames = replay(open_whole("capacity", run=RUN))
-    assert frames["steps"] == list(range(41))
-    assert frames["rank"][9] != frames["rank"][10]
-
-
 @pytest.mark.parametrize(
     "address",
     [
         {"step": "-1", "steps": "9-2", "signal": "nope"},
         {"step": "9" * 30, "steps": "99999-", "module": "$x$"},
-        {"step": "x", "steps": "a-b", "rows": "x"},
-        {"steps": "1-2-3", "flow": "<b>"},
-        {"kind": "<b>", "depth": "layer 99"},
+        {"steps": "1-2-3", "flow": "<b>", "rows": "x", "kind": "<b>", "depth": "layer 99"},
     ],
 )
 def test_nonsense_in_the_address_is_ignored(address: dict[str, str], runs_dir: Path) -> None:
@@ -128,20 +111,7 @@ def test_a_methods_own_signals_and_decisions_are_drawn_without_knowing_it(runs_d
     make_run(runs_dir, run_id=RUN, own=True, text="sharing groups")
     app = open_whole("capacity", run=RUN, signal="group")
     assert "12 modules form 6 groups." in plain(app)
-    assert "Other decisions" in words(app)
-    assert "6 decisions at 1 step: 6 × tie" in words(app).replace("\u200b", "")
     assert app.dataframe[0].value["modules"].tolist()[0] == "query 0, key 0"
-    app = open_whole("capacity", run=RUN, signal="path")
-    assert list(charts(app)[0]["data"][0]["colorbar"]["ticktext"]) == ["sharing groups", "low rank"]
-    assert "At step 40: 6 sharing groups and 6 low rank" in words(app).replace("\u200b", "")
-
-
-def test_a_search_is_drawn_without_knowing_the_method(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id=RUN, own=True)
-    text = plain(open_whole("capacity", run=RUN))
-    assert "Search candidates" in text
-    assert "tried 3 candidates in 2 rounds" in text
-    assert "Search candidates" not in words(open_whole("capacity", run=RUN, steps="0-10")), "it came later"
 
 
 def test_a_title_is_made_safe_once(runs_dir: Path) -> None:
@@ -153,7 +123,7 @@ def test_a_title_is_made_safe_once(runs_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "signal"),
     [
-        pytest.param(text, signal, marks=() if at % 2 == place else pytest.mark.torture)
+        pytest.param(text, signal, marks=() if at == 3 * place else pytest.mark.torture)
         for at, text in enumerate(HOSTILE)
         for place, signal in enumerate(("group", "path"))
     ],
@@ -167,17 +137,6 @@ def test_what_a_method_calls_its_signals_is_text(text: str, signal: str, runs_di
     assert "%{customdata" not in drawn.replace("%{customdata:,.0f}", "")
 
 
-def test_the_modules_that_need_rank_are_outlined_in_map_and_replay_and_counted(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id=RUN, about=planted(2, 5))
-    app = open_whole("capacity", run=RUN)
-    outlines = [shape for shape in charts(app)[0]["layout"]["shapes"] if shape["type"] == "rect"]
-    assert len(outlines) == sum(module["needed"] for module in replay(app)["modules"]) == 2
-    assert "Needs rank" in [trace.get("name") for trace in charts(app)[0]["data"]]
-    assert "Outlined: where rank is needed." in plain(app)
-    sentence = "9 of 48 components are in the 2 modules that need them"
-    assert sentence in plain(app)
-
-
 def test_a_map_by_layers_outlines_the_layers_that_hold_a_module_that_needs_rank() -> None:
     run = read_run(sample_runs_dir() / MANY)
     facts = {"planted": {"sizes": {"model.layers.3.mlp.up_proj": 1.0, "model.layers.5.mlp.up_proj": 1.0}}}
@@ -189,9 +148,6 @@ def test_a_map_by_layers_outlines_the_layers_that_hold_a_module_that_needs_rank(
     assert [row.split("<br>")[1] for row in outlined] == ["layer 3", "layer 5", "model.layers.5.mlp.up_proj"]
 
 
-@pytest.mark.parametrize(("moves", "signal"), [(True, "Rank"), (False, "Importance")])
-def test_a_map_opens_on_importance_where_no_rank_moved(moves: bool, signal: str, runs_dir: Path) -> None:
-    make_run(runs_dir, run_id=RUN, moves=moves, about={"planned_events": int(moves)})
-    app = open_page("capacity", run=RUN)
-    assert f"##### {signal} by module over time" in [one.value for one in app.markdown]
-    assert replay(app)["quantity"] == signal.lower()
+def test_a_map_opens_on_importance_where_no_rank_moved(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN, moves=False, about={"planned_events": 0})
+    assert replay(open_page("capacity", run=RUN))["quantity"] == "importance"

@@ -17,7 +17,7 @@ from dynlora.training.run import plan
 from dynlora.viz.launch import data_check
 from tests.data_files.files import csv_text
 from tests.data_files.odd import CLEAN, WITH_ODD_ROWS
-from tests.pages.app import field, open_page, plain, shown_config, words
+from tests.pages.app import field, open_page, plain, shown_config
 from tests.tiny import tiny_values
 from tests.viz.runs import config, make_run
 
@@ -48,24 +48,22 @@ def test_each_fault_is_a_row_with_lines_and_a_button(odd: str) -> None:
     assert buttons["repair-duplicate"] == "Leave out 1 row"
     assert "“a lovely plot” (good)" in text
     assert "repair" not in shown_config(app)["data"]
+    assert any(option.startswith("thread (t0, t1, t2)") for option in field(app.selectbox, "Label column").options)
 
 
-def test_what_blocks_the_start_is_marked_and_start_waits_for_it(odd: str) -> None:
+def test_what_blocks_the_start_is_marked_repaired_at_once_and_undone(odd: str) -> None:
     app = open_page("launch", data="upload", upload=odd)
     text = plain(app)
     assert re.search(r"Blocks the start\]\s*\*\*Empty text", text)
     assert re.search(r"Warning\]\s*\*\*", text)
     assert app.button(key="start").disabled
     assert app.button(key="check").disabled
-    assert "Start waits for the data: " in text
-    assert "data.repair=" not in text
-    assert "rows the label is empty 1 time" in text
     press(app, "repair-safe")
-    assert "rows, before the repairs, the label is empty 1 time" in plain(app)
     assert not app.button(key="start").disabled
-    assert "Start waits for the data" not in plain(app)
-    assert [one.label for one in app.expander if one.label.startswith("Review ")] == ["Review 5 warnings"]
     assert "drop_near_duplicates" not in shown_config(app)["data"]["repair"], "it may be about rows that are right"
+    press(app, "undo-0")
+    assert "drop_empty_texts" not in shown_config(app)["data"]["repair"]
+    assert app.button(key="start").disabled
 
 
 def test_a_row_with_too_many_cells_is_left_out_by_a_button(runs_dir: Path) -> None:
@@ -114,24 +112,6 @@ def test_the_odd_rows_are_repaired_one_by_one_and_the_run_trains(odd: str, tiny_
     assert meta["data_size"]["train"] + meta["data_size"]["held_out"] == len({row["text"] for row in CLEAN}) + 2
 
 
-def test_rows_that_merely_look_alike_are_never_dropped_with_the_blockers(runs_dir: Path) -> None:
-    tickets = [
-        {"text": f"Hello, I ordered a lamp on Monday with order number {n} and it has not arrived.", "label": "late"}
-        for n in (48213, 90567)
-    ]
-    rows = [*CLEAN, *tickets, {"text": "", "label": "good"}, {"text": "fine", "label": ""}]
-    digest = uploads.keep(runs_dir, "rows.csv", csv_text(rows).encode()).parent.name
-    app = press(open_page("launch", data="upload", upload=digest), "repair-safe")
-    assert shown_config(app)["data"]["repair"] == ["drop_empty_texts", "drop_empty_labels"]
-
-
-def test_blockers_at_once_and_undone_one_by_one(odd: str) -> None:
-    app = press(open_page("launch", data="upload", upload=odd), "repair-safe")
-    press(app, "undo-0")
-    assert "drop_empty_texts" not in shown_config(app)["data"]["repair"]
-    assert "Empty text" in plain(app)
-
-
 def test_a_link_holds_the_repairs_of_its_own_file_only(odd: str, runs_dir: Path) -> None:
     app = press(open_page("launch", data="upload", upload=odd), "repair-empty_text")
     address = app.query_params["repair"]
@@ -140,7 +120,7 @@ def test_a_link_holds_the_repairs_of_its_own_file_only(odd: str, runs_dir: Path)
     other = uploads.keep(runs_dir, "other.csv", csv_text(CLEAN).encode()).parent.name
     assert "repair" not in shown_config(open_page("launch", data="upload", upload=other, repair=link))["data"]
     key = link.partition(":")[0]
-    for hostile in (f"{key}:[", f'{key}:["<img src=x>"]', f"{key}:{'[' * 5000}", f'{key}:[{{"merge":5}}]', key):
+    for hostile in (f'{key}:["<img src=x>"]', f"{key}:{'[' * 5000}", f'{key}:[{{"merge":5}}]'):
         assert "repair" not in shown_config(open_page("launch", data="upload", upload=odd, repair=hostile))["data"]
 
 
@@ -166,25 +146,10 @@ def test_a_repair_that_cannot_be_done_is_said_and_can_be_undone(odd: str) -> Non
     assert not app.error
 
 
-def test_pickers_of_columns_show_values(odd: str) -> None:
-    app = open_page("launch", data="upload", upload=odd)
-    options = field(app.selectbox, "Label column").options
-    assert "label (bad, good, Good)" in options or "label (bad, good)" in options
-    assert any(option.startswith("thread (t0, t1, t2)") for option in options)
-
-
 def test_a_large_file_is_left_to_the_command_line(odd: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data_check, "MAX_CHECKED_BYTES", 100)
     app = open_page("launch", data="upload", upload=odd)
     assert "Check it on the command line: dynlora data check reviews.csv" in plain(app)
-
-
-def test_hostile_cells_are_text(runs_dir: Path) -> None:
-    rows = [{"text": "<img src=x> $x$ :smile: [a](b)", "label": "<b>x</b>"}] * 2 + [{"text": "", "label": "**y**"}]
-    digest = uploads.keep(runs_dir, "rows.csv", csv_text(rows).encode()).parent.name
-    app = open_page("launch", data="upload", upload=digest)
-    assert "<img" not in words(app).replace("\\<img", "")
-    assert "<b>" not in words(app).replace("\\<b", "")
 
 
 def test_the_encoding_of_a_file_is_chosen_and_its_rows_are_read_with_it(runs_dir: Path) -> None:

@@ -24,28 +24,17 @@ def labels(run_id: str) -> list[str]:
     return [one.proto.label for one in open_page("run", run=run_id).get("download_button")]
 
 
-def test_a_trained_run_offers_its_adapter_and_the_commands(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [label for label in labels(run.name) if label != "CSV"] == ["Adapter", "Merged model"]
-    commands = [block.value for block in open_page("run", run=run.name).code]
-    assert any(f"dynlora export {run.name} --format merged --out {run.name}-merged.zip" in text for text in commands)
-    monkeypatch.setattr(export_button, "is_read_only", lambda: True)
-    assert "Adapter" not in labels(run.name)
-
-
-def test_the_export_is_chosen_by_where_it_goes(run: Path) -> None:
+def test_a_trained_run_offers_its_adapter_in_the_form_that_is_chosen_and_the_commands(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     app = open_page("run", run=run.name)
-    where = app.selectbox(key="export-form")
-    assert where.options == [
-        "PEFT, vLLM",
-        "SGLang, TGI, LoRAX",
-        "any engine: merged",
-        "ONNX",
-        "ONNX, gates kept",
-        "Python, gates kept",
-    ]
-    where.set_value("uniform").run()
+    offered = [one.proto.label for one in app.get("download_button")]
+    assert [label for label in offered if label != "CSV"] == ["Adapter", "Merged model"]
+    app.selectbox(key="export-form").set_value("uniform").run()
     assert "Adapter for SGLang, TGI, LoRAX" in [one.proto.label for one in app.get("download_button")]
     assert any(f"--format uniform --out {run.name}-uniform.zip" in block.value for block in app.code)
+    monkeypatch.setattr(export_button, "is_read_only", lambda: True)
+    assert "Adapter" not in labels(run.name)
 
 
 def test_an_export_on_all_held_out_examples_is_followed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,12 +23,9 @@ def _samples(_dashboard: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_picker, "sample_runs_dir", sample_runs_dir)
 
 
-@pytest.mark.parametrize(("page", "sample"), [("capacity", ABLATED), ("shrink", SHRUNK)])
-def test_without_a_run_of_ones_own_that_suits_the_fullest_sample_comes_first(
-    page: str, sample: str, runs_dir: Path
-) -> None:
+def test_without_a_run_of_ones_own_that_suits_the_fullest_sample_comes_first(runs_dir: Path) -> None:
     make_run(runs_dir, run_id="20261225-000001-00000000", moves=False, state="running", steps=6)
-    assert open_page(page).selectbox(key="address-run").value == sample
+    assert open_page("capacity").selectbox(key="address-run").value == ABLATED
 
 
 def test_inputs_begins_with_a_sample_whose_effects_by_input_are_recorded() -> None:
@@ -36,14 +33,6 @@ def test_inputs_begins_with_a_sample_whose_effects_by_input_are_recorded() -> No
     assert app.selectbox(key="address-run").value != REACTS
     assert "% of the adapter's effect moves" in plain(app)
     assert "Worst examples" in [one.proto.label for one in app.get("page_link")]
-
-
-def test_inputs_says_what_the_gates_of_a_run_without_recorded_effects_gain() -> None:
-    app = open_page("inputs", run=REACTS)
-    assert "Reacting to the input lowers the held-out loss by 0.014 nats" in plain(app)
-    labels = [one.proto.label for one in app.get("page_link")]
-    assert "Worst examples" in labels
-    assert "Try a text of your own" not in labels, "its adapter is not kept, so no model could answer"
 
 
 def test_a_run_of_ones_own_that_suits_comes_before_every_sample(runs_dir: Path) -> None:

@@ -13,7 +13,6 @@ import pytest
 from dynlora.analysis.module_effects import LEAST_EXAMPLES
 from dynlora.store import queries
 from dynlora.store.measurements import Effects
-from dynlora.viz.kit import theme
 from tests.pages.app import charts, open_page, open_whole, plain, press, words
 from tests.pages.trained import Here, save_rows, train
 from tests.viz.runs import N_EXAMPLES, make_run
@@ -23,18 +22,14 @@ RUN = "20260101-000000-00000001"
 
 def test_only_the_gate_that_differs_is_named(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
-    text = plain(open_whole("inputs", run=RUN))
-    assert "1 of 12 gates differ between groups beyond chance" in text
-    assert "The groups explain the largest fraction of the variation in key 0" in text
+    assert "the largest fraction of the variation in key 0" in plain(open_whole("inputs", run=RUN))
 
 
 def test_a_run_without_gates_maps_how_strongly_each_module_acts(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, gates=False, effects=True)
-    text = plain(open_page("inputs", run=RUN))
-    assert "From fine to tweets, 18 % of the adapter's effect moves, most of it to key of layer 0." in text
-    assert "where the groups are shuffled (n = 24 and 24)." in text
-    assert "The adapter changes a module's output by" in text
-    maps = [trace for chart in charts(open_page("inputs", run=RUN)) for trace in chart["data"] if "coloraxis" in trace]
+    app = open_page("inputs", run=RUN)
+    assert "18 % of the adapter's effect moves, most of it to key of layer 0." in plain(app)
+    maps = [trace for chart in charts(app) for trace in chart["data"] if "coloraxis" in trace]
     assert len(maps) == 3, "one for each group, and the difference"
 
 
@@ -47,18 +42,13 @@ def test_two_groups_that_a_reader_compares_are_in_the_address(runs_dir: Path) ->
 
 def test_gates_are_a_second_map(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, effects=True)
-    assert "gates differ between groups" not in plain(open_page("inputs", run=RUN))
     assert "1 of 12 gates differ between groups beyond chance" in plain(open_page("inputs", run=RUN, map="gates"))
 
 
 def test_importance_by_group_is_a_map_of_the_last_step(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, gates=False, effects=True)
     text = plain(open_page("inputs", run=RUN, map="importance_by_group"))
-    assert (
-        "The loss would rise most without key 0 on tweets (+0.250 nats) and without value 0 on fine (+0.125 nats)"
-        in text
-    )
-    assert "(first-order estimate, n = 48 probe examples, step 40)." in text
+    assert "without key 0 on tweets (+0.250 nats) and without value 0 on fine (+0.125 nats)" in text
     earlier = plain(open_page("inputs", run=RUN, map="importance_by_group", step="20"))
     assert "Importance by group is recorded at the last evaluation." in earlier
 
@@ -80,15 +70,6 @@ def test_an_older_run_is_measured_now(run: Path, here: Here) -> None:
     np.testing.assert_allclose(np.array(effects.effects), recorded.to_numpy(), rtol=1e-3, atol=1e-6)
 
 
-def test_a_regression_has_a_map_and_small_groups_are_not_named(tiny_bert: Path, tmp_path: Path, runs_dir: Path) -> None:
-    data = save_rows(tmp_path / "numbers", "numbers")
-    run = train(tiny_bert, data, runs_dir, data__task="regression")
-    text = plain(open_page("inputs", run=run.name))
-    assert "The adapter changes a module's output by" in text
-    assert f"Fewer than two groups have {LEAST_EXAMPLES} examples" in text
-    assert "Loss by group" not in text
-
-
 def test_points_in_the_address_list_their_texts(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
     app = open_page("inputs", run=RUN, points="3,7")
@@ -101,14 +82,6 @@ def test_points_in_the_address_list_their_texts(runs_dir: Path) -> None:
     assert "their mean gates differ most in layer" in plain(app)
 
 
-def test_a_module_that_was_selected_elsewhere_is_followed_here(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id=RUN)
-    app = open_page("inputs", run=RUN, module="bert.encoder.layer.1.attention.self.key")
-    (bars,) = [trace for trace in charts(app)[0]["data"] if trace["type"] == "bar"]
-    assert bars["marker"]["color"].count(theme.LIGHT.second) == 1
-    assert "key 1: " in plain(app)
-
-
 def test_a_kind_that_was_selected_elsewhere_is_the_only_one_here(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
     app = open_whole("inputs", run=RUN, kind="value", depth="layer 1")
@@ -119,7 +92,7 @@ def test_a_kind_that_was_selected_elsewhere_is_the_only_one_here(runs_dir: Path)
     assert "no gate differs between groups beyond chance" in text, "the one that does is of another kind"
 
 
-@pytest.mark.parametrize("colour", ["group", "loss", "prediction", "gate"])
+@pytest.mark.parametrize("colour", ["loss", "gate"])
 def test_the_probe_set_can_be_coloured(colour: str, runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
     app = open_page("inputs", run=RUN, colour=colour)
@@ -128,7 +101,7 @@ def test_the_probe_set_can_be_coloured(colour: str, runs_dir: Path) -> None:
     assert ("Gate of" in scatter) == (colour == "gate")
 
 
-@pytest.mark.parametrize("points", ["x", "-1", "99999", "1,,2;3", ",".join(map(str, range(999)))])
+@pytest.mark.parametrize("points", ["-1,x,,2;3", ",".join(map(str, range(999)))])
 def test_nonsense_points_are_ignored(points: str, runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
     app = open_whole("inputs", run=RUN, points=points)
@@ -138,29 +111,11 @@ def test_nonsense_points_are_ignored(points: str, runs_dir: Path) -> None:
     assert len(tables[0]) <= N_EXAMPLES
 
 
-def test_members_that_disagree_are_shown_by_group_and_example(runs_dir: Path) -> None:
+def test_disagreement_and_calibration_are_shown_by_group_and_example(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, extras=True)
     app = open_whole("inputs", run=RUN, colour="disagreement")
-    text = plain(app)
-    assert "Disagreement by input group" in text
-    assert "Mean disagreement is highest for tweets (0.200) and lowest for fine (0.010)" in text
-    assert json.dumps(charts(app)).count('"Disagreement"') >= 1
+    assert "disagreement is highest for tweets (0.200) and lowest for fine (0.010)" in plain(app)
     assert any("disagreement" in frame.value.columns for frame in app.dataframe)
-
-
-def test_a_method_without_members_says_nothing_of_disagreement(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id=RUN)
-    app = open_whole("inputs", run=RUN, colour="disagreement")
-    assert "disagreement" not in words(app)
-    assert not any("disagreement" in frame.value.columns for frame in app.dataframe)
-
-
-def test_groups_say_how_far_their_probabilities_can_be_believed(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id=RUN, extras=True)
-    app = open_whole("inputs", run=RUN)
-    text = words(app)
-    assert "Calibration error by input group" in text
-    assert "Brier score by input group" in text
     served = next(frame.value for frame in app.dataframe if "calibration error" in frame.value.columns)
     assert served["calibration error"].tolist() == pytest.approx([0.02, 0.3])
     assert served["Brier score"].tolist() == pytest.approx([0.1, 0.4])
@@ -172,3 +127,12 @@ def test_no_text_is_hidden(runs_dir: Path) -> None:
     app = open_whole("inputs", run=RUN)
     listed = next(frame.value for frame in app.dataframe if "text" in frame.value.columns)
     assert listed["text"].str.contains("crock").all()
+
+
+def test_a_regression_has_a_map_and_small_groups_are_not_named(tiny_bert: Path, tmp_path: Path, runs_dir: Path) -> None:
+    data = save_rows(tmp_path / "numbers", "numbers")
+    run = train(tiny_bert, data, runs_dir, data__task="regression")
+    text = plain(open_page("inputs", run=run.name))
+    assert "The adapter changes a module's output by" in text
+    assert f"Fewer than two groups have {LEAST_EXAMPLES} examples" in text
+    assert "Loss by group" not in text

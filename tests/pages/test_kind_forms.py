@@ -93,9 +93,9 @@ def test_a_finished_run_begins_with_its_conclusion(write: Callable[..., Path], d
 @pytest.mark.parametrize(
     ("write", "state", "until"),
     [
-        *((written_decode, state, {}) for state in (None, "failed", "stopped")),
-        *((written_recycle, "stopped", {"until": until}) for until in (0, 2, 6)),
-        *((written_merge, "stopped", {"until": until}) for until in (0, 4)),
+        (written_decode, "failed", {}),
+        (written_recycle, "stopped", {"until": 2}),
+        (written_merge, "stopped", {"until": 4}),
     ],
 )
 def test_a_run_that_did_not_end_shows_what_there_is(

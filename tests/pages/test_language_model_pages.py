@@ -65,10 +65,7 @@ def finished(app: AppTest) -> AppTest:
 
 def test_every_page_opens_and_texts_are_read_step_by_step(here: Here, writer: str) -> None:
     app = open_page("run", run=writer, section="results")
-    text = plain(app)
-    assert "Generated texts" in text
-    assert "of 6 answers are correct (95 % CI" in text
-    assert "Retention: On 70 public sentences the loss" in plain(app)
+    assert "of 6 answers are correct" in plain(app)
     assert app.select_slider(key="generations-step-2").options == ["0", "4"]
     written = texts(app)
     assert written.index("<small>Base model</small>") < written.index("<small>Step 4")
@@ -76,15 +73,6 @@ def test_every_page_opens_and_texts_are_read_step_by_step(here: Here, writer: st
     assert not app.exception
     for page in ("capacity", "inputs", "compare", "playground", "runs", "home"):
         open_page(page, run=writer)
-
-
-def test_examples_have_prompts_completions_and_right_tokens_on_every_page(writer: str) -> None:
-    for page, address in (("run", {"section": "results"}), ("inputs", {})):
-        frames = [one.value for one in open_whole(page, run=writer, **address).dataframe]
-        written = [frame for frame in frames if "completion" in frame.columns]
-        assert any(str(name).startswith("right tokens") for frame in written for name in frame.columns), page
-        for frame in written:
-            assert not {"label", "true", "prediction"} & set(frame.columns)
 
 
 def test_the_report_holds_the_generated_texts(writer: str, runs_dir: Path, tmp_path: Path) -> None:
@@ -108,12 +96,7 @@ def test_exact_match_is_paired_over_the_prompts_that_both_continued(writer: str,
     side = next(side for side in differences if side.key == "exact_match")
     assert side.differences[0].tolist() == expected
     assert not side.low_is_good
-    text = plain(open_whole("compare", runs=f"{writer},{gated}"))
-    assert "forgets least" in text
-    assert "nats of loss on held-out examples (95 % CI" in text
-    words = "points of exact match on generated texts (95 % CI" if any(expected) else "no difference in exact match on"
-    assert words in text
-    assert "Paired over 1 common seed and 6 examples" in text
+    assert "Paired over 1 common seed and 6 examples" in plain(open_whole("compare", runs=f"{writer},{gated}"))
 
 
 def test_a_link_with_a_prompt_is_continued_by_adapter_and_base_as_they_write(here: Here, writer: str) -> None:
@@ -123,24 +106,11 @@ def test_a_link_with_a_prompt_is_continued_by_adapter_and_base_as_they_write(her
     assert "so far" in texts(app)
     finished(app)
     assert not app.error
-    text = plain(app)
-    assert "Continuations" in text
-    assert "The adapter continues the text differently from the base model (greedy, at most 12 tokens)" in text
+    assert "The adapter continues the text differently from the base model (greedy, at most 12 tokens)" in plain(app)
     answers = texts(app)
     assert "Adapter · " in answers
     assert "Base model · " in answers
     assert "so far" not in answers
-    assert "Attribution by word" not in text
-
-
-def test_at_strength_0_the_adapter_writes_as_the_base_model(here: Here, writer: str) -> None:
-    here.pace = 50
-    app = open_page("playground", run=writer, text="a2:", strength="0.0")
-    finished(app)
-    assert not app.error
-    text = plain(app)
-    assert "The adapter continues the text as the base model does" in text
-    assert "adapter strength 0)" in text
 
 
 def test_stop_keeps_what_was_written_and_another_text_can_be_asked(here: Here, writer: str) -> None:
@@ -157,37 +127,12 @@ def test_stop_keeps_what_was_written_and_another_text_can_be_asked(here: Here, w
     assert app.query_params["text"] == "b1:"
 
 
-def test_a_chat_has_turns_that_are_kept_over_pages_and_can_be_cleared(here: Here, writer: str, gated: str) -> None:
-    here.pace = 50
-    app = open_page("playground", run=writer, mode="chat", other=gated, temperature="0.7", seed="3")
-    for message in ("a2:", "and b1:"):
-        finished(app.chat_input(key="talk-message").set_value(message).run())
-        assert app.query_params["text"] == "a2:", "the link of a conversation has its first message"
-    turns = texts(app)
-    assert turns.count("dl-asked") == 2
-    assert turns.count("Adapter · ") == turns.count("Base model · ") == turns.count("Run ") == 2
-    assert "temperature 0.7, seed 3" in plain(app)
-    app.query_params.clear()
-    app.switch_page("pages/methods.py").run()
-    app.query_params.clear()
-    app.switch_page("pages/playground.py").run()
-    assert not app.exception
-    assert texts(app).count("dl-asked") == 2
-    assert app.query_params["temperature"] == "0.7"
-    press(app, "Clear conversation")
-    assert texts(app).count("dl-asked") == 0
-    assert "text" not in app.query_params
-
-
-def test_tokens_have_probabilities_and_alternatives_and_modules_are_measured(here: Here, writer: str) -> None:
+def test_tokens_have_probabilities_and_modules_are_measured_cancelled_and_measured_again(
+    here: Here, writer: str
+) -> None:
     here.pace = 50
     app = finished(open_page("playground", run=writer, text="a2:"))
-    text = plain(app)
-    assert "Token probabilities" in text
-    assert "more probable: log-probability +" in text
-    blocks = texts(app)
-    assert "p(token): adapter" in blocks
-    assert "less probable with the adapter" in blocks
+    assert "p(token): adapter" in texts(app)
     app.selectbox(key="talk-token").set_value(0).run()
     (frame,) = [one.value for one in app.dataframe if "p (adapter)" in one.value.columns]
     assert len(frame) == 5
@@ -197,24 +142,14 @@ def test_tokens_have_probabilities_and_alternatives_and_modules_are_measured(her
     here.pace = 2
     press(app, "Measure all modules")
     assert "of 14 modules" in str(app.get("progress")[0].proto)
-    while [button for button in app.button if button.label == "Cancel"]:
-        app.run()
-    text = plain(app)
-    assert "The largest contribution is from" in text
-    assert len(charts(app)) == 2
-
-
-def test_a_measurement_can_be_cancelled_and_begun_again(here: Here, writer: str) -> None:
-    here.pace = 50
-    app = finished(open_page("playground", run=writer, text="a2:"))
-    here.pace = 1
-    press(app, "Measure all modules")
     press(app, "Cancel")
     assert "Cancelled after" in plain(app)
     here.pace = 50
     press(app, "Measure all modules")
     while [button for button in app.button if button.label == "Cancel"]:
         app.run()
+    text = plain(app)
+    assert "The largest contribution is from" in text
     assert len(charts(app)) == 2
 
 
@@ -252,37 +187,14 @@ def looked_at(app: AppTest, label: str) -> list[dict]:
 def test_inputs_shows_where_the_adapter_helps_by_example_and_by_token(here: Here, writer: str) -> None:
     here.pace = 200
     app = open_page("inputs", run=writer, example="0")
-    text = plain(app)
-    assert "Loss change by example" in text
-    assert "probe examples: mean decrease" in text
-    assert "95 % CI" in text
     rows = looked_at(app, "difference")
     assert [row["difference"] for row in rows] == sorted((row["difference"] for row in rows), reverse=True)
-    assert "nats with the adapter (step 4)" in text
     blocks = texts(app)
     assert "adapter, step 4" in blocks
     assert "not part of the loss" in blocks
-    assert "p(token): " in blocks
-    assert "adapter better" in blocks
-    app = open_page("inputs", run=writer, example="0", **{"token-colour": "loss"})
-    assert "<small>base</small>" in texts(app)
     press(app, "Compute token losses of 40 examples")
-    assert "more probable with the adapter" in plain(app)
     (table,) = [one.value for one in app.dataframe if "context" in one.value.columns]
     assert table["difference"].is_monotonic_decreasing
-
-
-def test_groups_of_a_run_that_writes_have_perplexity_accuracy_and_gates(here: Here, gated: str) -> None:
-    app = open_whole("inputs", run=gated, lab="group", apart="on", map="gates")
-    text = plain(app)
-    assert not app.error
-    for title in ("Perplexity by input group", "Loss by input group", "Token accuracy by input group"):
-        assert title in text
-    assert "Perplexity is highest for" not in text, "the groups have fewer than 20 examples"
-    assert "Gates by input group" in text
-    assert "This run has no gates" not in text
-    frame = next(one.value for one in app.dataframe if "perplexity" in one.value.columns)
-    assert len(frame) == 3, "the whole and two groups"
 
 
 def forget_adapters(runs_dir: Path, run: str) -> None:
@@ -322,17 +234,3 @@ def test_a_run_of_before_says_why_there_is_no_slider(
     forget_adapters(runs_dir, writer)
     text = plain(open_page("inputs", run=writer, example="0"))
     assert "recorded no token losses and kept no adapter" in text
-
-
-def test_the_export_says_how_engines_read_the_adapter(gated: str) -> None:
-    app = open_page("run", run=gated)
-    (table,) = [one.value for one in app.dataframe if "what to do" in one.value]
-    verdicts = dict(zip(table["engine"].str.split().str[0], table["verdict"], strict=True))
-    assert verdicts["peft"] == verdicts["vllm"] == "reads it right"
-    assert verdicts["llama.cpp"] == "reads it wrong", "each gate's mean is another factor"
-    advice = dict(zip(table["engine"].str.split().str[0], table["what to do"], strict=True))
-    assert (advice["llama.cpp"], advice["sglang"], advice["peft"]) == (
-        "export for llama.cpp",
-        "export for SGLang, TGI, LoRAX",
-        "",
-    )

@@ -28,32 +28,24 @@ def uploaded(runs_dir: Path) -> str:
     return uploads.keep(runs_dir, "reviews.csv", TABLE).parent.name
 
 
-@pytest.mark.parametrize("preset", ["Quick look", "Teaching", "Quality", "Defaults"])
-def test_each_preset_is_a_link_and_a_whole_configuration(preset: str) -> None:
-    values = shown_config(open_page("launch", preset=preset))
-    assert values["strategy"]["name"] == "dynamic"
+def test_a_preset_is_a_link_and_a_whole_configuration() -> None:
+    values = shown_config(open_page("launch", preset="Teaching"))
     assert parse_config(values).data.name == "sentiment4"
-    assert values.get("train", {}).get("steps") == {"Quick look": 100, "Teaching": 80, "Quality": 1500}.get(preset)
+    assert values["train"]["steps"] == 80
     assert values["strategy"] == {"name": "dynamic"}, "a setting that the list of methods lacks is left out"
 
 
-@pytest.mark.parametrize(
-    ("preset", "data"), [("Instruction tuning", "arithmetic"), ("Language modelling", "sentiment4-text")]
-)
-def test_the_presets_of_language_models_name_model_and_data(preset: str, data: str) -> None:
-    app = open_page("launch", preset=preset)
+def test_the_preset_of_a_language_model_names_model_and_data() -> None:
+    app = open_page("launch", preset="Instruction tuning")
     values = parse_config(shown_config(app))
-    assert (values.model.name, values.data.name, values.train.steps) == ("smollm2-135m", data, 200)
-    losses = [box for box in app.selectbox if box.label == "Loss on"]
-    assert len(losses) == (data == "arithmetic"), "a text alone has one loss"
-    if losses:
-        losses[0].set_value("all").run()
-        assert shown_config(app)["data"]["loss_on"] == "all"
+    assert (values.model.name, values.data.name) == ("smollm2-135m", "arithmetic")
+    field(app.selectbox, "Loss on").set_value("all").run()
+    assert shown_config(app)["data"]["loss_on"] == "all"
 
 
 def test_settings_of_planted_ranks_are_there_with_their_data_alone() -> None:
+    app = open_page("launch")
     for data in ("sentiment4", "planted"):
-        app = open_page("launch")
         next(box for box in app.selectbox if "sentiment4" in box.options).set_value(data).run()
         assert not app.exception
         names = {box.label for box in (*app.text_input, *app.number_input) if box.label.startswith("Planted")}
@@ -92,30 +84,14 @@ def test_the_kind_of_an_upload_is_seen_and_its_columns_are_offered(kind: str, ru
     assert not set(columns) - {"text"} & set(shown_config(app)["data"])
 
 
-def test_a_link_names_the_strategy() -> None:
-    app = open_page("launch", strategy="lora")
-    assert shown_config(app)["strategy"] == {"name": "lora"}
-    assert "Uniform." in plain(app)
-
-
-@pytest.mark.parametrize("twin", ["same", "uniform", "random"])
-def test_a_run_can_be_repeated_and_twinned_from_a_link(twin: str, runs_dir: Path) -> None:
+def test_a_run_can_be_twinned_from_a_link(runs_dir: Path) -> None:
     folder = make_run(runs_dir, run_id=RUN)
     values = config("dynamic", 3) | {"name": "first", "strategy": {"name": "dynamic", "moves": 5}}
     annotate(folder, meta={"config": values})
-    repeated = shown_config(open_page("launch", **{"from": RUN, "twin": twin}))
+    repeated = shown_config(open_page("launch", **{"from": RUN, "twin": "random"}))
     assert (repeated["seed"], repeated["adapter"], repeated["train"]) == (3, {"rank": 4}, {"steps": 40})
-    prefix = {"uniform": "uniform baseline of ", "random": "random control of "}.get(twin, "")
-    assert repeated["name"] == f"{prefix}first"
-    expected = {"same": {"moves": 5}, "random": {"allocation": "random", "moves": 5}, "uniform": {}}[twin]
-    assert repeated["strategy"] == {"name": "lora" if twin == "uniform" else "dynamic"} | expected
-
-
-def test_a_link_to_a_twin_that_a_run_lacks_says_so(runs_dir: Path) -> None:
-    annotate(make_run(runs_dir, run_id=RUN), meta={"config": config("lora", 0)})
-    app = open_page("launch", **{"from": RUN, "twin": "random"})
-    assert "This run has no random control" in plain(app)
-    assert shown_config(app)["strategy"] == {"name": "lora"}
+    assert repeated["name"] == "random control of first"
+    assert repeated["strategy"] == {"name": "dynamic", "allocation": "random", "moves": 5}
 
 
 def test_another_run_to_start_from_goes_to_the_address(runs_dir: Path) -> None:
@@ -128,7 +104,7 @@ def test_another_run_to_start_from_goes_to_the_address(runs_dir: Path) -> None:
     assert shown_config(app)["train"] == {"steps": 40}
 
 
-@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+@pytest.mark.parametrize("text", HOSTILE[::3], ids=["markup", "long"])
 def test_a_hostile_run_is_no_hostile_form(text: str, runs_dir: Path) -> None:
     folder = make_run(runs_dir, run_id=RUN, text=text)
     values = config("dynamic", 0) | {"name": text[:400].replace("\x00", "")}
@@ -147,7 +123,7 @@ def test_a_run_of_nonsense_is_one_sentence(runs_dir: Path) -> None:
     assert "must be a number" in app.error[0].value.replace("\\", "")
 
 
-@pytest.mark.parametrize("run_id", ["../../etc", "nothing", "<b>x</b>"])
+@pytest.mark.parametrize("run_id", ["../../etc", "<b>x</b>"])
 def test_ids_to_start_from_are_checked(run_id: str, runs_dir: Path) -> None:
     app = open_page("launch", **{"from": run_id})
     assert len(app.error) == 1
@@ -172,6 +148,7 @@ def test_an_uploaded_table_offers_its_columns(uploaded: str, runs_dir: Path) -> 
 
 def test_what_is_sent_is_kept_and_what_is_removed_is_forgotten(runs_dir: Path) -> None:
     app = open_page("launch", data="upload")
+    assert [button.disabled for button in app.button if button.key in ("start", "check")] == [True, True]
     app.file_uploader(key="upload").set_value(("../my reviews.csv", TABLE, "text/csv")).run()
     assert not app.exception
     path = Path(shown_config(app)["data"]["path"])
@@ -184,16 +161,8 @@ def test_what_is_sent_is_kept_and_what_is_removed_is_forgotten(runs_dir: Path) -
     assert "the file is empty" in app.error[0].value
 
 
-def test_without_a_file_nothing_can_be_started() -> None:
-    app = open_page("launch", data="upload")
-    assert "Upload a file first." in plain(app)
-    assert [button.disabled for button in app.button if button.key in ("start", "check")] == [True, True]
-    assert not app.code
-
-
-@pytest.mark.parametrize("name", ["bad.csv", "bad.parquet"])
-def test_a_broken_upload_is_one_sentence(name: str, runs_dir: Path) -> None:
-    digest = uploads.keep(runs_dir, name, b'"<b>\n').parent.name
+def test_a_broken_upload_is_one_sentence(runs_dir: Path) -> None:
+    digest = uploads.keep(runs_dir, "bad.csv", b'"<b>\n').parent.name
     app = open_page("launch", data="upload", upload=digest)
     assert len(app.error) == 1
     assert "<b>" not in app.error[0].value
@@ -251,31 +220,6 @@ def test_a_path_on_another_machine_is_not_looked_at(path: str, runs_dir: Path, m
     assert shown_config(open_page("launch", **{"from": RUN}))["data"] == {"path": path}
 
 
-def test_a_hub_id_can_be_given() -> None:
-    app = open_page("launch", data="hub")
-    assert "Enter the hub id of a data set first." in plain(app)
-    field(app.text_input, "Hub id").set_value("nyu-mll/glue:sst2").run()
-    assert shown_config(app)["data"]["name"] == "nyu-mll/glue:sst2"
-
-
-def test_the_columns_of_a_folder_are_picked_by_their_values(tmp_path: Path) -> None:
-    data = tmp_path / "problems"
-    data.mkdir()
-    rows = [{"question": f"{n}+1?", "reply": f"so {n + 1}", "result": str(n + 1)} for n in range(5)]
-    (data / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    app = open_page("launch", data="file")
-    field(app.text_input, "Path on this machine").set_value(str(data)).run()
-    field(app.button_group, "Kind of data").set_value("completion").run()
-    boxes = {box.label: box for box in app.selectbox}
-    for label, column in (("Prompt", "question"), ("Completion", "reply"), ("Answer", "result")):
-        values = ", ".join(row[column] for row in rows[:3])
-        assert f"{column} ({values})" in boxes[f"{label} column"].options
-    boxes["Prompt column"].set_value("question")
-    boxes["Completion column"].set_value("reply").run()
-    chosen = shown_config(app)["data"]
-    assert (chosen["path"], chosen["prompt"], chosen["completion"]) == (str(data), "question", "reply")
-
-
 def test_a_folder_that_training_would_refuse_is_refused_with_its_sentence(tmp_path: Path) -> None:
     (tmp_path / "all.csv").write_bytes(TABLE)
     app = open_page("launch", data="file")
@@ -290,7 +234,6 @@ def test_seeds_are_runs_and_the_queue_is_said(runs_dir: Path) -> None:
     assert "1 is in the queue; a run started now gets position 2." in plain(app)
     field(app.text_input, "Seeds").set_value("3-5").run()
     assert app.button(key="start").label == "Start 3 runs"
-    assert "positions 2 to 4" in plain(app)
     commands = next(code.value for code in app.code if code.language == "bash").splitlines()
     assert [f"seed={seed} " in line for seed, line in zip((3, 4, 5), commands, strict=True)] == [True] * 3
     field(app.text_input, "Seeds").set_value("x").run()
@@ -311,10 +254,7 @@ def test_a_check_says_what_the_run_costs(monkeypatch: pytest.MonkeyPatch, runs_d
     assert checks == [shown_config(app)]
     assert not (runs_dir / RUN).exists()
     assert len([drawn for drawn in charts(app) if drawn["data"]]) == 2  # one more is not seen
-    assert "7 possible reallocations between steps 17 and 59" in plain(app)
     assert app.metric[0].value.replace("\\", "") == "64,878"
-    assert "64% of the training rows" in plain(app)
-    assert any("[CLS]" in str(frame.value) for frame in app.dataframe)
     assert "<img" not in words(app).replace("\\<img", "")
     assert "<img" not in json.dumps(charts(app))
     app.number_input(key="field-train.steps-100").set_value(120).run()
@@ -322,9 +262,6 @@ def test_a_check_says_what_the_run_costs(monkeypatch: pytest.MonkeyPatch, runs_d
     assert not charts(app)
     app.number_input(key="field-train.steps-100").set_value(100).run()
     assert len([drawn for drawn in charts(app) if drawn["data"]]) == 2  # one more is not seen
-    field(app.text_input, "Seeds").set_value("0-2").run()
-    figures = {metric.label: metric.value for metric in app.metric}
-    assert figures["Estimated time, 3 runs"] == "8 min", "the sum of 3 runs of 2.5 minutes"
 
 
 def test_a_read_only_server_reads_no_files(uploaded: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,16 +306,6 @@ def test_other_starting_settings_replace_what_was_entered(runs_dir: Path) -> Non
     assert "name" not in shown_config(app)
 
 
-def test_columns_and_repairs_are_there_after_another_page(uploaded: str) -> None:
-    app = open_page("launch", data="upload", upload=uploaded)
-    field(app.selectbox, "Input groups").set_value("source").run()
-    app.switch_page("pages/methods.py").run()
-    app.query_params.clear()
-    app.switch_page("pages/launch.py").run()
-    assert app.query_params["upload"] == uploaded
-    assert shown_config(app)["data"]["group_by"] == "source"
-
-
 @pytest.mark.parametrize(
     ("refuses", "mode", "key"),
     [
@@ -397,3 +324,13 @@ def test_what_is_refused_is_its_sentence_as_text(
     assert not app.exception
     assert "must be at most 10" in plain(app)
     assert "<b>" not in app.error[0].value
+
+
+def test_columns_and_repairs_are_there_after_another_page(uploaded: str) -> None:
+    app = open_page("launch", data="upload", upload=uploaded)
+    field(app.selectbox, "Input groups").set_value("source").run()
+    app.switch_page("pages/methods.py").run()
+    app.query_params.clear()
+    app.switch_page("pages/launch.py").run()
+    assert app.query_params["upload"] == uploaded
+    assert shown_config(app)["data"]["group_by"] == "source"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 import dynlora
 from dynlora.viz.kit import theme
 from dynlora.viz.ui import run_picker
-from tests.pages.app import ROOT, components, open_page, open_whole
+from tests.pages.app import ROOT, components, open_whole
 
 SAMPLES = ROOT / "sample_runs"
 MOVED, SHRUNK = "20261125-133850-b965a50f", "20261127-144657-74ce2b75"
@@ -74,7 +73,6 @@ SHOWN = {"signal": "importance", "rows": "depth", "steps": "40-200", "step": "15
 """What a reader chose of Capacity; two figures are read from one page."""
 
 ONE_RUN: list[tuple[str, dict[str, str], str, Callable[[], Any]]] = [
-    ("capacity", {}, "map-rank-", lambda: plot(MOVED).capacity()),
     (
         "capacity",
         SHOWN,
@@ -82,10 +80,7 @@ ONE_RUN: list[tuple[str, dict[str, str], str, Callable[[], Any]]] = [
         lambda: plot(MOVED).capacity("importance", 40, 200, step=150, order="depth"),
     ),
     ("capacity", SHOWN, "flow-", lambda: plot(MOVED).flow(40, 200, by="module")),
-    ("capacity", {}, "scatter-", lambda: plot(MOVED).importance_vs_rank()),
     ("capacity", {}, "effects-", lambda: plot(MOVED).knockouts()),
-    ("capacity", {"score": "final rank"}, "against", lambda: plot(MOVED).knockouts("final rank")),
-    ("run", {}, "metric", lambda: plot(MOVED).training("metric")),
     ("inputs", {"gates": "all", "step": "90"}, "gates-", lambda: plot(MOVED).gates(90, hide=False)),
     ("shrink", {"tolerance": "0.01"}, "shrink-curve", lambda: plot(SHRUNK).shrink(0.01)),
 ]
@@ -102,8 +97,6 @@ def test_a_notebook_draws_the_figure_of_the_page(
 
 SEVERAL: list[tuple[str, str, Callable[[Any], Any]]] = [
     ("results", "loss", lambda plot: plot.training("loss")),
-    ("results", "metric", lambda plot: plot.training()),
-    ("results", "frontier", lambda plot: plot.results()),
     ("results", "verdict", lambda plot: plot.differences()),
     ("capacity", "ranks", lambda plot: plot.capacity()),
 ]
@@ -115,11 +108,6 @@ def test_a_notebook_draws_the_figure_of_compare(section: str, key: str, draw: Ca
     assert in_notebook(draw(dynlora.compare(COMPARED, SAMPLES).plot)) == charts
 
 
-def test_the_spread_over_seeds_is_that_of_compare() -> None:
-    charts = on_page(open_page("compare", runs=",".join(COMPARED), section="capacity", ranks="spread"), "ranks")
-    assert in_notebook(dynlora.compare(COMPARED, SAMPLES).plot.capacity(spread=True)) == charts
-
-
 def test_a_notebook_plays_the_frames_of_the_page() -> None:
     own = ("version", "linked", "large")  # when to draw again, whether the step goes to the address, for a room
     element = components(opened("capacity", ("run", MOVED)))[0]
@@ -128,9 +116,3 @@ def test_a_notebook_plays_the_frames_of_the_page() -> None:
     assert {key: value for key, value in played.items() if key not in own} == {
         key: value for key, value in frames.items() if key not in own
     }
-
-
-def test_the_caption_is_the_sentence_under_the_figure(tmp_path: Path) -> None:
-    app = opened("capacity", ("run", MOVED))
-    alt = next(one.proto.alt for one in app.get("plotly_chart") if one.proto.id.endswith("chart-flow-"))
-    assert plot(MOVED).flow().caption == alt

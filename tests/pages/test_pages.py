@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest
 
 from dynlora.jobs import launch
-from tests.pages.app import PAGES, ROOT, RUN_PAGES, actions, charts, open_page, open_whole, words
+from tests.pages.app import PAGES, ROOT, RUN_PAGES, actions, charts, is_text, open_page, open_whole, words
 from tests.pairwise import alternating
 from tests.viz.runs import HOSTILE, make_run
 
@@ -35,9 +34,7 @@ def test_finished_run(page: str, runs_dir: Path) -> None:
     assert len(charts(app)) == {"run": 4, "capacity": 3, "inputs": 3, "compare": 5}.get(page, 0)
 
 
-@alternating(
-    "page, state", ["playground", "shrink"], ["queued", "running", "failed", "stopped"]
-)  # others in test_states.py
+@alternating("page, state", ["playground", "shrink"], ["queued", "failed"])  # others in test_states.py
 def test_states(page: str, state: str, runs_dir: Path) -> None:
     error = "the disk is full" if state == "failed" else None
     make_run(runs_dir, run_id="20260101-000000-00000001", state=state, steps=7, error=error)
@@ -52,7 +49,7 @@ def test_corrupt_run_is_one_sentence(page: str, runs_dir: Path) -> None:
     assert len(app.error) == 1
 
 
-@alternating("page, run_id", ["run", "capacity"], ["../../etc", "nothing", "con", "a/b", "<b>x</b>", "%00"])
+@alternating("page, run_id", ["run", "capacity"], ["../../etc", "<b>x</b>"])
 def test_ids_from_the_address_are_checked(page: str, run_id: str, runs_dir: Path) -> None:
     make_run(runs_dir, run_id="20260101-000000-00000001")
     app = open_page(page, run=run_id)
@@ -64,10 +61,7 @@ def test_ids_from_the_address_are_checked(page: str, run_id: str, runs_dir: Path
 def test_hostile_text_is_text(page: str, text: str, runs_dir: Path) -> None:
     make_run(runs_dir, run_id="20260101-000000-00000001", text=text)
     make_run(runs_dir, run_id="20260101-000000-00000002", text=text)
-    app = open_page(page)
-    page_text = words(app)
-    assert re.search(r"(?<!\\)(<img|\$x|\*\*bold|\[link|`code)|:material/home:|:red\[|:smile:", page_text) is None
-    assert re.search(r"<img|\$x|%\{customdata\[0\]\} ", json.dumps(charts(app))) is None
+    is_text(open_page(page))
 
 
 def test_a_link_opened_first_of_all_gets_the_whole_app(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,11 +71,6 @@ def test_a_link_opened_first_of_all_gets_the_whole_app(runs_dir: Path, monkeypat
     app.switch_page("pages/capacity.py").run()
     assert not app.exception
     assert "dynlora" in [element.value.strip("# ") for element in app.sidebar.markdown]
-
-
-def test_inputs_says_when_no_effect_was_recorded(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id="20260101-000000-00000001", gates=False)
-    assert "Newer runs record it" in words(open_page("inputs"))
 
 
 def test_a_double_click_starts_one_run(monkeypatch: pytest.MonkeyPatch) -> None:

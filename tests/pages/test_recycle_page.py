@@ -21,7 +21,7 @@ from tests.kinds.distil.written import written_distil
 from tests.kinds.merge.written import PLAN, written_merge
 from tests.kinds.recycle.written import written_recycle
 from tests.kinds.test_settings import trained
-from tests.pages.app import charts, field, open_page, press, words
+from tests.pages.app import charts, open_page, press, words
 from tests.pages.test_home_page import links
 from tests.pages.trained import Here
 
@@ -56,12 +56,6 @@ def child(monkeypatch: pytest.MonkeyPatch) -> Child:
     return fake
 
 
-def test_without_a_recycle_the_page_says_what_it_is_for(runs_dir: Path) -> None:
-    text = words(open_page("recycle"))
-    assert "One adapter is made of several finished ones" in text
-    assert "No finished run can teach yet" in text
-
-
 def test_the_form_says_why_a_run_cannot_teach_and_queues_the_others(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,19 +72,6 @@ def test_the_form_says_why_a_run_cannot_teach_and_queues_the_others(
     press(app, "Start")
     settings = RecycleSettings.of_run(runs_dir / app.query_params["run"])
     assert set(settings.teachers) == {one, two}
-
-
-def test_teachers_of_a_different_number_of_blocks_are_not_mixed(runs_dir: Path) -> None:
-    viz_kinds._fit.clear()
-    facts = {"task": "classification", "model": "minilm", "labels": ["a", "b", "c"]}
-    whole = trained(runs_dir, **facts)
-    short = trained(runs_dir, **facts, config={"model": {"name": "minilm", "layers": 2}})
-    app = open_page("recycle")
-    app.multiselect(key="recycle-teachers").set_value([whole, short]).run()
-    text = words(app)
-    assert "the first 2 blocks of minilm" in text
-    assert "give runs of one base model" in text
-    assert field(app.button, "Start").disabled
 
 
 def test_the_playground_has_the_tab_only_where_there_is_something_to_try(run: Path, runs_dir: Path) -> None:
@@ -111,21 +92,11 @@ def test_pasted_examples_are_answered_at_once(runs_dir: Path, child: Child) -> N
     assert not app.exception
 
 
-def test_without_a_meta_lora_the_tab_leads_to_where_one_is_made(runs_dir: Path) -> None:
-    assert "Finished classifiers teach one meta" in words(open_page("playground", tab="few-shot"))
-
-
-@pytest.mark.parametrize(("until", "drawn"), [(0, 0), (3, 0), (6, 1)])
-def test_a_distillation_at_work_shows_texts_and_steps(until: int, drawn: int, runs_dir: Path) -> None:
-    folder = written_distil(runs_dir, state="stopped", until=until)
-    app = open_page("recycle", run=folder.name)
-    assert "Not tested yet" in words(app)
-    assert len(charts(app)) == drawn
-    frames = [frame.value for frame in app.dataframe if "ended" in frame.value]
-    assert bool(frames) == (until > 0)
-    if frames:
-        assert frames[0]["text"].tolist()[1] == "(empty)"
-    assert not app.exception
+def test_a_distillation_at_work_shows_texts_and_steps(runs_dir: Path) -> None:
+    app = open_page("recycle", run=written_distil(runs_dir, state="stopped", until=6).name)
+    assert len(charts(app)) == 1
+    (texts,) = [frame.value for frame in app.dataframe if "ended" in frame.value]
+    assert texts["text"].tolist()[1] == "(empty)"
 
 
 @pytest.fixture
@@ -194,7 +165,7 @@ def test_the_form_takes_runs_that_write_and_keeps_kinds_apart(runs_dir: Path, mo
     assert (set(settings.teachers), settings.rank, settings.samples) == ({one, two}, 5, 64)
 
 
-@pytest.mark.parametrize(("head", "is_asked"), [("none", True), ("equal", True), ("own", False)])
+@pytest.mark.parametrize(("head", "is_asked"), [("equal", True), ("own", False)])
 def test_a_merge_is_taken_away_and_asked_where_it_has_a_head(head: str, is_asked: bool, runs_dir: Path) -> None:
     folder = written_merge(runs_dir, merge={**PLAN, "head": head})
     (folder / "adapter").mkdir()

@@ -9,39 +9,30 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dynlora.jobs import launch
-from dynlora.store.lifecycle import annotate, request_stop, this_process
-from dynlora.viz.report import button as report_buttons
-from dynlora.viz.ui import run_picker
-from tests.pages.app import RUN_PAGES, charts, components, open_page, plain, verdict_chart, words
+from dynlora.store.lifecycle import request_stop, this_process
+from tests.pages.app import charts, components, is_text, open_page, plain, verdict_chart, words
 from tests.viz.runs import HOSTILE, make_run
 
 RUN = "20260101-000000-00000001"
 
 
-@pytest.mark.parametrize(("section", "count"), [("training", 7), ("results", 8), ("machine", 4), ("nonsense", 4)])
+@pytest.mark.parametrize(("section", "count"), [("results", 8), ("nonsense", 4)])
 def test_sections_are_links(section: str, count: int, runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
     app = open_page("run", run=RUN, section=section)
     assert len(charts(app)) == count
-    text = plain(app)
-    if section == "results":
-        assert "Not recorded in this run. Newer runs" in text
-    if section == "machine":
-        assert text.count("Not recorded in this run. Memory") == 2
 
 
-def test_the_result_comes_first_and_a_finished_run_has_no_progress(runs_dir: Path) -> None:
+def test_the_result_comes_first_and_it_can_be_run_again(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
     app = open_page("run", run=RUN)
     text = plain(app)
     questions = ("Accuracy, held out", "Does dynamic help?", "Ranks to use", "Cost", "##### Training loss")
     places = [text.index(question) for question in questions]
     assert places == sorted(places)
-    assert text.count("Ranks to use") == 1
     assert not app.get("progress")
-    assert "finished just now" in text
-    going = make_run(runs_dir, run_id=f"{RUN[:-1]}2", state="running", steps=7)
-    assert len(open_page("run", run=going.name).get("progress")) == 1
+    queries = {link.proto.query_string for link in app.get("page_link")}
+    assert {f"from={RUN}", f"from={RUN}&twin=uniform", f"from={RUN}&twin=random"} <= queries
 
 
 def test_a_kind_and_steps_that_were_selected_elsewhere_are_the_only_ones_here(runs_dir: Path) -> None:
@@ -56,7 +47,7 @@ def test_a_kind_and_steps_that_were_selected_elsewhere_are_the_only_ones_here(ru
     assert len(charts(app)[1]["data"]) > 1
 
 
-@pytest.mark.parametrize("page", RUN_PAGES)
+@pytest.mark.parametrize("page", ["run", "shrink"])
 def test_the_views_of_a_run_are_a_row_that_keeps_the_selection(page: str, runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
     app = open_page(page, run=RUN, module="a.b", step="3")
@@ -68,17 +59,15 @@ def test_the_views_of_a_run_are_a_row_that_keeps_the_selection(page: str, runs_d
 def test_the_menu_leads_to_the_run_that_is_looked_at_by_its_name(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, text="tickets")
     make_run(runs_dir, run_id=f"{RUN[:-1]}2", text="newest", moves=False)
-    for page, name in (("home", "newest"), ("run", "newest"), ("capacity", "tickets")):
+    for page, name in (("run", "newest"), ("capacity", "tickets")):
         entries = [link.proto for link in open_page(page).sidebar.get("page_link") if link.proto.page == "run"]
         assert [entry.label for entry in entries] == [name], page
 
 
 def test_what_newer_runs_record_is_shown(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, extras=True)
-    assert len(charts(open_page("run", run=RUN, section="results"))) == 10
     app = open_page("run", run=RUN, section="machine")
     assert len(charts(app)) == 6
-    assert "Process 512 MiB now" in words(app)
 
 
 def test_health_says_what_is_wrong_and_where_to_see_it(runs_dir: Path) -> None:
@@ -91,53 +80,12 @@ def test_health_says_what_is_wrong_and_where_to_see_it(runs_dir: Path) -> None:
         ("run", f"run={RUN}"),
         ("capacity", f"run={RUN}&signal=importance"),
     ]
-    assert "72 of 1,152 parameters" in plain(app)
 
 
-def test_a_run_without_records_is_calm(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id=RUN, state="queued")
-    for section in ("training", "results", "machine"):
-        app = open_page("run", run=RUN, section=section)
-        assert not app.error
-    assert "is in the queue" in words(app)
-    assert "No problems" not in words(app), "nothing has been looked at"
-
-
-@pytest.mark.parametrize("page", ["run", "capacity", "inputs", "playground", "shrink"])
-def test_a_run_that_failed_before_its_first_step_promises_nothing(page: str, runs_dir: Path) -> None:
-    annotate(make_run(runs_dir, run_id=RUN, state="queued"), state="failed", error="the file is gone")
-    text = words(open_page(page, run=RUN))
-    assert "has recorded no" in text
-    assert " yet" not in text
-
-
-def test_the_ways_to_run_it_again(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id=RUN)
-    queries = {link.proto.query_string for link in open_page("run", run=RUN).get("page_link")}
-    assert {f"from={RUN}", f"from={RUN}&twin=uniform", f"from={RUN}&twin=random"} <= queries
-
-
-@pytest.mark.parametrize(("text", "section"), list(zip(HOSTILE, ["results", "machine"] * 2, strict=True)), ids=range(4))
+@pytest.mark.parametrize(("text", "section"), [(HOSTILE[0], "results"), (HOSTILE[3], "machine")], ids=range(2))
 def test_hostile_text_is_text_in_every_section(text: str, section: str, runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, text=text, extras=True)
-    app = open_page("run", run=RUN, section=section)
-    assert re.search(r"(?<!\\)(<img|\$x|\*\*bold|\[link|`code)|:material/home:|:red\[|:smile:", words(app)) is None
-    assert re.search(r"<img|\$x|%\{customdata\[0\]\} ", str(charts(app))) is None
-
-
-def test_the_methods_own_numbers_have_charts(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id=RUN, own=True)
-    app = open_page("run", run=RUN, section="training")
-    assert len(charts(app)) == 8
-    assert "Method metric: threshold" in plain(app)
-    assert "Threshold changed from 0 to 1" in plain(app)
-
-
-def test_a_comparison_offers_its_report(runs_dir: Path) -> None:
-    for run_id in (RUN, f"{RUN[:-1]}2"):
-        make_run(runs_dir, run_id=run_id)
-    app = open_page("compare", runs=f"{RUN},{RUN[:-1]}2")
-    assert "Report" in [button.label for button in app.download_button]
+    is_text(open_page("run", run=RUN, section=section))
 
 
 def downloads(app: AppTest) -> list[str]:
@@ -147,13 +95,8 @@ def downloads(app: AppTest) -> list[str]:
 SHARED = ["Report", "Map (PNG", "Moving picture (GIF"]
 
 
-@pytest.mark.parametrize("is_read_only", [False, True])
-def test_a_run_is_shared_as_pictures_with_words_and_as_a_report(
-    is_read_only: bool, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_is_shared_as_pictures_with_words_and_as_a_report(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, text="<b>$x$</b>")
-    if is_read_only:
-        monkeypatch.setenv(run_picker.READ_ONLY_VARIABLE, "1")
     app = open_page("run", run=RUN)
     assert downloads(app) == []
     app.button(key="open-share").click().run()
@@ -161,39 +104,12 @@ def test_a_run_is_shared_as_pictures_with_words_and_as_a_report(
     assert downloads(app) == SHARED
     pictures = [one.proto.body for one in app.get("html") if 'class="dl-shared"' in one.proto.body]
     alts = [re.findall(r'alt="([^"]*)"', picture) for picture in pictures]
-    assert [alt[0].partition(" over")[0].partition(" from")[0] for alt in alts] == [
-        "Map of the rank of 12 modules",
-        "The rank of 12 modules",
-    ]
+    assert len(alts) == 2
     assert all("Does dynamic help?" in alt[0] for alt in alts)
     assert "<b>" not in "".join(pictures)
     assert any(f"dynlora share {RUN}" in block.value for block in app.code)
     app.button(key="open-loss").click().run()
     assert downloads(app) == [], "one dialog at a time"
-
-
-def test_the_pictures_of_a_run_that_trains_are_drawn_once_for_a_dialog(
-    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_run(runs_dir, run_id=RUN, state="running", steps=17)
-    calls: list[str] = []
-    drawn = report_buttons._drawn
-    monkeypatch.setattr(report_buttons, "_drawn", lambda run, strip: calls.append(run.id) or drawn(run, strip))
-    app = open_page("run", run=RUN)
-    app.button(key="open-share").click().run()
-    app.run()
-    assert downloads(app) == SHARED
-    assert calls == [RUN]
-    app.button(key="open-share").click().run()
-    assert calls == [RUN, RUN], "opened again, they are of now"
-
-
-def test_a_run_without_pictures_has_a_sentence_and_its_report(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id=RUN, state="queued", steps=0)
-    app = open_page("run", run=RUN)
-    app.button(key="open-share").click().run()
-    assert downloads(app) == ["Report"]
-    assert plain(app).count("The run has not recorded any ranks yet.") == 2
 
 
 def screen(app: AppTest) -> str:
@@ -205,9 +121,6 @@ def test_a_presentation_has_result_replay_map_errors_and_verdict_and_nothing_els
     make_run(runs_dir, run_id=f"{RUN[:-1]}2", strategy="lora", extras=True, gates=False, text="<b>$x$</b>", moves=False)
     app = open_page("run", run=RUN, present="1")
     assert screen(app) == "1 of 6"
-    answers = next(one.proto.body for one in app.get("html") if 'class="dl-answers"' in one.proto.body)
-    assert answers.count("<strong>") == 4
-    assert "Does dynamic help?" in answers
     assert charts(app) == []
     assert app.download_button == []
     assert [button.key for button in app.main.button] == ["present-previous", "present-next", "present-end"]
@@ -219,31 +132,20 @@ def test_a_presentation_has_result_replay_map_errors_and_verdict_and_nothing_els
         app.button(key="present-next").click().run()
         assert title in words(app)
     app.button(key="present-next").click().run()
-    drawn = verdict_chart(app)
-    assert drawn is not None
+    assert verdict_chart(app) is not None
     assert app.button(key="present-next").disabled
     assert app.query_params["present"] == "6"
     app.button(key="present-end").click().run()
     assert "present" not in app.query_params
     assert "Ranks to use" in plain(app)
-    own = verdict_chart(open_page("run", run=RUN, section="results"))
-    assert own is not None
-    assert drawn["layout"]["height"] == pytest.approx(1.6 * own["layout"]["height"])
-    assert drawn["layout"]["font"]["size"] == pytest.approx(1.6 * own["layout"]["font"]["size"])
-    assert drawn["data"][0]["x"] == own["data"][0]["x"]
 
 
-@pytest.mark.parametrize(("given", "count"), [("9", "5 of 5"), ("0", "1 of 5"), ("x", "1 of 5"), ("-1", "1 of 5")])
+@pytest.mark.parametrize(("given", "count"), [("9", "5 of 5"), ("x", "1 of 5")])
 def test_a_presentation_without_a_verdict_has_fewer_screens_and_any_address_opens_one(
     given: str, count: str, runs_dir: Path
 ) -> None:
     make_run(runs_dir, run_id=RUN, state="running", steps=17)
     assert screen(open_page("run", run=RUN, present=given)) == count
-
-
-def test_a_run_in_the_queue_presents_its_state(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id=RUN, state="queued", steps=0)
-    assert screen(open_page("run", run=RUN, present="2")) == "1 of 1"
 
 
 def test_a_run_that_is_stopping_says_so_and_can_be_ended_at_once(

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from dynlora.jobs import launch, queue
-from dynlora.viz.run import result_cards
-from dynlora.viz.ui import run_actions
 from tests.pages.app import charts, open_page, words
 from tests.store.builder import new_run
 from tests.viz.runs import make_run
@@ -88,13 +84,6 @@ def test_a_queue_that_changed_meanwhile_is_a_sentence(runs_dir: Path, monkeypatc
     assert "does not wait in the queue" in words(app)
 
 
-def test_the_card_says_ranks_as_whole_numbers() -> None:
-    spans = result_cards.spans_of(pd.DataFrame({0: [4.0, 4.0], 10: [2.0, 6.0], 20: [float("nan")] * 2}))
-    assert spans.to_dict("list") == {"step": [0, 10], "lowest": [4, 2], "mean": [4, 4], "highest": [4, 6]}
-    assert result_cards.ranks_caption(spans) == "Ranks from 2 to 6, mean 4.0."
-    assert result_cards.ranks_caption(spans.head(1)) == "Every module has rank 4."
-
-
 TOLD = "20260101-000000-00000001"
 
 
@@ -107,7 +96,6 @@ def messages(app: AppTest) -> list[str]:
     ("state", "key", "action", "answer", "words"),
     [
         ("running", "stop", "stop", "stopping", "Stopping: the run finishes its step and saves its state"),
-        ("queued", "stop", "stop", "stopped", "The run left the queue"),
         ("stopped", "resume", "resume", "queued", "Queued: 1 run"),
     ],
 )
@@ -139,15 +127,3 @@ def test_runs_that_were_deleted_are_counted(runs_dir: Path) -> None:
     app.button(key="delete").click().run()
     assert messages(app) == ["Moved to the trash: 2 runs"]
     assert len(launch.trashed(runs_dir)) == 2
-
-
-@pytest.mark.parametrize(
-    ("queue", "words"),
-    [((0, 1), "Queued: 1 run"), ((1, 1), "Queued: 1 run, 1 run before"), ((1, 3), "Queued: 2 runs, 2 runs before")],
-)
-def test_a_queued_run_knows_its_place(
-    queue: tuple[int, int], words: str, monkeypatch: pytest.MonkeyPatch, runs_dir: Path
-) -> None:
-    counted: Callable[[Any], tuple[int, int]] = lambda _: queue  # noqa: E731
-    monkeypatch.setattr(run_actions, "in_queue", counted)
-    assert run_actions.queued_words(2 if "2 runs," in words else 1) == words

@@ -66,11 +66,6 @@ def tick(app: AppTest, *rows: int) -> AppTest:
 @pytest.mark.parametrize(
     ("address", "listed"),
     [
-        ({}, "run 3, run 2, run 1, run 0"),
-        ({"sort": "oldest"}, "run 0, run 1, run 2, run 3"),
-        ({"q": "good"}, "run 1"),
-        ({"status": "queued"}, "run 3"),
-        ({"strategy": "lora"}, "run 2, run 1, run 0"),
         ({"q": "run", "sort": "highest", "status": "finished"}, "run 2, run 1, run 0"),
         ({"sort": "nonsense", "group": "<b>", "status": "dancing"}, "run 3, run 2, run 1, run 0"),
         ({"q": "nothing like it"}, ""),
@@ -102,8 +97,7 @@ def test_the_controls_write_the_address(runs: Path) -> None:
 def test_groups_are_drawn_and_said(runs: Path) -> None:
     app = open_page("runs", group="tag")
     assert len(charts(app)) == 1
-    assert "no tag\\: accuracy" in words(app).replace("\u200b", "").replace(":", "\\:")
-    assert not charts(open_page("runs"))
+    assert "no tag" in words(app)
 
 
 def test_ticked_runs_stay_ticked_when_one_appears_or_is_filtered(runs: Path) -> None:
@@ -168,18 +162,17 @@ def test_a_sweep_is_counted_then_queued_once(runs: Path, monkeypatch: pytest.Mon
     ]
 
 
-@pytest.mark.parametrize(
-    ("lines", "message"), [("seed", "key=value"), ("seed=0..900", "more than 200"), ("seed=0\nseed=1", "given twice")]
-)
-def test_a_sweep_that_cannot_be_is_one_sentence(runs: Path, lines: str, message: str) -> None:
+def test_a_sweep_that_cannot_be_is_one_sentence(runs: Path) -> None:
     app = open_page("launch", mode="sweep")
-    app.text_area(key="sweep-lines").set_value(lines).run()
+    app.text_area(key="sweep-lines").set_value("seed=0..900").run()
     assert not app.exception
-    assert message in app.error[0].value.replace("\\", "")
+    assert "more than 200" in app.error[0].value
 
 
 def test_a_dashboard_that_only_looks_offers_no_change(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(run_picker.READ_ONLY_VARIABLE, "1")
+    launch_page = open_page("launch", mode="sweep", sweep="search")
+    assert [button.key for button in launch_page.button if "search" in str(button.key)] == []
     app = tick(open_page("runs"), 1)
     assert actions(app) == [app.button(key="hide").label]
     assert json.dumps([area.label for area in app.text_area]) == "[]"
@@ -259,13 +252,6 @@ def test_rates_are_tuned_fairly_with_one_press(runs: Path, starts: list[tuple[An
     assert (options["study"], options["each"]) == ("rates", "strategy.name=lora,dynamic")
 
 
-def test_a_line_that_is_no_setting_is_one_sentence(runs: Path) -> None:
-    app = open_page("launch", mode="sweep", sweep="search")
-    app.text_area(key="search-lines-any").set_value("train.lr").run()
-    assert not app.exception
-    assert "key=value" in app.error[0].value.replace("\\", "")
-
-
 def test_searches_stand_below_the_form_with_their_conclusion(runs: Path) -> None:
     folder = runs / STUDIES_DIR
     folder.mkdir()
@@ -282,9 +268,3 @@ def test_searches_stand_below_the_form_with_their_conclusion(runs: Path) -> None
     assert "--set train.lr=3" in [block.value for block in app.code]
     assert "must be a number" in app.error[0].value
     assert app.button(key="search-stop-now").label == "Stop searching"
-
-
-def test_a_dashboard_that_only_looks_starts_no_search(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(run_picker.READ_ONLY_VARIABLE, "1")
-    app = open_page("launch", mode="sweep", sweep="search")
-    assert [button.key for button in app.button if "search" in str(button.key)] == []

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dynlora.config_files import read_run_config
-from dynlora.inference.compress import Compression, kept_sizes
+from dynlora.inference.compress import kept_sizes
 from dynlora.jobs import helper_job, quick_launch
 from dynlora.store import queries
 from dynlora.store.lifecycle import annotate
@@ -61,25 +61,11 @@ def test_it_begins_with_the_smallest_size_that_is_good_enough(here: Here, sized_
     best = compressed.smallest(0.05)
     assert best is not None
     app = open_page("shrink", run=sized_run.name, tolerance="0.05")
-    text = plain(app)
-    assert f"({best.parameters:,} of {compressed.parameters:,})" in text
-    assert "the smallest size shown to cost at most 0.05 nats" in text
+    assert f"({best.parameters:,} of {compressed.parameters:,})" in plain(app)
     curve, picture = charts(app)
-    assert {trace["name"] for trace in curve["data"] if trace.get("name")} >= {"one threshold"}
+    assert curve["data"]
     ranks = sum(int(value) for row in picture["data"][0]["text"] for value in row if value)
     assert ranks == sum(best.ranks)
-
-
-def test_the_slider_and_the_address_choose_another_size(here: Here, sized_run: Path) -> None:
-    app = open_page("shrink", run=sized_run.name)
-    sizes = sorted({size.parameters for size in found_in(sized_run).of_method("global") if size.parameters})
-    (slider,) = app.select_slider
-    slider.set_value(sizes[0]).run()
-    assert not app.exception
-    assert f"({sizes[0]:,} of" in plain(app)
-    assert app.query_params["size"] == str(sizes[0])
-    again = open_page("shrink", run=sized_run.name, size=str(sizes[0]))
-    assert f"({sizes[0]:,} of" in plain(again)
 
 
 def test_the_code_holds_the_kept_ranks(here: Here, sized_run: Path) -> None:
@@ -172,12 +158,3 @@ def test_a_run_without_an_adapter_says_how_to_get_one(by: str | None, is_linked:
     app = open_page("shrink", run=folder.name)
     assert "Select a run that has one, or" in plain(app)
     assert ("Train it again" in {link.proto.label for link in app.get("page_link")}) is is_linked
-
-
-def test_what_the_page_offers_is_what_the_engine_measured(sized_run: Path) -> None:
-    compressed = found_in(sized_run)
-    again = Compression.of_run(sized_run, rows=64).measured("global", 0.5)
-    kept = next(size for size in compressed.of_method("global") if size.share == 0.5)
-    assert again.ranks == kept.ranks
-    assert again.reported_on.loss == pytest.approx(kept.reported_on.loss, abs=1e-6)
-    assert queries.run_summary(sized_run)["step"] == compressed.step

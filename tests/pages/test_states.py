@@ -15,12 +15,10 @@ from itertools import cycle, product
 from pathlib import Path
 
 import pytest
-from streamlit.testing.v1 import AppTest
 
 from dynlora.server.serve import sample_runs_dir
-from dynlora.store.notes import annotate_notes
 from dynlora.viz.ui import run_picker
-from tests.pages.app import actions, charts, open_page, words
+from tests.pages.app import actions, charts, is_text, open_page, words
 from tests.viz.runs import HOSTILE, make_run
 
 RUN_ID = "20260101-000000-00000001"
@@ -90,15 +88,13 @@ PAIRS = [
     pytest.param(
         *(page, state, text, gates),
         id=f"{page}-{state}",
-        marks=() if page == "run" or place % 2 == RUN_PAGES.index(page) - 1 else pytest.mark.torture,
+        marks=() if page == "run" or place % 4 == RUN_PAGES.index(page) - 1 else pytest.mark.torture,
     )
     for place, ((page, state), text, gates) in enumerate(
         zip(product(RUN_PAGES, STATES), cycle(TEXTS), cycle([True, True, False]), strict=False)
     )
 ]
-"""The Run page meets every state, Capacity and Inputs half of them each; all of them in `make torture`."""
-
-UNSAFE = re.compile(r"(?<!\\)(<img|\$x|\*\*bold|\[link|`code)|:material/home:|:red\[|:smile:")
+"""The Run page meets every state, Capacity and Inputs a quarter of them each; all of them in `make torture`."""
 
 
 def make(root: Path, state: str, text: str = "fine", gates: bool = True, run_id: str = RUN_ID) -> Path:
@@ -125,11 +121,10 @@ def test_every_page_of_a_run_in_every_state(page: str, state: str, text: str, ga
 
 
 @pytest.mark.parametrize("page", ["runs", "compare"])
-@pytest.mark.parametrize("text", [TEXTS[0], TEXTS[3]], ids=["plain", "hostile"])
-def test_all_states_in_one_store(page: str, text: str, runs_dir: Path) -> None:
+def test_all_states_in_one_store(page: str, runs_dir: Path) -> None:
     ids = {f"20260101-000000-{number:08x}": state for number, state in enumerate(STATES)}
     for run_id, state in ids.items():
-        make(runs_dir, state, text, run_id=run_id)
+        make(runs_dir, state, TEXTS[3], run_id=run_id)
     app = open_page(page, **({"runs": ",".join(ids)} if page == "compare" else {}))
     is_text(app)
     assert not app.error
@@ -139,14 +134,6 @@ def test_all_states_in_one_store(page: str, text: str, runs_dir: Path) -> None:
         expected |= dict.fromkeys(["begun", "stalled", "elsewhere"], "running")
         expected |= dict.fromkeys(UNREADABLE, "unreadable")
         assert statuses == {run_id: expected.get(state, state) for run_id, state in ids.items()}
-
-
-def is_text(app: AppTest) -> str:
-    """Check that no text of a run is more than text, and return what the page says, without escapes."""
-    text = words(app)
-    assert UNSAFE.search(text) is None
-    assert re.search(r"<img|\$x|%\{customdata\[0\]\} ", json.dumps(charts(app))) is None
-    return text.replace("\\", "").replace("\u200b", "")
 
 
 SAMPLES = sorted(path.name for path in sample_runs_dir().iterdir() if (path / "run.db").is_file())
@@ -161,8 +148,8 @@ def names(run_id: str) -> str:
 FIRST = {names(run_id): run_id for run_id in reversed(SAMPLES)}
 """The first sample of each method, model and data."""
 
-TRIED = sorted(FIRST.values())[::4]
-"""A quarter of them; `make torture` draws the others. Their figures are tried by `tests/kinds/train/test_panels.py`."""
+TRIED = sorted(FIRST.values())[::12]
+"""A few of them; `make torture` draws the others. Their figures are tried by `tests/kinds/train/test_panels.py`."""
 
 
 @pytest.mark.parametrize(
@@ -183,31 +170,32 @@ def test_sample_runs_are_shown(page: str, address: dict[str, str], monkeypatch: 
     assert charts(app)
 
 
-@pytest.mark.parametrize("page", ["runs", "run", "compare", "launch"])
-def test_two_hundred_runs(page: str, runs_dir: Path) -> None:
+def test_two_hundred_runs(runs_dir: Path) -> None:
     first = make_run(runs_dir, run_id=RUN_ID)
     for number in range(2, 201):
         shutil.copytree(first, runs_dir / f"20260101-000000-{number:08x}")
-    app = open_page(page)
-    assert not app.error
-    if page == "runs":
-        assert len(app.dataframe[0].value) == 200
-    if page == "run":
-        assert len(app.selectbox(key="address-run").options) == 200
+    for page in ("runs", "run", "compare"):
+        app = open_page(page)
+        assert not app.error
+        if page == "runs":
+            assert len(app.dataframe[0].value) == 200
+        if page == "run":
+            assert len(app.selectbox(key="address-run").options) == 200
 
 
-@pytest.mark.parametrize("page", ["runs", "run", "compare"])
+@pytest.mark.parametrize("page", ["runs", "compare"])
 def test_a_store_of_unreadable_runs_only(page: str, runs_dir: Path) -> None:
     for number, state in enumerate(UNREADABLE):
         make(runs_dir, state, run_id=f"20260101-000000-0000000{number}")
     app = open_page(page)
-    assert len(app.error) == (page == "run")
+    assert not app.error
     if page == "runs":
         assert "3 unreadable" in [expander.label for expander in app.expander]
 
 
-@pytest.mark.parametrize("state", ["finished", "failed", "stopped", "queued", "newer"])
-@pytest.mark.parametrize("page", ["runs", "run"])
+@pytest.mark.parametrize(
+    ("page", "state"), [("runs", "queued"), ("run", "queued"), ("run", "finished"), ("run", "failed")]
+)
 def test_a_dashboard_that_only_looks(page: str, state: str, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(run_picker.READ_ONLY_VARIABLE, "1")
     make(runs_dir, state)
@@ -222,16 +210,3 @@ def test_a_run_that_vanishes_while_it_is_looked_at(runs_dir: Path) -> None:
     app.run()
     assert not app.exception
     assert "Run not found" in words(app)
-
-
-def test_hostile_tags_are_text_in_the_list(runs_dir: Path) -> None:
-    folder = make(runs_dir, "finished")
-    for text in ("<img src=x onerror=alert(1)>", "$x$ :material/home:", "=cmd()"):
-        annotate_notes(folder, add=[text], note=text)
-    app = open_page("runs", q="<img src=x")
-    assert list(app.dataframe[0].value["tags"].iloc[0])[1:] == [
-        "<img src=x onerror=alert(1)>",
-        "$x$ :material/home:",
-        "=cmd()",
-    ]
-    assert UNSAFE.search(words(app)) is None

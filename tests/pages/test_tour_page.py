@@ -44,10 +44,6 @@ def test_every_stop_shows_its_chart(stop: tour.Stop) -> None:
     assert f"Stop {number} of 6" in words(app)
     expected = [f"stop={one.key}" for one in (before, after) if one]
     assert [query for _, query in way(app) if query.startswith("stop=")] == expected
-    labels = [link.proto.label for link in app.get("page_link")]
-    assert ("Launch a similar run" in labels) == (after is None)
-    decides = "dynamic is not significantly different from lora" in words(app)
-    assert decides == (stop.key == "worth"), "the last stop answers its question"
 
 
 @pytest.mark.usefixtures("_samples")
@@ -56,9 +52,8 @@ def test_nonsense_in_the_address_starts_at_the_first_stop() -> None:
     assert "What is rank?" in [element.value for element in app.subheader]
 
 
-@pytest.mark.parametrize("gates", [True, False])
-def test_without_a_run_to_show_it_says_so(gates: bool, runs_dir: Path) -> None:
-    make_run(runs_dir, run_id="20260101-000000-00000001", gates=gates)
+def test_without_a_run_to_show_it_says_so(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id="20260101-000000-00000001")
     app = open_page("tour")
     assert not app.error
     assert "The tour needs a finished run" in words(app)

@@ -7,6 +7,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -55,28 +56,11 @@ def planted(*modules: int) -> dict[str, Any]:
     return {"task_facts": {"planted": {"seed": 0, "rank": 8, "sizes": sizes, "distance": 1.0}}}
 
 
-def make_run(  # noqa: PLR0913
-    runs_dir: Path,
-    *,
-    run_id: str,
-    state: str = "finished",
-    steps: int = 40,
-    strategy: str = "dynamic",
-    text: str = "fine",
-    gates: bool = True,
-    error: str | None = None,
-    seed: int = 0,
-    extras: bool = False,
-    effects: bool = False,
-    own: bool = False,
-    moves: bool = True,
-    about: Mapping[str, Any] | None = None,
-) -> Path:
-    """Make a run; one that is over and has been made before is a copy of the first, its times those of now.
+@dataclass(frozen=True)
+class Written:
+    """How a run is written.
 
-    Args:
-        runs_dir: where.
-        run_id: its id.
+    Attributes:
         state: queued, running, or how it ended.
         steps: that it made.
         strategy: its name.
@@ -84,31 +68,40 @@ def make_run(  # noqa: PLR0913
         gates: record gates.
         error: why it failed.
         seed: of the run; losses lie a little higher with each, and other modules move.
-        effects: record how strongly each module acts on each probe example.
         extras: record what newer runs do: losses of held-out rows, the base model, the machine.
+        effects: record how strongly each module acts on each probe example.
         own: record signals, numbers and decisions that only this run's method knows, named by `text`.
         moves: move rank at step 10; else all modules keep theirs, as with plain LoRA.
-        about: what the run says of itself, in place of the usual.
     """
-    given: dict[str, Any] = {
-        "state": state,
-        "steps": steps,
-        "strategy": strategy,
-        "text": text,
-        "gates": gates,
-        "error": error,
-        "seed": seed,
-        "extras": extras,
-        "effects": effects,
-        "own": own,
-        "moves": moves,
-    }
-    if about is not None or state in ("queued", "running"):
-        return _write(runs_dir, run_id, about=about, **given)
-    files = _files(**given)
+
+    state: str = "finished"
+    steps: int = 40
+    strategy: str = "dynamic"
+    text: str = "fine"
+    gates: bool = True
+    error: str | None = None
+    seed: int = 0
+    extras: bool = False
+    effects: bool = False
+    own: bool = False
+    moves: bool = True
+
+
+def make_run(runs_dir: Path, *, run_id: str, about: Mapping[str, Any] | None = None, **given: Any) -> Path:
+    """Make a run; one that is over and has been made before is a copy of the first, its times those of now.
+
+    Args:
+        runs_dir: where.
+        run_id: its id.
+        about: what the run says of itself, in place of the usual.
+        given: how it is written, see `Written`.
+    """
+    how = Written(**given)
+    if about is not None or how.state in ("queued", "running"):
+        return _write(runs_dir, run_id, how, about)
     folder = runs_dir / run_id
     folder.mkdir(parents=True)
-    for name, content in files.items():
+    for name, content in _files(how).items():
         (folder / name).write_bytes(content)
     with sqlite3.connect(folder / "run.db") as database:
         database.execute("PRAGMA synchronous=OFF")
@@ -120,31 +113,16 @@ def make_run(  # noqa: PLR0913
 
 
 @functools.lru_cache(maxsize=64)
-def _files(**given: Any) -> Mapping[str, bytes]:
+def _files(how: Written) -> Mapping[str, bytes]:
     """Return the files of a run that is over: 40 steps through the store's writer take 20 times as long as a copy."""
     with TemporaryDirectory() as place:
-        folder = _write(Path(place), "20260101-000000-00000000", **given)
+        folder = _write(Path(place), "20260101-000000-00000000", how)
         return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def _write(  # noqa: PLR0913
-    runs_dir: Path,
-    run_id: str,
-    *,
-    state: str,
-    steps: int,
-    strategy: str,
-    text: str,
-    gates: bool,
-    error: str | None,
-    seed: int,
-    extras: bool,
-    effects: bool,
-    own: bool,
-    moves: bool,
-    about: Mapping[str, Any] | None = None,
-) -> Path:
+def _write(runs_dir: Path, run_id: str, how: Written, about: Mapping[str, Any] | None = None) -> Path:
     """Write a run as `make_run` describes it."""
+    text, seed, strategy = how.text, how.seed, how.strategy
     meta = {
         "name": text,
         "strategy": strategy,
@@ -154,11 +132,11 @@ def _write(  # noqa: PLR0913
         "fidelity": "reconstruction",
         "config": config(strategy, seed),
         "labels": [text[:40], "positive"],
-        "params": {"budget": 1152, "active": 1056, "allocated": 1600, "gate": 24 if gates else 0, "head": 10},
+        "params": {"budget": 1152, "active": 1056, "allocated": 1600, "gate": 24 if how.gates else 0, "head": 10},
         "time": {"train_s": 4.0, "step_ms_median": 100.0, "strategy_ms_median": 0.5},
     }
     meta |= about or {}
-    if own:
+    if how.own:
         meta["own_signals"] = {
             "group": {"title": text, "question": text, "unit": "", "choices": [], "grouping": True},
             "mask": {"title": text, "question": text, "choices": [text, "trained"], "grouping": False},
@@ -169,26 +147,26 @@ def _write(  # noqa: PLR0913
         run_id=run_id,
         config_yaml="seed: 0\n",
         meta=meta,
-        max_steps=max(40, steps),
-        state="queued" if state == "queued" else "running",
+        max_steps=max(40, how.steps),
+        state="queued" if how.state == "queued" else "running",
     )
-    if state == "queued":
+    if how.state == "queued":
         return folder
     writer = RunWriter.open(folder, resume_from=None)
-    define(writer, text, gates)
-    for step in range(steps + 1):
-        record(writer, step, text, gates, seed, moves=moves)
-    if extras:
-        record_extras(writer, steps, seed, strategy)
-    if effects:
-        record_effects(writer, steps)
-    if own:
+    define(writer, text, how.gates)
+    for step in range(how.steps + 1):
+        record(writer, step, text, how.gates, seed, moves=how.moves)
+    if how.extras:
+        record_extras(writer, how.steps, seed, strategy)
+    if how.effects:
+        record_effects(writer, how.steps)
+    if how.own:
         record_own(writer, text)
     writer.log("warning", text)
-    if state == "running":
+    if how.state == "running":
         writer.commit()
         return folder
-    writer.finish(state, error)
+    writer.finish(how.state, how.error)
     return folder
 
 

@@ -75,25 +75,6 @@ def test_figures_hold_text_and_colours_of_the_theme_only(colours: theme.Palette)
         assert layout_of(figure).xaxis.title.text
 
 
-def test_sentences(tmp_path: Path) -> None:
-    adapter = read_adapter(small_adapter(tmp_path))
-    modules = adapter_frames.described(adapter)
-    assert adapter_frames.overview(adapter, modules) == (
-        "LoRA adapter of some/model: 6 modules, of ranks 1 to 4, 15 components in total."
-    )
-    caption = adapter_frames.depth_caption(modules, "rank", "rank")
-    assert caption == "The rank is highest in ff out 2, query 2 and ff out 1 (maximum 4) and lowest in query 0 (1)."
-    assert "of the total squared norm" in adapter_frames.norms(modules)
-    assert "of 15 components" in adapter_frames.spectra_caption(modules, 6)
-    assert "4 of 6 modules shown" in adapter_frames.spectra_caption(modules, 4)
-    nothing = adapter_frames.described(Adapter("LORA", "", (module("l.0.q", 0, "q", (0.0,), 0.0),), 0, ()))
-    assert "Every update is zero" in adapter_frames.spectra_caption(nothing, 1)
-    assert adapter_frames.norms(nothing) == (
-        "Every update is zero: the adapter changes nothing. It was saved before the first step, or B never moved."
-    )
-    assert adapter_frames.depth_caption(nothing, "rank", "rank") == "All 1 module have the same rank, 1."
-
-
 def test_a_large_adapter_is_drawn_in_part() -> None:
     modules = tuple(module(f"l.{i}.q", i, "q", (1.0,) * 300, 300**0.5) for i in range(450))
     frame = adapter_frames.described(Adapter("LORA", "", modules, 0, ()))

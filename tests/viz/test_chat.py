@@ -57,34 +57,12 @@ def test_each_voice_has_its_own_conversation_and_skips_what_it_did_not_answer() 
     assert half.words == "greedy, at most 64 tokens, adapter strength 0.5"
 
 
-@pytest.mark.parametrize(
-    ("answers", "words"),
-    [
-        (
-            (whole_answer(ADAPTER, "a"), whole_answer(BASE, "b")),
-            "The adapter answers differently from the base (greedy",
-        ),
-        ((whole_answer(ADAPTER, "a"), whole_answer(BASE, "a")), "The adapter answers as the base does (greedy"),
-        ((whole_answer(ADAPTER, "a"), whole_answer(BASE, "", error="it failed")), "Greedy, at most 64 tokens."),
-        ((whole_answer(BASE, "", error="it failed"),), ""),
-    ],
-)
-def test_the_caption_compares_those_who_answered(answers: tuple[Answer, ...], words: str) -> None:
-    caption = chat_model.caption(turn("one", *answers))
-    assert caption.startswith(words)
-    assert bool(caption) == bool(words)
-
-
 def test_an_answer_says_how_it_ended() -> None:
     assert whole_answer(ADAPTER, "ab").state == "2 tokens"
     assert whole_answer(ADAPTER, "ab", stopped=True).state == "2 tokens, stopped"
     assert Answer(ADAPTER, {}, Streamed("x", [{"id": 1, "text": "a"}])).state == "1 token so far"
     limit = Answer(ADAPTER, {}, Streamed("x", [{"id": 1, "text": "a", "end": "limit", "whole": "a"}], ended=True))
     assert limit.state == "1 token, cut off at the limit"
-    frame = chat_model.table(Talk([turn("one", limit)]))
-    assert frame.to_dict("records") == [
-        {"turn": 1, "prompt": "one", "who": "adapter", "text": "a", "tokens": 1, "end": "limit"}
-    ]
 
 
 @given(st.lists(st.tuples(st.text(max_size=8), st.one_of(st.none(), st.floats(allow_nan=True))), max_size=12))
@@ -118,9 +96,7 @@ def test_tokens_have_probabilities_and_their_sum_is_that_of_the_text() -> None:
     assert frame["adapter"].tolist() == pytest.approx(np.exp([-0.1, -1.0]))
     assert frame["difference"].tolist() == pytest.approx([2.0, -0.5])
     assert "log-probability +1.5 nats against the base model (2 tokens)" in chat_model.token_caption(frame)
-    tokens = chat_model.text_tokens(message)
-    assert "p(token): adapter 90.5 %, base 12.2 %" in tokens[0].tooltip
-    assert "adapter: a 90 %, ␣ 10 %" in tokens[0].tooltip
+    assert "adapter 90.5 %, base 12.2 %" in chat_model.text_tokens(message)[0].tooltip
     assert chat_model.alternatives(message["tokens"][0]).shape == (2, 5)
 
 
@@ -137,23 +113,10 @@ def test_modules_are_sorted_and_those_that_change_the_text_are_named() -> None:
     frame = chat_model.ablation_frame(messages, modules)
     assert dict(zip(frame["short"], frame["adds"], strict=True)) == {"query 0": 2.0, "key 0": 0.5, "key 1": -0.25}
     estimates = chat_model.estimate_frame([0.25, 1.5, -0.25], modules)
-    assert chat_model.estimate_caption(estimates).endswith("the largest contribution is from query 0 (+1.5 nats).")
-    caption = chat_model.ablation_caption(frame, estimates)
-    assert caption.endswith("Rank correlation with the estimate: 1.00.")
-    assert "Without any one of 1 of 3 modules, greedy decoding would not write this text." in caption
-    assert "from query 0 (+2 nats). Without key 1 the text would be more probable (−0.25)." in caption
-    bars = chat_figures.ablation_bars(frame, LIGHT)
-    assert list(bars.layout.yaxis.ticktext) == ["query 0", "key 0", "key 1"]  # pyright: ignore
+    assert "Rank correlation with the estimate: 1.00." in chat_model.ablation_caption(frame, estimates)
     values = chat_figures.ablation_map(frame, LIGHT).data[0].z  # pyright: ignore
     assert np.nanmax(values) == 2.0
     assert chat_model.ablation_frame(messages[:1], modules)["short"].tolist() == ["key 0"], "as far as it has come"
-
-
-def test_which_adapter_answers_is_said_unless_it_is_that_of_the_end() -> None:
-    about = {"step": 40, "place": "checkpoint"}
-    assert "still training" in chat_model.where_from(about, {"status": "running"})
-    assert "its last checkpoint (step 40)" in chat_model.where_from(about, {"status": "stopped"})
-    assert chat_model.where_from({"step": 40, "place": "adapter"}, {"status": "finished"}) == ""
 
 
 def test_token_losses_are_sorted_and_masked_tokens_left_out() -> None:
@@ -164,13 +127,9 @@ def test_token_losses_are_sorted_and_masked_tokens_left_out() -> None:
     assert [token.value for token in lines["base"]] == [None, 2.0, 1.0]
     assert lines["adapter"][0].tooltip == "not part of the loss"
     assert list(figures.lines_of({"adapter": losses}, figures.DIFFERENCE)) == ["adapter"]
-    assert "1 token of the prompt is not part of the loss" in figures.token_caption(losses)
     whole = figures.all_tokens([losses, losses], [4, 9])
     assert whole["difference"].tolist() == [1.5, 1.5, -0.5, -0.5]
     assert whole["context"].tolist() == ["a", "a", "ab", "ab"]
-    assert "2 of 4 tokens in 2 examples are more probable with the adapter (step 7)." in (
-        figures.all_tokens_caption(whole, 2, 7)
-    )
 
 
 @pytest.mark.parametrize("token", ["<|im_end|>", "<|endoftext|>", "</s>", "<s>", "[CLS]", "[SEP]", "<pad>"])

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlora.analysis import frames, pairing, run_summary, seed_groups
+from dynlora.analysis import pairing, run_summary, seed_groups
 from dynlora.analysis.retention import Retention
 from dynlora.analysis.seed_groups import Group
 from dynlora.store import queries
@@ -17,13 +17,10 @@ from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.run_colours import MOST_COLOURED
 from dynlora.viz.runs import table as runs_table
 from tests.analysis.test_pairing import series, summary
 from tests.viz.drawn import traces_of
-from tests.viz.runs import HOSTILE, make_run
-
-COLUMNS = ["name", "layer", "kind", "d_in", "d_out", "max_rank"]
+from tests.viz.runs import make_run
 
 
 def test_a_band_runs_from_the_lowest_to_the_highest_run_and_says_n() -> None:
@@ -38,28 +35,6 @@ def test_a_band_runs_from_the_lowest_to_the_highest_run_and_says_n() -> None:
     assert [trace.name for trace in traces_of(figure)] == ["g, n = 2, band", "g, n = 2"]
     assert list(traces_of(figure)[0].y) == [3, 4, 3, 3, 2, 1]
     assert "The band covers" in compare_text.curves(bands)
-
-
-def test_single_runs_have_no_band_and_of_fifty_six_are_named() -> None:
-    names = {f"r{i}": f"run {i} {HOSTILE[0]}" for i in range(50)}
-    runs = pd.concat([series(run, [0, 1], [1.0, 2.0]) for run in names])
-    figure = compare_figures.curves(
-        seed_groups.bands(runs, seed_groups.alone(names, {run: {} for run in names}), between=True),
-        "step",
-        "x",
-        theme.DARK,
-    )
-    lines = [trace for trace in traces_of(figure) if trace.mode == "lines"]
-    assert len(lines) == 50
-    assert sum(trace.showlegend for trace in lines) == MOST_COLOURED
-    assert [trace.mode for trace in traces_of(figure)].count("text") == MOST_COLOURED, (
-        "a name at each coloured line's end"
-    )
-    assert figure.to_plotly_json()["layout"]["margin"]["r"] >= 6 * compare_figures.LONGEST_END, (
-        "beside the plot is room for the names"
-    )
-    assert all(trace.showlegend for trace in lines[-MOST_COLOURED:]), "what is named lies on top"
-    assert "<img" not in str(figure.to_json())
 
 
 def test_a_run_without_a_clock_is_left_out_and_named() -> None:
@@ -93,13 +68,9 @@ def test_gain_against_forgetting_marks_the_pareto_set_and_leaves_out_other_units
     table = compare_model.by_retention(points, groups, last, "accuracy")
     assert table["forgotten"].tolist() == pytest.approx([0.2, 0.01])
     assert table["unit"].tolist() == ["1 − cosine"] * 2
-    words = compare_text.retention(table, "accuracy")
-    assert words.startswith(
-        f"{table['group'].iloc[1]} forgets least (+0.010 1 − cosine), {table['group'].iloc[0]} most"
-    )
+    assert f"{table['group'].iloc[1]} forgets least (+0.010" in compare_text.retention(table, "accuracy")
     figure = compare_figures.retention(table, "accuracy", theme.LIGHT)
     assert sorted(x for trace in traces_of(figure)[1:] for x in trace.x) == pytest.approx([0.01, 0.2])
-    assert figure.layout.xaxis.title.text == "Forgotten on public text (1 − cosine)"
     nothing = compare_model.by_retention(points, groups, {}, "accuracy")
     assert nothing.empty
 
@@ -125,7 +96,6 @@ def test_forest_has_a_row_per_seed_and_one_for_all() -> None:
     assert [len(trace.x) for trace in traces_of(figure)] == [2, 1]
     words = compare_text.paired(rows, "lora", "dynamic", "nats", low_is_good=True, digits=3)
     assert "dynamic minus lora: −0.355 nats" in words
-    assert "better on these examples, and too few seeds to decide. Paired over 2 common seeds and 20 examples" in words
 
 
 def test_is_an_allocation_reproducible() -> None:
@@ -138,15 +108,6 @@ def test_is_an_allocation_reproducible() -> None:
     spread = compare_model.group_ranks(table, names, groups, spread=True)
     assert list(spread) == ["alike, n = 2", "all, n = 3"]
     assert compare_model.group_ranks(table, names, groups)["all, n = 3"].tolist() == pytest.approx([2, 7 / 3, 8 / 3, 3])
-    rows = frames.described(
-        pd.DataFrame(
-            [(name, 0, "query", 8, 8, 8) for name in "wxyz"],
-            columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"],
-        )
-    )
-    figure = compare_figures.final_ranks(spread, rows, theme.LIGHT, "Standard deviation of rank (components)")
-    assert traces_of(figure)[0].colorbar.title.text == "Standard deviation of rank (components)"
-    assert "mean rank correlation" in compare_text.reproducible(reproducibility)
 
 
 def test_methods_are_named_with_their_fidelity_where_runs_lie_side_by_side() -> None:
@@ -159,21 +120,6 @@ def test_methods_are_named_with_their_fidelity_where_runs_lie_side_by_side() -> 
         ["strategy.name", "lora", "dynamic", "dynamic"],
     ]
     assert compare_model.config_difference(runs[1:], names)["setting"].tolist() == ["seed"]
-
-
-@pytest.mark.parametrize(
-    ("fidelity", "words"),
-    [
-        ("code", "lora (from its code)"),
-        ("reconstruction", "lora (reconstruction)"),
-        ("odd", "lora (odd)"),
-        (None, "lora"),
-    ],
-)
-def test_only_the_details_of_a_run_say_the_fidelity(fidelity: str | None, words: str) -> None:
-    row = {"strategy": "lora", "fidelity": fidelity}
-    assert run_summary.method_with_fidelity(row) == words
-    assert run_summary.format_strategy(row) == "lora"
 
 
 def test_what_a_row_does_not_say_is_not_said() -> None:
@@ -202,22 +148,10 @@ def test_runs_of_any_version_say_in_which_settings_they_differ_and_how_many_are_
     assert sentence.startswith("They differ in strategy (lora → dynamic) and learning rate (0.001 → 0.002); the other ")
     assert sentence.endswith(" settings are equal.")
     assert int(sentence.split("the other ")[1].split()[0]) > 40, "defaults are filled in"
-    assert compare_text.they_differ([old, old | {"seed": 3}]).endswith("settings are equal but the seed.")
     placed = old | {"strategy": {"name": "lora", "ranks_from": "/a/folder/ranks.json"}}
     assert compare_text.they_differ([old, placed]).startswith("They differ in ranks from (not set → ranks.json); ")
     sentence = compare_text.they_differ([placed, summary("b")["config"]])
     assert sentence.startswith("They differ in strategy (lora → dynamic), ranks from (ranks.json → not set)")
-    scaled = old | {"strategy": {"name": "lora", "scale": "learned"}}
-    assert "strategy.scale (not set → learned)" in compare_text.they_differ([old, scaled])
-
-
-def test_columns_of_ranks_have_names_however_many_there_are() -> None:
-    rows = frames.described(pd.DataFrame([("q", 0, "query", 8, 8, 8)], columns=COLUMNS))
-    for count in (13, 30, 200):
-        ranks = pd.DataFrame({f"run {i}": [4.0] for i in range(count)}, index=["q"])
-        axis = compare_figures.final_ranks(ranks, rows, theme.LIGHT).to_plotly_json()["layout"]["xaxis"]
-        assert len(axis["ticktext"]) == len(axis["tickvals"]) <= compare_figures.LABELLED_COLUMNS
-        assert list(axis["ticktext"]) == [f"run {i}" for i in axis["tickvals"]]
 
 
 RUN = "20260101-000000-00000001"
@@ -277,9 +211,3 @@ def test_an_example_is_told_by_configuration_and_seed() -> None:
     alike = cards.in_every_run(frames, 1, GROUPS, SUMMARIES)
     assert alike["right"].fillna("–").tolist() == ["–", "yes", "yes"]
     assert " in every run." in cards.sentence(alike)
-
-
-def test_what_was_never_evaluated_says_so() -> None:
-    frames = {run: frame([np.nan, np.nan], [np.nan, np.nan]) for run in "ab"}
-    assert cards.most_disputed(frames) == 0
-    assert "have not recorded" in cards.sentence(cards.in_every_run(frames, 0, GROUPS, SUMMARIES))

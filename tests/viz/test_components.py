@@ -80,9 +80,6 @@ def test_the_map_shows_factors_and_an_arrow_a_copy() -> None:
     figure: Any = component_map(rows, copies, rows, MapView("factor"), theme.DARK)
     assert len(layout_of(figure).annotations) == 1
     assert layout_of(figure).annotations[0].ay == 0
-    words = components.sentence(rows, copies, "b 0")
-    assert words == "b 0: 1 component at the end; after 1 copy, all descend from 1 slot (0)."
-    assert "No factors" in components.sentence(rows.iloc[:0], copies, "b 0")
 
 
 SHARE = About("trained share")
@@ -141,14 +138,3 @@ def test_all_components_stand_in_the_row_of_their_module() -> None:
     table = components.table(values, rows)
     assert list(table.columns) == ["module", "component 0", "component 1", "name"]
     assert table.set_index("module").loc["query 0", "component 1"] == 0.5
-
-
-def test_what_no_sample_run_has_is_said_of_components() -> None:
-    modules = layers()
-    mask = About("mask", "Which", choices=("frozen", "trained"))
-    values = components.by_module(np.array([0, 1, 1, 0, 1.0]), modules)
-    assert "3 trained and 2 frozen" in components.spread(values, modules, mask, 7)
-    rows = pd.DataFrame([[0.5, 0.5], [0.4, 0.4]], columns=[0, 10])
-    assert components.over_steps(rows + [0, 0.1], "b 0", SHARE).endswith("0.5 to 0.6.")
-    assert "At step 10" in components.over_steps(pd.DataFrame([[0, 1.0]], columns=[0, 10]), "b 0", mask)
-    assert components.over_steps(rows.iloc[:0], "b 0", SHARE).startswith("No trained share")

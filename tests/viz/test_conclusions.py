@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dynlora.analysis import capacity_frames
-from dynlora.analysis.module_effects import GateEffect
 from dynlora.kinds.train.panels.inputs import GroupSeries, GroupsOverSteps
 from dynlora.viz import capacity
-from dynlora.viz import methods as methods_model
-from dynlora.viz.compare import text as compare_text
 from dynlora.viz.runs import cards
 from tests.viz.listed import listed, swept_rows
-
-EFFECT = GateEffect(np.array([0.5, 0.01, 0.4]), 0.05, 24, 2)
-
-
-def groups(*values: float) -> pd.DataFrame:
-    return pd.DataFrame({"group": [f"g{i}" for i in range(len(values))], "metric": values})
 
 
 def test_one_group_is_not_compared_with_itself_nor_the_step_that_has_no_number() -> None:
@@ -72,18 +58,10 @@ def test_capacity_that_did_not_move_says_which_ranks_there_are() -> None:
     still = capacity_frames.Balance(100, 100, 0, 0, 0)
     caption = capacity.capacity_text(state([4] * 4, [1] * 4), np.full(4, 4.0), traced(), still, 0, 9, 0)
     assert caption == "In steps 0 to 9, no rank moved: 4 modules with rank 4."
-    begun = capacity.capacity_text(state([4] * 4, [1] * 4), np.full(4, 4.0), traced(), still, 0, 0, 0)
-    assert begun == "Step 0, nothing has moved yet: 4 modules with rank 4."
     even = capacity.capacity_text(
         state([3, 5, 5, 3], [np.nan] * 4), np.full(4, 4.0), traced((0, 1, 8.0)), still, 0, 9, 1
     )
     assert "Rank moved within each kind of module: " in even
-
-
-def test_the_outlook_of_a_run_that_trains_is_its_plan() -> None:
-    summary: dict[str, Any] = {"status": "running", "step": 6, "max_steps": 150, "planned_events": 9}
-    assert capacity.outlook(summary, 0) == "Step 6 of 150. 9 reallocations planned, 0 done. This page follows the run."
-    assert capacity.outlook({**summary, "status": "finished"}, 9) == ""
 
 
 def test_the_list_of_runs_says_what_was_reached_and_names_no_winner() -> None:
@@ -104,41 +82,3 @@ def test_equal_means_are_said_once_and_one_configuration_has_its_name() -> None:
     assert cards.sentence(alone) == "On sst2 with minilm, 40 steps, dynamic reaches accuracy 0.800 (n = 1)."
     assert cards.task_results([listed(1, accuracy=None)]) is None
     assert cards.standing(["finished", "running", "finished"]) == "3 runs: 2 finished and 1 running."
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_the_means_are_those_of_the_configurations(accuracies: list[float]) -> None:
-    results = cards.task_results([listed(i, strategy=f"s{i}", accuracy=value) for i, value in enumerate(accuracies)])
-    assert results is not None
-    assert list(results.means) == accuracies
-
-
-def test_where_a_verdict_decides_the_means_name_no_other() -> None:
-    table = pd.DataFrame({"group": ["a, n = 2", "b, n = 1"], "n": [2, 1], "mean": [0.7, 0.8], "low": 0.7, "high": 0.8})
-    caption = compare_text.groups(table, "accuracy", is_judged=True)
-    assert "best" not in caption
-    assert caption.startswith("Mean accuracy from 0.700 to 0.800 over 2 groups, each over its own seeds.")
-
-
-@pytest.mark.parametrize(
-    ("count", "words"),
-    [
-        (2, "2 methods: 1 checked against published code and 1 with gaps"),
-        (1, "1 of 2 methods fit the filters: 1 checked"),
-        (0, "None of 2 methods fits all filters."),
-    ],
-)
-def test_methods_are_counted_by_their_fidelity(count: int, words: str) -> None:
-    every = [{"name": "a", "fidelity": "code"}, {"name": "b", "fidelity": "reconstruction"}]
-    assert methods_model.conclusion(every[:count], 2).startswith(words)
-
-
-def test_compared_capacity_is_counted_in_runs_and_groups() -> None:
-    ranks = pd.DataFrame({"a": [4.0, 4.0], "b": [2.0, 4.0]}, index=["q", "k"])
-    assert compare_text.capacity(ranks, 5) == (
-        "5 runs in 2 groups: 1 of 2 common modules have different final ranks, by up to 2."
-    )
-    assert compare_text.capacity(pd.DataFrame(), 2) == "2 runs: no ranks have been recorded yet."
-    assert (
-        compare_text.settings_that_differ(pd.DataFrame({"setting": ["train.lr"]})) == "The settings differ in train.lr."
-    )

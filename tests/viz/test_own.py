@@ -9,9 +9,8 @@ import pandas as pd
 import pytest
 
 from dynlora.analysis import capacity_frames, frames, run_reading, run_summary
-from dynlora.kinds.train.panels import capacity, decisions
+from dynlora.kinds.train.panels import decisions
 from dynlora.kinds.train.panels.capacity import capacity_map
-from dynlora.kinds.train.panels.cost import step_time_caption
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.module_map import MapView
 
@@ -72,18 +71,6 @@ def test_groups_are_renumbered_so_that_neighbours_tell_apart() -> None:
     assert list(heat["colorbar"]["ticktext"]) == ["alone"]
 
 
-def test_sentences_count_groups_and_choices() -> None:
-    assert capacity.groups_at(np.array([0, 1, 0, 1.0]), 5) == (
-        "At step 5, 4 modules form 2 groups. The largest group has 2 modules. Neighbouring rows of one colour "
-        "are one group."
-    )
-    assert capacity.groups_at(np.arange(3.0), 0).endswith("3 groups of one module each.")
-    assert capacity.choices_at(np.array([0, 1, 1, np.nan]), ("none", "low rank"), 3) == (
-        "At step 3: 2 low rank and 1 none."
-    )
-    assert "No choice" in capacity.choices_at(np.full(2, np.nan), ("a",), 3)
-
-
 def test_decisions_beside_moves_are_listed_in_words() -> None:
     payloads = [
         {"edits": [{"edit": "move", "donor": 0, "receiver": 1}, {"edit": "tie", "modules": [0, 2], "distance": 0.25}]},
@@ -101,17 +88,6 @@ def test_the_methods_own_numbers_are_told_from_those_of_every_run() -> None:
     names = ["loss", "lr", "threshold", "penalty/norm", "adapter_parameters", "optimizer_bytes", "threshold"]
     frame = pd.DataFrame({"name": names, "split": "train", "step": 1, "value": 1.0})
     assert run_summary.own_numbers(frame) == ["penalty/norm", "threshold"]
-
-
-def test_what_the_optimizer_keeps_is_said_where_a_step_is_told() -> None:
-    times = pd.DataFrame({"step": [1], "step_ms": [100.0], "strategy_ms": [1.0]})
-    kept = pd.DataFrame({"step": [0, 10], "value": [0.0, 3 * 2.0**20]})
-    assert step_time_caption(times, kept).endswith(
-        "the strategy takes 1.0 % of all step time; the optimizer state takes 3.00 MiB."
-    )
-    assert step_time_caption(times, kept.iloc[:0]).endswith("the strategy takes 1.0 % of all step time.")
-    figures = run_summary.headline({"metrics": {}, "params": {}}, 0, times)
-    assert figures["Step time used by the strategy"] == "1.0 %", "the same number on Run and Capacity"
 
 
 def test_the_budget_line_prefers_what_was_counted() -> None:

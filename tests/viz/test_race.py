@@ -14,7 +14,7 @@ from dynlora.server.serve import sample_runs_dir
 from dynlora.store.summary import run_summary
 from dynlora.viz.kit import theme
 from dynlora.viz.ui import run_picker
-from dynlora.viz.verdict import Race, conditions, race_caption, race_figure, races
+from dynlora.viz.verdict import Race, race_caption, race_figure, races
 from tests.viz.drawn import traces_of
 
 
@@ -62,9 +62,3 @@ def test_the_lines_end_where_the_runs_ended(sample_races: list[Race]) -> None:
         assert [trace.y[-1] for trace in drawn] == pytest.approx(means)
         for name, mean in zip(race.names, means, strict=True):
             assert f"{name} {mean:.3f}" in race_caption(race)
-
-
-def test_a_head_at_the_rate_of_the_adapters_is_named(sample_races: list[Race]) -> None:
-    own, shared = (conditions(race) for race in sample_races)
-    assert own == "dynamic moves rank; uniform lora does not. Recorded runs of equal budget."
-    assert shared.endswith("head had the learning rate of the adapters; a rate of its own gains more than the method.")

@@ -42,24 +42,10 @@ def test_it_is_small_and_the_same_each_time() -> None:
     assert len(rank_image(modules(12), ranks, "x")) < 40_000
 
 
-def test_a_longer_name_widens_the_picture_and_a_long_title_is_cut() -> None:
-    short = opened(rank_image(modules(2), [1.0] * 6, "x"))
-    odd = [ModuleRow("a", None, "a_module_with_a_very_long_name", 8, 8, 8)]
-    wide = opened(rank_image([*modules(2), *odd], [1.0] * 7, "x"))
-    assert wide.width > short.width + 60
-    assert wide.height > short.height, "what is in no layer has a row of its own"
-    assert opened(rank_image(modules(1), [1.0] * 3, "t" * 5000)).width < 1000
-
-
 @pytest.mark.parametrize(("layers", "ranks"), [(0, []), (1, [math.nan] * 3), (1, [0.0] * 3), (400, [1.0] * 1200)])
 def test_any_model_can_be_drawn(layers: int, ranks: list[float]) -> None:
     image = opened(rank_image(modules(layers), ranks, ""))
     assert 0 < image.height < 3000
-
-
-def test_dark_is_dark() -> None:
-    image = opened(rank_image(modules(1), [1.0, 2.0, 3.0], "x", theme.DARK))
-    assert theme.DARK.panel in colours(image)
 
 
 def test_the_cells_that_need_rank_are_outlined() -> None:

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from dynlora.analysis import capacity_frames
-from dynlora.kinds.train.panels import transfers
 from dynlora.kinds.train.panels.replay import Look, frames
 from dynlora.viz.kit import theme
 from tests.analysis.test_flows import modules
@@ -62,11 +61,6 @@ def test_rows_by_kind_depth_and_rank() -> None:
     assert by["depth"]["group"].tolist() == ["layer 0", "layer 0", "layer 1", "layer 1"]
     assert by["rank"]["short"].tolist() == ["key 1", "query 0", "query 1", "key 0"]
     assert by["rank"]["group"].tolist() == ["rank 6", "rank 4", "rank 4", "rank 2"]
-
-
-def test_without_importance_nothing_is_compared_with_rank() -> None:
-    state = capacity_frames.module_state(modules(), np.ones(4), None)
-    assert "No importance" in transfers.followed(state)
 
 
 def test_importance_that_keeps_its_order_is_steady_and_noise_is_not() -> None:

@@ -105,20 +105,10 @@ def test_a_report_holds_all_of_a_run_in_one_small_file(page: bytes, sample: Path
     read = Read(page)
     assert len(page) < MOST_BYTES
     for words in (
-        "Training loss",
-        "Rank by module over time",
-        "Importance by module over time",
-        "Rank transfers",
         "Configuration",
-        "Parameter budget",
-        "Confusion matrix",
         "Versions, machine and size",
-        "torch",
-        "Learning rate",
-        "Gates by input group",
         "Verdict",
         "Differences from the baseline",
-        "Ranks to use",
         "from peft import LoraConfig",
     ):
         assert words in read.text, words
@@ -176,8 +166,20 @@ def test_hostile_text_stays_text(text: str, runs_dir: Path) -> None:
         make_run(runs_dir, run_id=RUN, text=text, extras=True, own=True, error=text, state="failed"),
         make_run(runs_dir, run_id=RUN[:-1] + "2", text=text, strategy="lora", extras=True),
     ]
+    effects = tuple(
+        one.model_copy(update={"loss": -1e308, "delta": 1e308 * (-1) ** i, "by_group": (1e308, None)})
+        for i, one in enumerate(MEASURED.effects)
+    )
+    MEASURED.model_copy(update={"groups": (text, HOSTILE[3]), "effects": effects}).write(folders[0] / "knockout.json")
+    with sqlite3.connect(folders[0] / "run.db") as database:
+        for position in range(N_MODULES):
+            kind = f"{position}{text}"
+            database.execute("UPDATE modules SET name = ?, kind = ? WHERE position = ?", (kind, kind, position))
+    database.close()
+    assert "Module ablation" in Read(run_report(folders[0])).text
     for page in (run_report(folders[0]), comparison_report(folders)):
         read = Read(page)
+        assert len(page) < MOST_BYTES
         assert list(read.scripts) == ["charts", "plotly", "loader"]
         assert not {"img", "iframe", "object", "embed", "form", "base", "svg"} & set(read.tags)
         assert read.tags.count("script") == 3
@@ -278,30 +280,10 @@ def test_every_state_of_a_run_has_a_report(state: str, steps: int, runs_dir: Pat
     assert ("Training loss" in read.text) == (steps > 0)
 
 
-def test_a_comparison_pairs_the_seeds_and_says_what_was_set_differently(runs_dir: Path) -> None:
+def test_a_comparison_holds_the_paired_seeds_the_configuration_and_the_versions(runs_dir: Path) -> None:
     folders = [
         make_run(runs_dir, run_id=f"20260101-000000-0000000{i}", seed=i % 2, strategy=name, gates=False, extras=True)
         for i, name in enumerate(["dynamic", "dynamic", "lora", "lora"])
-    ]
-    read = Read(comparison_report(folders))
-    for words in (
-        "Comparison of 4 runs",
-        "Paired over 2 common seeds",
-        "strategy.name",
-        "Pareto set",
-        "Training loss",
-        "Rank by module",
-        "n = 2",
-    ):
-        assert words in read.text, words
-    page_without_plotly = sum(len(words) for name, words in read.scripts.items() if name != "plotly")
-    assert page_without_plotly < 400_000
-
-
-def test_a_comparison_holds_the_configuration_and_the_versions(runs_dir: Path) -> None:
-    folders = [
-        make_run(runs_dir, run_id=f"20260101-000000-0000000{i}", seed=i, strategy=name)
-        for i, name in enumerate(["dynamic", "lora"])
     ]
     for folder in folders:
         made_with(folder, {"torch": "2.9.1+cpu", "python": "3.11.9", "cpu": "a processor"})
@@ -320,15 +302,14 @@ def test_a_comparison_holds_the_configuration_and_the_versions(runs_dir: Path) -
         "  steps: 40",
     ]
     for words in (
+        "Paired over 2 common seeds",
         "strategy.name",
-        "seed",
-        "Common configuration",
-        "Versions and machine",
         "2.9.1+cpu",
         "3.11.9",
         "a processor",
     ):
         assert words in read.text, words
+    assert sum(len(words) for name, words in read.scripts.items() if name != "plotly") < 400_000
 
 
 def made_with(folder: Path, machine: dict[str, str]) -> None:
@@ -377,19 +358,7 @@ def test_a_report_holds_the_knock_outs_and_which_score_knew(runs_dir: Path) -> N
     read = Read(page)
     assert len(read.charts) == len(without.charts) + 1
     assert page == run_report(folder)
-    for words in (
-        "Module ablation",
-        "Of 12 modules, 11 help and 0 harm",
-        "The loss rises most without ff out 2",
-        "Loss without − with the module",
-        "Rank correlation of each score",
-        "importance at the last decision",
-        "gradient at the end",
-        "Spearman",
-        "on 512 held-out",
-        "Measured with the last adapter of step 40.",
-    ):
-        assert words in read.text + json.dumps(read.charts, ensure_ascii=False), words
+    assert "Of 12 modules, 11 help and 0 harm" in read.text
     bars = next(chart for chart in read.charts if "Loss without" in str(chart))
     assert numbers(bars["figure"]["data"][0]["y"]) == pytest.approx(
         [0.01 * i for i in (0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11)], abs=1e-6
@@ -430,39 +399,6 @@ def test_knock_outs_that_do_not_fit_the_run_are_not_in_its_report(
 def nowhere(_: Path) -> Path:
     """Find no place for ablations, as on a disk where nothing may be written."""
     raise PermissionError
-
-
-@pytest.mark.parametrize("size", [1.0, 1e308], ids=["markup", "numbers"])
-def test_hostile_knock_outs_stay_text(size: float, runs_dir: Path) -> None:
-    folder = make_run(runs_dir, run_id=RUN)
-    with sqlite3.connect(folder / "run.db") as database:
-        for position in range(N_MODULES):
-            kind = f"{position}{BREAK_OUT}.{HOSTILE[3]}"
-            database.execute("UPDATE modules SET name = ?, kind = ? WHERE position = ?", (kind, kind, position))
-    database.close()
-    effects = tuple(
-        KnockedOut(
-            modules=one.modules,
-            loss=-size,
-            delta=size * (-1) ** i,
-            low=-size,
-            high=size,
-            changed=one.changed,
-            by_group=(size, None),
-        )
-        for i, one in enumerate(MEASURED.effects)
-    )
-    hostile = MEASURED.model_copy(update={"groups": (BREAK_OUT, HOSTILE[3]), "effects": effects})
-    hostile.write(folder / "knockout.json")
-    page = run_report(folder)
-    read = Read(page)
-    assert "Module ablation" in read.text
-    assert len(page) < MOST_BYTES
-    assert read.tags.count("script") == 3
-    assert not {"img", "svg"} & set(read.tags)
-    drawn = json.dumps(read.charts, ensure_ascii=False)
-    assert not any(words in drawn for words in ("<img", "<script", "$x"))
-    assert "\u202e" not in page.decode()
 
 
 def test_a_large_run_is_still_mailed(runs_dir: Path) -> None:

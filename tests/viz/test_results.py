@@ -14,11 +14,10 @@ from sklearn.metrics import precision_recall_fscore_support
 from dynlora.analysis import results, run_summary
 from dynlora.kinds.train.panels import cost, training
 from dynlora.kinds.train.panels import results as group_results
-from dynlora.store import search
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.charts import limits, score_dots
 from dynlora.viz.kit.theme import LIGHT
-from dynlora.viz.run import live_cards, result_figures
+from dynlora.viz.run import result_figures
 from tests.viz.drawn import layout_of, traces_of
 from tests.viz.runs import HOSTILE
 
@@ -73,12 +72,6 @@ def test_class_scores_that_are_equal_or_undefined_are_said_to_be(counts: list[li
     assert group_results.class_scores(results.class_scores(counts, ["a", "b"])).startswith(caption)
 
 
-def test_groups_with_one_score_are_said_to_be_equal() -> None:
-    groups = pd.DataFrame({"group": ["tweets", "movies"], "metric": [1.0, 1.0]})
-    assert group_results.group_scores(groups, "accuracy") == "Accuracy is 1.000 for all 2 groups."
-    assert group_results.group_scores(groups.head(1), "accuracy") == "Accuracy is 1.000 for the one group."
-
-
 def test_most_changed_examples() -> None:
     ends = results.probe_ends(
         examples(), wide([0, 0.7, 0.7, 0.7, 0.7], [9, 0.1, 0.2, 0.9, 0.8]), wide([0, 0, 0, 1, 1], [9, 0, 1, 0, 1])
@@ -88,11 +81,7 @@ def test_most_changed_examples() -> None:
     assert results.turned(named)["prediction after"].tolist() == ["negative", "positive"]
     counts = results.answers(named)
     assert counts["count"].tolist() == [1, 1, 1, 1]
-    words = result_figures.answers(counts, "At first", "now")
-    assert words == (
-        "At first 50.0 % of 4 probe predictions are correct, now 50.0 %: 1 predictions became correct, 1 became wrong."
-    )
-    assert "on 2 of 4 probe examples" in result_figures.before_after_caption(ends, "at first", "now")
+    assert "1 predictions became correct, 1 became wrong" in result_figures.answers(counts, "At first", "now")
 
 
 def test_too_few_evaluations_or_other_sizes_are_empty() -> None:
@@ -129,13 +118,7 @@ def test_figures_hold_what_they_are_given_and_no_markup(colours: theme.Palette) 
         "kinds": cost.ranks_by_kind(totals, colours),
     }
     assert all("<img" not in str(figure.to_json()) for figure in drawn.values())
-    assert all(layout_of(figure).xaxis.title.text for figure in drawn.values())
-    assert [trace.x[0] for trace in traces_of(drawn["answers"])] == [1, 1, 1, 1]
-    assert [list(trace.x) for trace in traces_of(drawn["dots"])] == [
-        [1.0, 0.8],
-        pytest.approx([0.857, 0.889], abs=1e-3),
-    ]
-    assert [trace.name for trace in traces_of(drawn["machine"])] == ["process"]
+    assert [list(trace.x)[0] for trace in traces_of(drawn["dots"])] == [1.0, pytest.approx(0.857, abs=1e-3)]
     assert [list(trace.y) for trace in traces_of(drawn["kinds"])] == [[4, 3], [4, 5]]
     assert sum(len(trace.x) for trace in traces_of(drawn["ends"])[1:]) == 4
 
@@ -145,18 +128,7 @@ def test_components_by_kind() -> None:
     ranks = pd.DataFrame([[4, 3], [4, 6], [4, 3]], columns=[0, 10])
     totals = cost.components_by_kind(ranks, modules)
     assert totals.to_dict("list") == {"step": [0, 10], "query": [8, 6], "key": [4, 6]}
-    words = "Key gained most (+2), query lost most (−2). At step 10, the adapters have 12 components."
-    assert cost.by_kind(totals) == words
     assert cost.components_by_kind(ranks.head(2), modules).empty
-
-
-def test_machine_words() -> None:
-    system = pd.DataFrame({"name": ["rss_mib"] * 2, "time": [100.0, 160.0], "value": [600.0, 512.0]})
-    words = live_cards.machine_caption(live_cards.minutes(system), {"rss_mib": "process"}, "MiB")
-    assert words == "Process 512 MiB now, maximum 600 MiB, over 1 min 0 s."
-    assert live_cards.machine_caption(live_cards.minutes(system.head(0)), {"rss_mib": "process"}, "MiB").startswith(
-        "Not rec"
-    )
 
 
 def metrics(**values: list[float]) -> pd.DataFrame:
@@ -171,30 +143,8 @@ def test_perplexity_and_fractions_have_a_panel_each() -> None:
     axes = {trace["name"]: trace["yaxis"] for trace in traces_of(drawn)}
     assert axes == {"Perplexity": "y", "Token accuracy": "y2", "Exact match": "y2"}
     layout = layout_of(drawn)
-    assert (layout["yaxis"]["title"]["text"], layout["yaxis2"]["title"]["text"]) == ("Perplexity", "Score")
     assert layout["yaxis"]["type"] == "log"
-    assert {"20", "50", "100", "200"} <= set(layout["yaxis"]["ticktext"]), "every tick can be read alone"
     assert layout["yaxis"]["domain"][0] > layout["yaxis2"]["domain"][1], "the panels do not overlap"
-    assert layout["xaxis"]["anchor"] == "y2"
-
-
-def test_the_legend_has_the_names_of_the_metrics() -> None:
-    drawn = training.metric_lines(
-        metrics(brier=[0.3], ece=[0.1], macro_f1=[0.4], matthews=[0.2], exact_match=[1]), LIGHT
-    )
-    assert [trace["name"] for trace in traces_of(drawn)] == [
-        "Brier score",
-        "Calibration error (ECE)",
-        "Macro F1",
-        "Matthews correlation",
-        "Exact match",
-    ]
-
-
-def test_fractions_alone_keep_one_panel() -> None:
-    layout = layout_of(training.metric_lines(metrics(accuracy=[0.5, 0.7], macro_f1=[0.4, 0.6]), LIGHT))
-    assert "yaxis2" not in layout
-    assert layout["yaxis"]["title"]["text"] == "Score"
 
 
 @pytest.mark.parametrize(("name", "word"), [("perplexity", "lowest"), ("token_accuracy", "highest")])
@@ -231,19 +181,6 @@ def test_examples_are_prompt_completion_and_right_tokens() -> None:
     assert records == [{"right tokens before": "0 of 9", "right tokens after": "8 of 9", "text": "x"}]
 
 
-def test_without_classes_no_example_is_called_wrong() -> None:
-    named = pd.DataFrame(
-        {"first_loss": [5.0], "last_loss": [2.0], "first": ["0"], "last": ["8"], "label": ["9 tokens"], "text": ["x"]}
-    )
-    drawn = result_figures.before_after(named, "Before", "After", "nats", LIGHT, has_classes=False)
-    assert [trace["name"] for trace in traces_of(drawn)] == ["No change", "Example"]
-
-
-def test_the_best_perplexity_can_be_searched_for() -> None:
-    rows = [{"id": "a", "best": {"perplexity": 9.0}}, {"id": "b", "best": {"perplexity": 20.0}}]
-    assert search.fits("best.perplexity<10", rows) == [True, False]
-
-
 def events(*steps: tuple[int, list[dict[str, Any]]]) -> pd.DataFrame:
     return pd.DataFrame({"step": [step for step, _ in steps], "payload": [{"rows": rows} for _, rows in steps]})
 
@@ -268,7 +205,6 @@ def test_the_pieces_of_a_text_are_the_text(before: str, after: str) -> None:
             [(0, [row(1, "x", False)] * 4), (9, [row(1, "y", True)] * 2 + [row(2, "z", False)] * 2)],
             "At step 9, 2 of 4 answers are correct (95 % CI 15 % to 85 %); at step 0, 0 of 4.",
         ),
-        ([(0, [row(1, "x", True)])], "At step 0, 1 of 1 answers are correct (95 % CI 21 % to 100 %)."),
         ([(0, [row(1, "x")]), (3, [row(1, "y")])], "1 of 1 texts are other ones at step 3 than at step 0."),
         ([(0, [row(1, "x")])], "The model continued 1 prompts at step 0."),
     ],

@@ -6,7 +6,6 @@ import itertools
 
 import numpy as np
 import pandas as pd
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +13,7 @@ from dynlora.analysis.seed_groups import Group, grouped
 from dynlora.viz.compare.model import best_first
 from dynlora.viz.compare.run_selection import eye_labels
 from dynlora.viz.kit import run_colours, theme
-from dynlora.viz.kit.run_colours import MOST_COLOURED, apart, eye_styles, line_styles, short_label
+from dynlora.viz.kit.run_colours import MOST_COLOURED, eye_styles, line_styles
 from dynlora.viz.runs.table import runs_table
 from tests.viz.listed import listed
 from tests.viz.test_playground import contrast
@@ -126,31 +125,6 @@ def test_of_many_the_first_or_the_chosen_are_in_colour_and_the_rest_grey() -> No
 
 def test_a_choice_that_is_not_there_any_more_counts_for_nothing() -> None:
     assert line_styles(NAMES, theme.DARK, {"gone"}) == line_styles(NAMES, theme.DARK)
-
-
-@pytest.mark.parametrize(
-    ("name", "short"),
-    [
-        ("dynamic (reconstruction), allocation random, n = 3", "dynamic, allocation…"),
-        ("lora (from its code), n = 12", "lora"),
-        ("lora", "lora"),
-    ],
-)
-def test_the_name_at_a_line_leaves_fidelity_and_runs_out(name: str, short: str) -> None:
-    assert short_label(name) == short
-
-
-@given(st.dictionaries(st.text(min_size=1, max_size=3), st.floats(-5, 5), max_size=12), st.floats(0.01, 1))
-def test_names_are_moved_apart_in_their_order_and_no_further_than_needed(places: dict[str, float], gap: float) -> None:
-    places_apart = apart(places, gap)
-    order = sorted(places, key=places.__getitem__)
-    moved = [places_apart[name] for name in order]
-    assert all(b - a >= gap - 1e-9 for a, b in zip(moved, moved[1:], strict=False))
-    far = all(places[b] - places[a] >= gap for a, b in zip(order, order[1:], strict=False))
-    if far:
-        assert moved == pytest.approx([places[name] for name in order])
-    if places:
-        assert sum(moved) == pytest.approx(sum(places.values()), abs=1e-6)
 
 
 def test_groups_come_best_first_and_those_without_a_result_last() -> None:

@@ -16,7 +16,6 @@ from dynlora.store.writer import RunWriter
 from dynlora.viz.kit import theme
 from dynlora.viz.runs import cards
 from dynlora.viz.runs import table as runs_table
-from dynlora.viz.ui import run_actions
 from tests.store.builder import new_run
 from tests.viz.drawn import layout_of, traces_of
 
@@ -47,20 +46,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     ("query", "statuses", "strategies", "ids_expected"),
     [
         ("", [], [], "r1 r2 r3 r4 r5"),
-        ("ALPHA", [], [], "r1"),
         ("good late", [], [], "r2"),
         ("keep", [], [], "r1"),
-        ("other", [], [], "r3"),
         ("", ["queued", "corrupt"], [], "r4 r5"),
         ("", [], ["dynamic"], "r3 r4"),
         ("a", ["finished"], ["dynamic"], "r3"),
         ("nothing like it", [], [], ""),
         (".*", [], [], ""),
-        ("strategy=lora accuracy>=0.85", [], [], "r2"),
         ("tag:good or params.budget=10", [], [], "r1 r2 r3"),
         ("not tag:good", ["finished"], [], "r3"),
         ("status=corrupt", [], [], "r5"),
-        ("seed=1 not status=queued", [], [], "r1 r2 r3"),
     ],
 )
 def test_filter(runs: pd.DataFrame, query: str, statuses: list[str], strategies: list[str], ids_expected: str) -> None:
@@ -82,11 +77,6 @@ def test_order(runs: pd.DataFrame, sort: str, first: str) -> None:
     table = runs_table.ordered(runs_table.runs_table(runs), sort)
     assert table["id"].iloc[0] == first
     assert len(table) == 5
-
-
-def test_every_order_is_one(runs: pd.DataFrame) -> None:
-    for sort in runs_table.SORTS:
-        assert sorted(runs_table.ordered(runs_table.runs_table(runs), sort)["id"]) == ["r1", "r2", "r3", "r4", "r5"]
 
 
 def test_the_table_says_what_is_known(runs: pd.DataFrame) -> None:
@@ -113,16 +103,6 @@ def test_groups_give_count_mean_and_spread(runs: pd.DataFrame) -> None:
     assert set(runs_table.grouped(runs, "data")["group"]) == {"minilm on sentiment4", "other on sentiment4"}
 
 
-def test_groups_in_words(runs: pd.DataFrame) -> None:
-    summary = runs_table.group_summary(runs_table.grouped(runs, "strategy"))
-    words = runs_table.groups_caption(summary, 2)
-    assert "lora, minilm on sentiment4: accuracy 0.850 ± 0.071 (2 runs)" in words
-    assert "dynamic, other on sentiment4: accuracy 0.700 (1 run)" in words
-    assert "Not included: 2 runs not finished" in words
-    none = runs_table.grouped(runs[runs["status"] == "queued"], "tag")
-    assert runs_table.groups_caption(runs_table.group_summary(none), 1).startswith("There is no finished run")
-
-
 def test_the_figure_shows_every_run_and_the_means(runs: pd.DataFrame) -> None:
     members = runs_table.grouped(runs, "strategy")
     figure = cards.group_strip(members, runs_table.group_summary(members), "accuracy", theme.LIGHT)
@@ -132,18 +112,6 @@ def test_the_figure_shows_every_run_and_the_means(runs: pd.DataFrame) -> None:
     assert list(means.error_x.array) == pytest.approx([0.05, 0]), "to the highest run: no whisker passes 1"
     assert list(means.error_x.arrayminus) == pytest.approx([0.05, 0])
     assert [text.partition(",")[0] for text in layout_of(figure).yaxis.ticktext] == ["dynamic", "lora"]
-
-
-def test_the_names_of_groups_have_room_for_all_their_lines(tmp_path: Path) -> None:
-    for number in range(3):
-        data = f"/home/me/tickets/of-the-{number}-quarter/by-department.csv"
-        finished(tmp_path, f"r{number}", 0.9, strategy="dynamic", data=data, model="sentence-transformers/all-MiniLM")
-    members = runs_table.grouped(queries.list_runs(tmp_path), "strategy")
-    layout = layout_of(cards.group_strip(members, runs_table.group_summary(members), "accuracy", theme.LIGHT))
-    lines = max(label.count("<br>") + 1 for label in layout.yaxis.ticktext)
-    assert lines > 2
-    a_row = (layout.height - layout.margin.t - layout.margin.b) / len(layout.yaxis.ticktext)
-    assert a_row > 1.3 * layout.font.size * lines
 
 
 def test_a_strategy_is_never_averaged_over_models_or_data(tmp_path: Path) -> None:
@@ -169,12 +137,6 @@ def test_a_name_in_the_figure_is_text(tmp_path: Path) -> None:
     assert "<img" not in drawn
 
 
-def test_found_words() -> None:
-    assert runs_table.match_caption(1, 1) == "1 run."
-    assert runs_table.match_caption(2, 1200) == "2 of 1,200 runs match the filter."
-    assert runs_table.match_caption(0, 3) == "None of 3 runs matches the filter."
-
-
 def test_export_holds_the_rows_and_runs_no_formula(runs: pd.DataFrame) -> None:
     runs = runs.assign(note="=cmd()")
     rows = {row["id"]: row for row in json.loads(runs_table.export_json(runs))}
@@ -186,44 +148,3 @@ def test_export_holds_the_rows_and_runs_no_formula(runs: pd.DataFrame) -> None:
     assert frame.loc["r2", "tags"] == "good; late"
     assert ",'=cmd()" in csv_text(frame.reset_index())
     assert runs_table.export_command("r1", "/a b") == "dynlora export r1 --out adapter-r1 --runs-dir '/a b'"
-
-
-def test_tags_by_use(runs: pd.DataFrame) -> None:
-    assert runs_table.all_tags(runs) == ["good", "late"]
-    assert runs_table.all_tags(runs[runs["status"] == "corrupt"]) == []
-
-
-def test_methods_are_found_by_their_name_whatever_their_fidelity(tmp_path: Path) -> None:
-    for number, (strategy, fidelity) in enumerate(
-        [("lora_sp", "reconstruction"), ("lora", "code"), ("lora_sp", "description"), ("lora", "code")]
-    ):
-        name = f"{strategy} on x, seed {number}"
-        finished(tmp_path, f"r{number}", 0.5 + number / 10, name=name, strategy=strategy, fidelity=fidelity)
-    listed = queries.list_runs(tmp_path)
-    table = runs_table.ordered(runs_table.runs_table(listed), "strategy")
-    assert table["strategy"].tolist() == [
-        "lora",
-        "lora",
-        "lora_sp",
-        "lora_sp",
-    ]
-    assert table["id"].tolist() == ["r3", "r1", "r2", "r0"], "newest first within a strategy, whatever its fidelity"
-    assert set(runs_table.filtered(listed, strategies=["lora_sp"])["id"]) == {"r0", "r2"}
-    assert set(runs_table.searched(listed, "strategy=lora_sp")["id"]) == {"r0", "r2"}
-    members = runs_table.grouped(listed, "strategy")
-    summary = runs_table.group_summary(members).set_index("group")
-    assert summary["runs"].to_dict() == {"lora": 2, "lora_sp": 2}
-    assert "lora_sp on x, seed 0" in members["name"].tolist()
-    figure = cards.group_strip(members, summary.reset_index(), "accuracy", theme.LIGHT)
-    assert list(layout_of(figure).yaxis.ticktext) == ["lora_sp", "lora"]
-
-
-def test_the_column_of_results_is_named_by_the_metric_that_all_runs_share() -> None:
-    both = pd.DataFrame({"metric": ["exact_match", "exact_match", ""], "tags": [[]] * 3, "note": [""] * 3})
-    assert run_actions.result_title(both) == "Exact match", "a run without an evaluation has no other metric"
-    assert "metric" not in run_actions._used(both.assign(result=0.5, model="m", data="d", where="own"))
-    mixed = both.assign(metric=["perplexity", "f1", ""], result=0.5, model="m", data="d", where="own")
-    assert run_actions.result_title(mixed) == "Result"
-    used = run_actions._used(mixed[["result", "metric", "tags", "note", "model", "data", "where"]])
-    assert used[:2] == ["result", "metric"], "the metric stands beside its value"
-    assert run_actions.result_title(mixed.iloc[1:2]) == "F1"

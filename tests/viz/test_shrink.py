@@ -51,16 +51,3 @@ def test_an_interval_that_ends_above_the_tolerance_is_no_guarantee() -> None:
     assert caption.startswith("The interval ends above 0.005 nats, so it may cost more.")
     assert "It was chosen on 256 others, as the smallest size shown to cost at most 0.005 nats." in caption
     assert "ends above" not in viz_measured.basis(sure, sure.sizes[0], 0.005)
-
-
-@pytest.mark.parametrize(("ranks", "words"), [((0, 2), "1 of 2 modules keeps"), ((0, 0, 2), "2 of 3 modules keep")])
-def test_modules_without_an_adapter_are_counted_in_a_sentence(ranks: tuple[int, ...], words: str) -> None:
-    worth = half(-0.004, 0.004)
-    size = Size(method="global", share=0.5, parameters=50, ranks=ranks, chosen_on=worth, reported_on=worth)
-    assert words in viz_measured.picture(size)
-
-
-def test_without_an_adapter_the_way_to_one_is_said() -> None:
-    assert "train this one again" in viz_measured.without_adapter(None)
-    assert "keep_adapter=False" in viz_measured.without_adapter("transformers")
-    assert "Select a run that has one, or train it here" in viz_measured.without_adapter("a loop of its own")

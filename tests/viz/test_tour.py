@@ -20,20 +20,6 @@ OWN: dict[str, object] = {
 }
 
 
-def test_stops_have_neighbours() -> None:
-    assert len(tour.STOPS) == 6
-    first, before, after, number = tour.neighbours("nonsense")
-    assert (first.key, before, after and after.key, number) == ("rank", None, "importance", 1)
-    last, before, after, number = tour.neighbours("worth")
-    assert (last.key, before and before.key, after, number) == ("worth", "gates", None, 6)
-
-
-def test_words_are_short_and_plain() -> None:
-    for stop in tour.STOPS:
-        assert 20 < len(" ".join(stop.words).split()) < 110
-        assert not set("*_`<>[]$:") & set(" ".join(stop.words).replace(": ", " "))
-
-
 def merit(won: list[float], events: int = 5, recorded: tuple[str, ...] = tour.NEEDED) -> float | None:
     """Return the merit of a run in which modules of importance 1, 2, 3 and 4, before a move, won these ranks."""
     ranks = pd.DataFrame({0: 4.0, 10: [4.0 + rank for rank in won]})
