@@ -37,8 +37,8 @@ def test_lora_dynamic_and_the_control_over_three_seeds_are_one_press(
 
     monkeypatch.setattr(run_actions, "enqueue_sweep", enqueue)
     app = open_page("launch", mode="experiment")
-    shown = shown_document(app)["sweep"]
-    assert shown == {
+    listed = shown_document(app)["sweep"]
+    assert listed == {
         "seed": [0, 1, 2],
         "adapter.rank": [4],
         "strategy": [{"name": "lora"}, {"name": "dynamic"}, {"name": "dynamic", "allocation": "random"}],
@@ -47,7 +47,7 @@ def test_lora_dynamic_and_the_control_over_three_seeds_are_one_press(
     assert button.label == "Start 9 runs"
     button.click().run()
     ((config, lists, _),) = sweeps
-    assert lists == shown
+    assert lists == listed
     assert config["data"]["name"] == "sentiment4"
     assert "strategy" not in config
     assert "seed" not in config
