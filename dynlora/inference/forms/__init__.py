@@ -86,7 +86,11 @@ class Form(ABC):
             ConfigError: when the form needs the base model.
             NotMergeableError: when the form cannot hold the adapter.
         """
-        raise ConfigError(f"--format {self.name}: needs the base model's weights; use PEFT's merge_and_unload")
+        fitting = ", ".join(name for name, form in forms().items() if form.is_adapter)
+        raise ConfigError(
+            f"--format {self.name}: cannot be made of an adapter's files alone; choose one of {fitting}, or merge the "
+            "adapter with PEFT's merge_and_unload"
+        )
 
     def suits(self, *, generates: bool) -> bool:
         """Say whether there is use for it, of a model that writes texts or of one that classifies."""
