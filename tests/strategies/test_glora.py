@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 import dynlora
 from dynlora.contracts.harness import (
@@ -21,16 +20,11 @@ from dynlora.contracts.harness import (
     weights,
 )
 from dynlora.engine.model.adapters import Adapters
-from dynlora.engine.model.lora_linear import LoraLinear
-from dynlora.engine.model.modules import ModuleInfo
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
-from dynlora.strategies.glora.layer import LORA, GloraLinear, SettlePaths
+from dynlora.strategies.glora.layer import LORA, GloraLinear
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT asks the old name
-
-D_IN, D_OUT, RANK = 7, 5, 2
-INFO = ModuleInfo("m", 0, "m", D_IN, D_OUT)
 
 
 def test_the_found_paths_are_those_of_the_reserve_and_within_the_budget() -> None:
@@ -72,13 +66,6 @@ def test_an_early_search_lets_the_found_paths_train_on() -> None:
     assert same(weights(trainer), weights(resumed))
     count = trainer.adapters.adapter_parameter_count()
     assert count["active"] <= count["budget"]
-
-
-def test_settling_is_for_super_nets() -> None:
-    plain = LoraLinear(nn.Linear(D_IN, D_OUT), INFO, rank=1, max_rank=1, scaling=1)
-    adapters = Adapters([plain], budget=12, reference_rank=1, seed=0)
-    with pytest.raises(TypeError, match="no paths to choose from"):
-        SettlePaths((LORA,)).perform(adapters, None, 1)
 
 
 @pytest.mark.parametrize(
