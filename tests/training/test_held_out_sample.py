@@ -21,10 +21,11 @@ from dynlora.contracts.harness import same
 from dynlora.engine.data.held_back import probe_rows
 from dynlora.engine.evaluation.evaluate import sample
 from dynlora.engine.loop.checkpoint import pack, read_checkpoint
+from dynlora.engine.loop.trainer import Trainer
 from dynlora.store import queries
 from dynlora.store.lifecycle import annotate
 from dynlora.training.folder_work import changed_settings
-from dynlora.training.run import resume
+from dynlora.training.run import plan, resume, train
 from dynlora.viz.compare import model as compare_model
 from tests.command_line import run
 from tests.tiny import tiny_config, tiny_rows, write_csv
@@ -119,24 +120,12 @@ def test_how_many_rows_is_said(trained: tuple[Path, Path], tiny_bert: Path, data
 
 
 def test_a_run_that_ended_early_says_so_and_is_paired_on_the_probe_set(
-    trained: tuple[Path, Path], tiny_bert: Path, data: Path, tmp_path: Path
+    trained: tuple[Path, Path], tiny_bert: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dynlora.engine.loop.trainer import TrainingStopped
-    from dynlora.store.writer import RunWriter
-    from dynlora.training.build import build_trainer, make_accelerator
-    from dynlora.training.checkpoints import RunCheckpoints
-    from dynlora.training.inputs import load_inputs
-    from dynlora.training.run import plan
-
-    settings = config(tiny_bert, data, train__steps=40)
-    folder = plan(settings).create(tmp_path, "queued")
-    inputs = load_inputs(settings)
-    with RunWriter.open(folder, resume_from=None) as writer:
-        trainer = build_trainer(inputs, writer, make_accelerator())
-        trainer.should_stop = lambda: trainer.step == 12
-        with pytest.raises(TrainingStopped):
-            trainer.train(RunCheckpoints(folder, writer, inputs))
-        writer.finish("stopped")
+    monkeypatch.setattr(Trainer, "_agree_to_stop", lambda trainer: trainer.step == 12)
+    stopped = train(config(tiny_bert, data, train__steps=40), tmp_path)
+    folder = stopped.folder
+    assert stopped.state == "stopped"
     summary = queries.run_summary(folder)
     assert run_summary.is_sampled(summary)
     assert "300 of 400 held-out examples" in run(tmp_path, "show", folder.name).stdout
@@ -154,8 +143,6 @@ def test_a_run_that_ended_early_says_so_and_is_paired_on_the_probe_set(
 def test_a_run_made_before_there_were_samples_goes_on_with_all_rows(
     tiny_bert: Path, data: Path, runs_dir: Path
 ) -> None:
-    from dynlora.training.run import plan
-
     folder = plan(config(tiny_bert, data)).create(runs_dir, "queued")
     values = yaml.safe_load((folder / "config.yaml").read_text())
     del values["log"]["eval_rows"]

@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from peft import PeftModel
 from transformers import AutoModel, AutoTokenizer
 
 from dynlora import open_run
-from dynlora.cli.main import main
 from dynlora.errors import ConfigError, DataError
 from dynlora.inference import worker
 from dynlora.inference.client import InferenceChild
@@ -26,14 +24,11 @@ from dynlora.kinds.recycle.work.token_space import pooled
 from dynlora.kinds.sources import AveragedSources
 from tests.kinds.recycle.conftest import TASKS, train_teacher
 from tests.kinds.recycle.test_run import settings_of
+from tests.kinds.work import command
 from tests.tiny import write_csv
 
 SUPPORT = {"praise": ["great the film", "great great story"], "songs": ["music the", "music and music"]}
 TEXTS = ["a great end", "the music was very great", "music"]
-
-
-def command(runs: Path, *arguments: str) -> Result:
-    return CliRunner().invoke(main, [*arguments, "--runs-dir", str(runs)])
 
 
 @pytest.fixture(scope="module")
