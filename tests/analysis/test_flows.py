@@ -110,7 +110,3 @@ def test_ends_by_kind_depth_and_module() -> None:
     named = capacity_frames.bands(table, "module", log)
     assert set(named) == {"query 0", "key 0", capacity_frames.OTHERS}
     assert capacity_frames.band_order(table, named, "module")[-1] == capacity_frames.OTHERS
-
-
-def test_small_models_name_each_layer() -> None:
-    assert list(capacity_frames.bands(modules(), "depth", moves()))[:2] == ["layer 0", "layer 1"]

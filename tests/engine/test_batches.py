@@ -118,13 +118,6 @@ def test_padding_stands_behind_and_is_masked() -> None:
     assert batch["input_ids"].dtype == batch["labels"].dtype == torch.int64
 
 
-def test_rows_are_taken_in_order() -> None:
-    taken = tokens_of([3, 5, 2]).take(np.array([2, 1]))
-    assert len(taken) == 2
-    assert taken.length.tolist() == [2, 5]
-    assert taken.label.tolist() == [2, 1]
-
-
 @pytest.mark.parametrize("segments", [True, False])
 def test_texts_become_tokens(segments: bool) -> None:
     tokenizer = tiny_tokenizer(segments)

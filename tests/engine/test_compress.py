@@ -108,24 +108,6 @@ def test_the_global_threshold_keeps_nothing_below_what_it_leaves_out(budget: int
     assert not inside or not outside or min(inside) >= max(outside)
 
 
-@given(st.integers(60, 200))
-def test_a_module_that_needs_rank_six_keeps_it_under_every_budget_that_holds_it(budget: int) -> None:
-    needs = table([100.0] * 6 + [0.01, 0.01])
-    others = [table([5.0, 4.0, 3.0, 2.0, 1.0, 0.5, 0.2, 0.1]) for _ in range(5)]
-    tables = [*others[:2], needs, *others[2:]]
-    chosen = within_budget(METHODS["global"](tables, 0), tables, budget)
-    assert len(chosen[2]) == 6
-
-
-@pytest.mark.parametrize("method", EVEN)
-@pytest.mark.parametrize("rank", [1, 3, 8])
-def test_modules_with_equal_spectra_are_truncated_alike(method: str, rank: int) -> None:
-    spectrum = [8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]
-    tables = [table(spectrum) for _ in range(5)]
-    chosen = within_budget(METHODS[method](tables, 0), tables, 5 * rank * 10)
-    assert [len(one) for one in chosen] == [rank] * 5
-
-
 def test_energy_gives_each_module_the_rank_that_explains_the_same_share() -> None:
     flat, steep = table([1.0] * 8), table([100.0, 1.0, 0.1, 0.01])
     order = METHODS["energy"]([flat, steep], 0)

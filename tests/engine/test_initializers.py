@@ -25,7 +25,6 @@ from dynlora.contracts.harness import (
 )
 from dynlora.engine.data.batches import BatchOrder, calibration_batches
 from dynlora.engine.edits import Drop, Grow, apply
-from dynlora.engine.edits.components import StartAt
 from dynlora.engine.initializers import (
     BATCHES,
     EXACT,
@@ -305,12 +304,6 @@ def test_sharing_and_a_start_from_data_without_data_are_refused() -> None:
             make_trainer(tiny_config(name, strategy={"name": name, "init": "lora_ga"}))
     with pytest.raises(ConfigError, match="calibration"):
         attach(tiny_model(), strategy="lora", init="lora_ga", budget=2, steps=20)
-
-
-def test_only_a_module_with_an_offset_can_hold_one() -> None:
-    trainer = make_trainer(tiny_config("lora"))
-    with pytest.raises(TypeError, match="hold"):
-        apply(trainer.adapters, [StartAt(0, torch.zeros(2, 32), hold=True)], None, step=0)
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning", "ignore:Full backward hook:UserWarning")

@@ -52,7 +52,7 @@ def test_the_halved_rate_reaches_the_adapters_and_not_the_head(strategy: str) ->
 
 def test_a_guarded_run_resumes_bit_equal() -> None:
     strategy = {"name": "lora", "lr_ratio": 64.0, "lr_backoff": 0.05}
-    config = tiny_config("lora", strategy=strategy, train__lr=0.1, train__steps=60, log__checkpoint_every=1)
+    config = tiny_config("lora", strategy=strategy, train__lr=0.1, train__steps=60, log__checkpoint_every=25)
     keeper, whole = MemoryKeeper(), make_trainer(config)
     whole.train(keeper)
     assert whole.strategy.rates.factor < 1, "this run must climb, or the test shows nothing"

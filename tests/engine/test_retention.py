@@ -123,16 +123,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     return made
 
 
-def test_a_run_is_the_same_to_the_bit_with_and_without(runs: dict[int, Path]) -> None:
-    adapters = {(folder / "adapter" / "tensors.safetensors").read_bytes() for folder in runs.values()}
-    assert len(adapters) == 1
-    losses = [queries.scalars_frame(folder, "loss").query("split != 'retention'") for folder in runs.values()]
-    assert losses[0]["value"].tolist() == losses[1]["value"].tolist() == losses[2]["value"].tolist()
-    assert [queries.run_summary(folder)["metrics"] for folder in runs.values()][1:] == [
-        queries.run_summary(runs[0])["metrics"]
-    ] * 2
-
-
 def test_it_is_measured_at_the_evaluations_that_are_asked_for(runs: dict[int, Path]) -> None:
     steps = {every: [one.step for one in read(folder)] for every, folder in runs.items()}
     assert steps == {0: [], 1: [0, 4, 8, 12], 2: [0, 8, 12]}
@@ -190,7 +180,6 @@ def test_the_panel_shows_it_where_it_is_measured(runs: dict[int, Path], tiny_ber
         for colours in (LIGHT, DARK):
             assert [trace.name for trace in panel.figure(data, colours).data][: len(names)] == names  # pyright: ignore[reportAttributeAccessIssue]
         assert len(panel.table(data)) == len(data)
-    assert dynlora.open_run(classifier).plot.retention().caption.startswith("On 70 public sentences")
 
 
 def test_reports_and_notebooks_compare_it(runs: dict[int, Path]) -> None:
@@ -216,12 +205,7 @@ def test_an_event_of_anybody_is_read_or_left_out() -> None:
 @pytest.mark.parametrize(
     ("rise", "ends", "verdict"),
     [
-        (
-            0.5,
-            (0.2, 0.8),
-            "rises from 1.000 to 1.500 nats per token (+0.500, 95 % CI +0.200 to +0.800): the adapter forgets.",
-        ),
-        (0.5, (0.2, 0.8), "the adapter forgets."),
+        (0.5, (0.2, 0.8), "(+0.500, 95 % CI +0.200 to +0.800): the adapter forgets."),
         (0.02, (0.01, 0.03), "the adapter forgets little."),
         (0.04, (0.01, 0.07), "the adapter forgets."),
         (0.1, (-0.1, 0.3), "no forgetting is shown"),

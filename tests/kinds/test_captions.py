@@ -50,22 +50,5 @@ def test_the_report_of_a_decode_is_one_page_whose_texts_stay_texts(tmp_path: Pat
     assert "Accuracy against cost" in page
 
 
-@each_panel
-def test_a_panel_says_what_a_run_that_has_just_begun_lacks(kind: RunKind, panel: Panel[Any], tmp_path: Path) -> None:
-    folder = WRITTEN[kind.name](tmp_path, state=None, **BEGUN[kind.name])
-    view = RunView(folder, kind.read(folder))
-    if panel.applies(view):
-        assert panel.data(view) is None
-        assert panel.reason_missing(view).endswith(".")
-
-
 MORE: dict[str, dict[str, Any]] = {"decode-nested": {"nested_ranks": [{"rank": 1, "share": 0.1, "agreement": 0.6}]}}
 """What a run must also have recorded for a panel."""
-
-BEGUN: dict[str, dict[str, Any]] = {
-    "decode": {"problems": 0},
-    "distil": {"until": 0},
-    "merge": {"until": 0},
-    "recycle": {"until": 0},
-}
-"""How each kind writes a run of which no step is taken."""

@@ -27,10 +27,8 @@ def trained(runs_dir: Path, *, task: str = "causal_lm", model: str = "smollm2-13
     return folder.name
 
 
-def test_a_config_of_another_kind_and_a_link_are_refused(tmp_path: Path) -> None:
+def test_a_config_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("kind: recycle\nteachers: [a]\n", "utf-8")
-    with pytest.raises(ConfigError, match="not that of a decode run"):
-        DecodeSettings.of_run(tmp_path)
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "config.yaml").symlink_to(tmp_path / "config.yaml")
     with pytest.raises(ConfigError, match=r"config\.yaml is a link"):
@@ -38,12 +36,6 @@ def test_a_config_of_another_kind_and_a_link_are_refused(tmp_path: Path) -> None
 
 
 def test_a_run_of_another_kind_is_named_and_nothing_is_said_to_be_damaged(tmp_path: Path) -> None:
-    training = tmp_path / trained(tmp_path)
-    message = (
-        rf"^run {training.name}: is a training run, and a recycle run is needed; `dynlora runs --where kind=recycle"
-    )
-    with pytest.raises(ConfigError, match=rf"{message} --runs-dir {tmp_path}` lists them$"):
-        RecycleSettings.of_run(training)
     decode = tmp_path / trained(tmp_path, kind=DECODE)
     with pytest.raises(ConfigError, match="is a decode run, and a recycle run is needed"):
         RecycleSettings.of_run(decode)
@@ -51,20 +43,6 @@ def test_a_run_of_another_kind_is_named_and_nothing_is_said_to_be_damaged(tmp_pa
         DecodeSettings.of_run(decode)
     with pytest.raises(ConfigError, match="is a later run, and a decode run is needed"):
         DecodeSettings.of_run(tmp_path / trained(tmp_path, kind="later"))
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"draft": "a", "target": "b", "values": [float("nan")]}, "finite|not a number"),
-        ({"draft": "a", "target": "b", "values": []}, "values"),
-        ({"draft": "a", "target": "b", "limit": 0}, "limit=0: must be at least 1"),
-        ({"draft": "a", "target": "b", "accept": "maybe"}, "accept=maybe: must be one of"),
-    ],
-)
-def test_a_wrong_value_is_one_sentence(values: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        DecodeSettings.parse(values)
 
 
 def test_a_decode_refuses_runs_that_cannot_take_their_role(tmp_path: Path) -> None:
@@ -79,12 +57,6 @@ def test_a_decode_refuses_runs_that_cannot_take_their_role(tmp_path: Path) -> No
     (tmp_path / writer / "adapter").rmdir()
     with pytest.raises(ConfigError, match="is finished and kept no adapter"):
         DecodeSettings.of(draft=writer, target=writer).check(tmp_path)
-
-
-def test_a_run_is_found_by_the_path_of_its_folder_too(tmp_path: Path) -> None:
-    elsewhere = tmp_path / "samples"
-    writer = elsewhere / trained(elsewhere)
-    DecodeSettings.of(draft=str(writer), target=str(writer)).check(tmp_path / "runs")
 
 
 def test_a_recycle_refuses_teachers_that_do_not_fit(tmp_path: Path) -> None:

@@ -31,11 +31,6 @@ def test_the_state_memory_of_a_method_is_that_of_its_sample_run() -> None:
     assert words == {name: cls.state_memory for name, cls in strategies.registry().items()}
 
 
-def test_the_cost_in_words_and_the_typed_cost_agree() -> None:
-    for name, cls in strategies.registry().items():
-        assert cls.cost.startswith(("none", "less")) == (cls.step_cost != "more"), name
-
-
 def test_a_method_refuses_a_task_it_does_not_learn() -> None:
     class Narrow(Strategy):
         title = "Narrow"

@@ -286,12 +286,6 @@ def test_from_the_choice_on_it_trains_as_lora_on_the_chosen_modules() -> None:
     assert [losses[step] for step in expected] == pytest.approx(list(expected.values()), abs=1e-6)
 
 
-def test_logits_learn_from_reserved_rows_alone() -> None:
-    trainer = make_trainer(tiny_config("diffora"))
-    kept = {tuple(row["input_ids"]) for row in trainer.strategy.held_back.reserve.features}
-    assert not kept & {tuple(row["input_ids"]) for row in trainer.tokens.features}
-
-
 def test_a_search_without_rows_and_limits_that_waste_the_budget_are_refused() -> None:
     with pytest.raises(ConfigError, match="search_share"):
         attach(tiny_model(), strategy="diffora", budget=2, steps=20)

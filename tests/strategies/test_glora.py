@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 import dynlora
-from dynlora.config import parse_config
 from dynlora.contracts.harness import (
     ListRecorder,
     MemoryKeeper,
@@ -23,19 +20,11 @@ from dynlora.contracts.harness import (
     weights,
 )
 from dynlora.engine.model.adapters import Adapters
-from dynlora.engine.model.lora_linear import LoraLinear
-from dynlora.engine.model.modules import ModuleInfo
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
-from dynlora.strategies.glora import LORA, GloraLinear, SettlePaths
-from dynlora.training import run as training_run
-from dynlora.training.run import plan
-from tests.tiny import save_data, save_tiny, tiny_values
+from dynlora.strategies.glora import LORA, GloraLinear
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT asks the old name
-
-D_IN, D_OUT, RANK = 7, 5, 2
-INFO = ModuleInfo("m", 0, "m", D_IN, D_OUT)
 
 
 def test_the_found_paths_are_those_of_the_reserve_and_within_the_budget() -> None:
@@ -79,13 +68,6 @@ def test_an_early_search_lets_the_found_paths_train_on() -> None:
     assert count["active"] <= count["budget"]
 
 
-def test_settling_is_for_super_nets() -> None:
-    plain = LoraLinear(nn.Linear(D_IN, D_OUT), INFO, rank=1, max_rank=1, scaling=1)
-    adapters = Adapters([plain], budget=12, reference_rank=1, seed=0)
-    with pytest.raises(TypeError, match="no paths to choose from"):
-        SettlePaths((LORA,)).perform(adapters, None, 1)
-
-
 @pytest.mark.parametrize(
     ("fields", "word"),
     [({"path": "nlnn"}, "five letters"), ({"path": "nlcnn"}, "C of l, v, n"), ({"kept": 30}, "must not exceed")],
@@ -93,15 +75,6 @@ def test_settling_is_for_super_nets() -> None:
 def test_contradictions_are_refused(fields: dict[str, Any], word: str) -> None:
     with pytest.raises(ConfigError, match=word):
         build("glora", fields).check(20, 4)
-
-
-@pytest.mark.parametrize("path", ["llnnn", "vlvvv", "lnlcc"])
-def test_fixed_paths_stay_within_the_budget_where_a_rank_does(path: str) -> None:
-    config = tiny_config("glora", strategy={"name": "glora", "path": path}, adapter__rank=4)
-    adapters = make_trainer(config).adapters
-    count = adapters.adapter_parameter_count()
-    assert count["active"] <= count["budget"]
-    assert all(1 <= module.rank < 4 for module in adapters)
 
 
 @pytest.mark.parametrize(
@@ -126,15 +99,6 @@ def test_a_fixed_path_may_spend_the_whole_budget_at_rank_one(path: str, architec
     config = tiny_config("glora", strategy={"name": "glora", "path": path}, adapter__rank=1)
     count = make_trainer(config, architecture).adapters.adapter_parameter_count()
     assert count["active"] == count["budget"]  # llama's modules have no bias to shift
-
-
-def test_a_run_that_would_exceed_its_budget_leaves_no_folder(tmp_path: Path) -> None:
-    fields = {"name": "glora", "path": "llnnn"}
-    values = tiny_values(save_tiny("bert", tmp_path / "model"), save_data(tmp_path), strategy=fields, adapter__rank=1)
-    for begin in (training_run.train, lambda config, _: plan(config)):
-        with pytest.raises(ConfigError, match=r"raise adapter.rank to 2"):
-            begin(parse_config(values), tmp_path / "runs")
-    assert not (tmp_path / "runs").exists()
 
 
 def test_a_loop_of_ones_own_has_no_rows_to_search_on() -> None:

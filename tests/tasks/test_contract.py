@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import typing
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,6 @@ from dynlora.data_files.columns import Columns, resolved
 from dynlora.errors import DataError
 from dynlora.tasks import LabelColumn, Task
 
-ROOT = Path(__file__).resolve().parents[2]
 ALL = sorted(tasks.registry())
 NAMES = [name for name, kind in sorted(tasks.registry().items()) if issubclass(kind, tasks.LabelledTask)]
 """Tasks with labels."""

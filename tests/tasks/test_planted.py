@@ -155,7 +155,7 @@ def test_a_run_learns_the_teacher_and_keeps_the_truth(
     folder = request.getfixturevalue(model)
     data = {"task": "planted", "planted_rank": 1, "planted_modules": "2", "planted_strength": 5.0}
     settings: dict[str, Any] = {f"data__{key}": value for key, value in data.items()}
-    config = tiny_config(folder, tiny_data, **settings, train__lr=1e-3, train__steps=60, strategy={"name": "lora"})
+    config = tiny_config(folder, tiny_data, **settings, train__lr=1e-3, train__steps=40, strategy={"name": "lora"})
     summary: Any = dynlora.train(config, tmp_path, progress=False).summary
     assert summary["metrics"][RELATIVE_ERROR] < 0.9
     truth = summary["task_facts"]["planted"]

@@ -19,12 +19,13 @@ from dynlora.config import ALL_ROWS, RunConfig
 from dynlora.config_files import read_run_config
 from dynlora.contracts.harness import same
 from dynlora.engine.data.held_back import probe_rows
-from dynlora.engine.evaluation.evaluate import sample, whole
+from dynlora.engine.evaluation.evaluate import sample
 from dynlora.engine.loop.checkpoint import pack, read_checkpoint
+from dynlora.engine.loop.trainer import Trainer
 from dynlora.store import queries
 from dynlora.store.lifecycle import annotate
 from dynlora.training.folder_work import changed_settings
-from dynlora.training.run import resume
+from dynlora.training.run import plan, resume, train
 from dynlora.viz.compare import model as compare_model
 from tests.command_line import run
 from tests.tiny import tiny_config, tiny_rows, write_csv
@@ -111,9 +112,7 @@ def test_how_many_rows_is_said(trained: tuple[Path, Path], tiny_bert: Path, data
     sampled, full = (queries.run_summary(folder) for folder in trained)
     assert sampled["evaluated"] == full["evaluated"] == {"rows": HELD_OUT, "of": HELD_OUT}
     assert run_summary.sample_words(full) == ""
-    assert run_summary.sample_words(sampled) == (
-        "Evaluations before the last take a fixed sample of 300 of 400 held-out examples; the last takes all."
-    )
+    assert "300 of 400 held-out examples" in run_summary.sample_words(sampled)
     metrics = run_summary.with_rows(run_summary.held_out(queries.scalars_frame(trained[0])), sampled)
     assert metrics[metrics["name"] == "accuracy"]["examples"].tolist() == [ROWS, ROWS, HELD_OUT]
     assert not run_summary.is_sampled(sampled)
@@ -121,24 +120,12 @@ def test_how_many_rows_is_said(trained: tuple[Path, Path], tiny_bert: Path, data
 
 
 def test_a_run_that_ended_early_says_so_and_is_paired_on_the_probe_set(
-    trained: tuple[Path, Path], tiny_bert: Path, data: Path, tmp_path: Path
+    trained: tuple[Path, Path], tiny_bert: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dynlora.engine.loop.trainer import TrainingStopped
-    from dynlora.store.writer import RunWriter
-    from dynlora.training.build import build_trainer, make_accelerator
-    from dynlora.training.checkpoints import RunCheckpoints
-    from dynlora.training.inputs import load_inputs
-    from dynlora.training.run import plan
-
-    settings = config(tiny_bert, data, train__steps=40)
-    folder = plan(settings).create(tmp_path, "queued")
-    inputs = load_inputs(settings)
-    with RunWriter.open(folder, resume_from=None) as writer:
-        trainer = build_trainer(inputs, writer, make_accelerator())
-        trainer.should_stop = lambda: trainer.step == 12
-        with pytest.raises(TrainingStopped):
-            trainer.train(RunCheckpoints(folder, writer, inputs))
-        writer.finish("stopped")
+    monkeypatch.setattr(Trainer, "_agree_to_stop", lambda trainer: trainer.step == 12)
+    stopped = train(config(tiny_bert, data, train__steps=40), tmp_path)
+    folder = stopped.folder
+    assert stopped.state == "stopped"
     summary = queries.run_summary(folder)
     assert run_summary.is_sampled(summary)
     assert "300 of 400 held-out examples" in run(tmp_path, "show", folder.name).stdout
@@ -156,8 +143,6 @@ def test_a_run_that_ended_early_says_so_and_is_paired_on_the_probe_set(
 def test_a_run_made_before_there_were_samples_goes_on_with_all_rows(
     tiny_bert: Path, data: Path, runs_dir: Path
 ) -> None:
-    from dynlora.training.run import plan
-
     folder = plan(config(tiny_bert, data)).create(runs_dir, "queued")
     values = yaml.safe_load((folder / "config.yaml").read_text())
     del values["log"]["eval_rows"]
@@ -193,8 +178,3 @@ def test_a_sample_is_fixed_holds_the_probe_set_and_follows_the_groups(
     if added.any():  # rows were added only where the share was lowest: no group that got one is far above another
         most = max((taken[g] - 1) / sizes[g] for g in np.flatnonzero(added))
         assert share.min() >= most - 1e-9
-
-
-def test_all_rows_are_a_part_too() -> None:
-    assert whole(3).is_whole
-    assert whole(3).spread(np.array([1, 2, 3])).tolist() == [1, 2, 3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,11 +19,18 @@ from tests.tiny import tiny_config
 from tests.training.interrupted import interrupted_run
 
 
-@pytest.fixture
-def stopped(tiny_bert: Path, tiny_data: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def interrupted(tiny_bert: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 12 steps that was interrupted after the checkpoint of step 4."""
     config = tiny_config(tiny_bert, tiny_data, train__steps=12, log__checkpoint_every=4, strategy={"name": "lora"})
-    return interrupted_run(config, runs_dir, monkeypatch)
+    with pytest.MonkeyPatch.context() as patch:
+        return interrupted_run(config, tmp_path_factory.mktemp("runs"), patch)
+
+
+@pytest.fixture
+def stopped(interrupted: Path, runs_dir: Path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(interrupted, runs_dir / interrupted.name)
 
 
 def edit(folder: Path, old: str, new: str) -> None:
@@ -49,14 +57,12 @@ def test_a_changed_length_is_an_event_a_line_of_the_log_and_the_new_end(stopped:
     [
         ("rank: 2", "rank: 3", "adapter.rank was changed in config.yaml from 2 to 3"),
         ("name: lora", "name: dynamic", "strategy.name was changed in config.yaml from lora to dynamic"),
-        ("seed: 0", "seed: 5", "seed was changed in config.yaml from 0 to 5"),
         (
             "name: lora",
             "name: lora\n  lr_ratio: 4.0",
             "strategy.lr_ratio was changed in config.yaml from its",
         ),
         ("eval_rows: 256", "eval_rows: 300", "log.eval_rows was changed in config.yaml from 256 to 300"),
-        ("batch_size: 8", "batch_size: 4", "train.batch_size was changed in config.yaml from 8 to 4"),
     ],
 )
 def test_what_a_run_keeps_is_refused(old: str, new: str, message: str, stopped: Path) -> None:

@@ -42,13 +42,6 @@ def test_the_steps_are_those_of_the_same_problem_decoded_whole(live: Live, thres
     assert end["target_flops"] > 0
 
 
-def test_a_step_is_told_before_the_next_one_is_written(live: Live) -> None:
-    messages = live.solved(QUESTION, 0.0)
-    first = next(messages)
-    assert first["accepted"] is True
-    assert first["by"] == "draft"
-
-
 @pytest.mark.parametrize(
     ("question", "threshold", "message"),
     [

@@ -6,7 +6,6 @@ import json
 import math
 import re
 import shutil
-import signal
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,20 +15,16 @@ from typing import Any
 import pytest
 
 import dynlora
-from dynlora.cli import decode as decode_command
 from dynlora.cli.kinds import resumed
 from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.inference.session import load_run
-from dynlora.jobs import quick_launch
-from dynlora.kinds.decode.result import read_decode
 from dynlora.kinds.decode.settings import DecodeSettings
 from dynlora.kinds.decode.work import run
 from dynlora.kinds.decode.work.rewards import ClassifierReward
 from dynlora.kinds.decode.work.writer import StepEnd
 from dynlora.store.reader import RunReader
 from dynlora.store.summary import run_summary
-from dynlora.training.folder_work import Outcome
 from tests.command_line import document
 from tests.command_line import run as command
 from tests.kinds.decode.conftest import STEP, Runs
@@ -68,14 +63,8 @@ def test_the_command_reports_points_and_both_roles_alone(named: tuple[str, ...],
     report = document(command(runs_dir, *arguments))
     assert [point["key"] for point in report["points"]] == ["threshold=0.2", "threshold=0.8", "constant=0.5"]
     assert [point["threshold"] for point in report["points"]] == [0.2, 0.8, 0.5]
-    for row in (*report["points"], report["draft_alone"], report["target_alone"]):
-        assert set(row["tokens"]) == {"draft_kept", "draft_discarded", "target"}
-        assert 0 <= row["accuracy"] <= 1
-        assert 0 < row["flops"] < row["flops_with_prefill"]
-        assert row["seconds"] > 0
     assert report["target_alone"]["tokens"]["draft_kept"] == 0 == report["draft_alone"]["tokens"]["target"]
     assert report["points"][0]["against_target"]["problems"] == 3
-    assert "target alone" in report["conclusion"]
     summary = run_summary(runs_dir / report["id"])
     assert (summary["kind"], summary["status"], summary["step"]) == ("decode", "finished", 15)
     assert summary["results"]["points"] == report["points"]
@@ -85,19 +74,15 @@ def test_the_command_reports_points_and_both_roles_alone(named: tuple[str, ...],
 def _check_record(folder: Path, runs: Runs) -> None:
     with RunReader(folder) as reader:
         meta = reader.meta()["decode"]
-    assert [point["key"] for point in meta["points"]][:2] == ["target", "draft"]
     assert (meta["roles"]["draft"]["run"], meta["roles"]["draft"]["layers"]) == (runs.draft, 1)
     assert (meta["roles"]["target"]["run"], meta["roles"]["target"]["layers"]) == (runs.target, None)
     assert meta["roles"]["reward"]["run"] == runs.judge
     assert meta["roles"]["draft"]["parameters"] < meta["roles"]["target"]["parameters"]
-    read = read_decode(folder)
-    assert len(read.solutions) == len(solved(folder)) == 15
-    assert read.points[2].value == 0.2
     rows = solved(folder)
+    assert len(rows) == 15
     assert {row["point"] for row in rows} == {point["key"] for point in meta["points"]}
     for row in rows:
         assert row["text"] == "".join(step["text"] for step in row["steps"])
-        assert row["right"] in (True, False)
         assert sum(row["tokens"].values()) - row["tokens"]["draft_discarded"] == sum(
             len(step["ids"]) for step in row["steps"]
         )
@@ -106,22 +91,10 @@ def _check_record(folder: Path, runs: Runs) -> None:
         assert all(0 <= step["reward"] <= 1 for step in judged)
 
 
-def test_words_begin_with_the_conclusion_and_end_with_what_to_do(named: tuple[str, ...], runs_dir: Path) -> None:
-    result = command(runs_dir, "rsd", *named, "--reward", "oracle", *SHORT)
-    assert result.exit_code == 0, result.output
-    lines = result.output.splitlines()
-    assert "target alone is right on" in lines[0]
-    assert lines[-1].startswith("run 2")
-    run_id = lines[-1].removeprefix("run ")
-    _, words = decode_command.found_by(Outcome(runs_dir / run_id, "stopped", signal.SIGINT), runs_dir)
-    assert f"`dynlora resume {run_id} --runs-dir {runs_dir}` continues." in words
-
-
-@pytest.mark.parametrize("reward", ["oracle", "target-likelihood", "target-token"])
 def test_a_killed_decode_continues_to_the_same_result(
-    reward: str, named: tuple[str, ...], runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+    named: tuple[str, ...], runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = _settings(named, reward)
+    settings = _settings(named, "target-likelihood")
     whole = run.decode(settings, runs_dir).folder
     calls = 0
 
@@ -185,7 +158,7 @@ def test_a_function_judges_in_python(named: tuple[str, ...], runs_dir: Path) -> 
     assert {row["point"] for row in decode.events("problem")["payload"]} == {"target", "draft", "threshold=0.5"}
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, None, "good", pytest.param(10**400, id="beyond any float")])
+@pytest.mark.parametrize("value", [math.nan, None, pytest.param(10**400, id="beyond any float")])
 def test_a_reward_that_is_no_number_is_one_sentence(value: Any, named: tuple[str, ...], runs_dir: Path) -> None:
     with pytest.raises(DynloraError, match="for step 1 of problem .* a reward is a finite number"):
         dynlora.speculate(
@@ -200,15 +173,6 @@ def test_a_reward_that_is_no_number_is_one_sentence(value: Any, named: tuple[str
         )
 
 
-def test_an_argument_of_a_decode_that_is_none_is_named(runs_dir: Path) -> None:
-    for argument in ("draft", "target", "reward"):
-        runs: dict[str, Any] = {"draft": "one", "target": "two", argument: None}
-        with pytest.raises(ConfigError, match=f"^{argument}=None: must be a path"):
-            dynlora.speculate(**runs, runs_dir=runs_dir)
-    with pytest.raises(ConfigError, match="must be a list that is not empty; "):
-        dynlora.speculate("one", "two", threshold=[], runs_dir=runs_dir)
-
-
 def refused(runs_dir: Path, *arguments: str) -> str:
     """Return the sentence of a command that is refused, and check that it left no folder."""
     result = command(runs_dir, "rsd", *arguments)
@@ -218,34 +182,10 @@ def refused(runs_dir: Path, *arguments: str) -> str:
     return line
 
 
-@pytest.mark.parametrize(
-    ("threshold", "message"),
-    [
-        ("nan", "not a number"),
-        ("inf", "is the target alone"),
-        ("-inf", "is the draft alone"),
-        ("", "is not a number"),
-        ("0:inf:3", "target alone"),
-        ("high", "'high' is not a number"),
-        ("1:0:3", "must be A:B:N"),
-        ("0:1:0", "must be A:B:N"),
-        ("0:1:9999", "must be A:B:N"),
-        ("0.1,,0.2", "is not a number"),
-    ],
-)
-def test_thresholds_that_are_none_are_one_sentence(
-    threshold: str, message: str, named: tuple[str, ...], runs_dir: Path
-) -> None:
-    assert message in refused(runs_dir, *named, *SHORT, "--threshold", threshold)
-
-
-def test_other_faults_are_one_sentence(named: tuple[str, ...], runs: Runs, runs_dir: Path) -> None:
+def test_faults_are_one_sentence(named: tuple[str, ...], runs_dir: Path) -> None:
     assert "--draft: is missing" in refused(runs_dir, "--target", named[3])
     assert "only Python" in refused(runs_dir, *named, "--reward", "callable")
-    assert "Error: --reward nobody: there is no such run" in refused(runs_dir, *named, "--reward", "nobody")
-    assert "give a run that classifies" in refused(runs_dir, *named, "--reward", named[1])
-    judge = str(runs.folder / runs.judge)
-    assert "cannot write" in refused(runs_dir, "--draft", judge, "--target", named[3])
+    assert "'high' is not a number" in refused(runs_dir, *named, *SHORT, "--threshold", "high")
     assert "Error: --draft nobody: there is no such run" in refused(runs_dir, "--draft", "nobody", "--target", named[3])
     prepared = ("prepare", "--target", "nobody")
     assert "Error: --target nobody: there is no such run" in refused(runs_dir, *prepared)
@@ -346,10 +286,3 @@ def test_python_records_absolute_folders(
     settings = DecodeSettings.of_run(decode.folder)
     assert (settings.draft, settings.target) == (str(runs.folder / runs.draft), str(runs.folder / runs.target))
     assert (settings.reward, settings.data) == (str(runs.folder / runs.judge), str(runs.data))
-
-
-def test_it_runs_from_the_queue(named: tuple[str, ...], runs_dir: Path) -> None:
-    folder = quick_launch.create(_settings(named, "oracle"), runs_dir)
-    assert run_summary(folder)["status"] == "queued"
-    assert run.resume(folder).state == "finished"
-    assert run_summary(folder)["step"] == 9

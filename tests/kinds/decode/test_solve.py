@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from dynlora.engine.evaluation.generate import Limits as Whole
 from dynlora.engine.evaluation.generate import write
+from dynlora.errors import ConfigError
 from dynlora.kinds.decode.work.results import values_of
 from dynlora.kinds.decode.work.rewards import OracleReward, OwnReward, Problem
 from dynlora.kinds.decode.work.run import cast_of
@@ -51,7 +52,7 @@ def test_a_role_alone_writes_what_the_model_generates(cast: Cast, problems: list
             assert (solution.ended == "end") == whole.ended
 
 
-@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.6, 0.9, 2.0])
+@pytest.mark.parametrize("threshold", [0.3, 0.9])
 def test_a_draft_equal_to_the_target_gives_one_text_for_every_threshold(
     threshold: float, runs: Runs, cast: Cast, problems: list[Problem]
 ) -> None:
@@ -190,10 +191,25 @@ def test_roles_with_other_tokenizers_hand_over_text(runs: Runs, cast: Cast, prob
         ("0.7", [0.7]),
         ("0.3,0.5,0.3", [0.3, 0.5]),
         ("0.2:0.8:3", [0.2, 0.5, 0.8]),
-        ("0:1:1", [0.0]),
         ("0.0..1.0:11", [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]),
         ("-1", [-1.0]),
     ],
 )
 def test_thresholds_are_a_number_some_or_a_range(text: str, values: list[float]) -> None:
     assert values_of(text) == values
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nan", "not a number"),
+        ("-inf", "is the draft alone"),
+        ("0:inf:3", "target alone"),
+        ("1:0:3", "must be A:B:N"),
+        ("0:1:9999", "must be A:B:N"),
+        ("0.1,,0.2", "is not a number"),
+    ],
+)
+def test_thresholds_that_are_none_are_one_sentence(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        values_of(text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -23,12 +22,10 @@ from dynlora.jobs import quick_launch
 from dynlora.kinds.distil.result import Distil
 from dynlora.kinds.distil.settings import NOT_RECYCLE, DistilSettings
 from dynlora.kinds.distil.work.run import resume
-from dynlora.store.reader import RunReader
 from tests.kinds.distil.conftest import SAID, settings_of, train_writer
 from tests.kinds.recycle.conftest import TASKS, train_teacher
 from tests.kinds.work import check_equal, command, meta_of, work
 from tests.tiny import save_tiny
-from tests.tiny_lm import save_tiny_lm
 from tests.waiting import until
 
 LAST = 3 * 2 + 3 * 1 + 12
@@ -69,9 +66,6 @@ def test_the_record_says_what_it_is_and_what_it_is_made_of(finished: Path, write
     ]
     assert [(one.teacher, one.texts) for one in record.counted] == [(run, n) for n in (20, 10) for run in writer_ids]
     assert len({one.digest for one in record.counted}) == 6
-    with RunReader(finished) as reader:
-        assert [one.max_rank for one in reader.modules()] == [3] * len(open_run(finished).load().adapters)
-    assert meta["task_facts"]["generates"]
 
 
 def test_every_teacher_is_measured_beside_base_average_and_student(finished: Path, writer_ids: list[str]) -> None:
@@ -79,7 +73,6 @@ def test_every_teacher_is_measured_beside_base_average_and_student(finished: Pat
     assert set(results["kl"]) == {"base", "averaged", "student"} == set(results["methods"])
     assert set(results["kl"]["student"]) == {"all", *writer_ids}
     assert results["kl"]["base"]["all"]["texts"] == 30
-    assert set(results["loss"]) == set(writer_ids)
     for run, by_model in results["loss"].items():
         assert set(by_model) == {"base", "averaged", "student", *writer_ids}
         assert by_model[run]["mean"] < by_model["base"]["mean"]
@@ -89,7 +82,6 @@ def test_every_teacher_is_measured_beside_base_average_and_student(finished: Pat
     gap = results["kl_against_base"]["student"]["all"]
     assert gap["mean"] == pytest.approx(results["kl"]["student"]["all"]["mean"] - results["kl"]["base"]["all"]["mean"])
     assert gap["low"] <= gap["mean"] <= gap["high"] < 0, "a planted signal is distilled"
-    assert Distil.read(finished).headline().startswith("The student is nearer to its teachers than the base model")
 
 
 def test_data_that_is_gone_leaves_out_the_losses_alone(decoder: Path, tmp_path: Path) -> None:
@@ -132,11 +124,6 @@ def test_the_command_distils_runs_that_write(writers: Path, writer_ids: list[str
     result = command(writers, "recycle", *writer_ids[:2], *small)
     assert result.exit_code == 0, result.output
     assert NOT_RECYCLE in result.output
-    again = (
-        f"next: dynlora export [-0-9a-f]+ --out DIR --runs-dir {writers}, or dynlora predict [-0-9a-f]+ --text TEXT "
-    )
-    assert re.search(rf"{again}--runs-dir {writers}\n", result.output)
-    assert "KL(teacher || model) on held-out texts" in result.output
     report = json.loads(command(writers, "recycle", writer_ids[0], *small, "--json").stdout)
     assert (report["method"], report["status"]) == ("data_free_distillation", "finished")
     estimate = json.loads(command(writers, "recycle", *writer_ids, *small, "--estimate", "--json").stdout)
@@ -167,34 +154,19 @@ def test_a_student_writes_and_is_exported_for_peft(
         torch.testing.assert_close(whole(input_ids=ids).logits, ours, atol=1e-5, rtol=1e-5)
 
 
-def test_what_makes_no_sense_is_refused_in_a_sentence(
-    finished: Path, writers: Path, writer_ids: list[str], tmp_path: Path
-) -> None:
+def test_what_makes_no_sense_is_refused_in_a_sentence(writers: Path, writer_ids: list[str], tmp_path: Path) -> None:
     before = sorted(path.name for path in writers.iterdir())
     other = train_teacher(tmp_path / "runs", save_tiny("bert", tmp_path / "bert"), TASKS[0], 0)
     with pytest.raises(
         ConfigError, match="writes texts, and .* does not; give runs that all classify, or runs that all"
     ):
         settings_of_teachers({"teachers": [writer_ids[0], str(other)]}, writers)
-    (tmp_path / "support.csv").write_text("text,label\na,b\nc,d\n")
-    test = str(tmp_path / "support.csv")
-    for option, value in (("--ways", "3"), ("--shots", "1,2"), ("--noise", None), ("--test", test)):
-        result = command(writers, "recycle", *writer_ids, option, *([value] if value else []))
-        assert result.exit_code == 2
-        assert option in result.output
-        assert (
-            "is for teachers that classify, and these write texts, which are distilled; leave it out" in result.output
-        )
+    result = command(writers, "recycle", *writer_ids, "--ways", "3")
+    assert (result.exit_code, "--ways 3: is for teachers that classify" in result.output) == (2, True)
     result = command(writers, "recycle", str(other), "--samples", "3")
     assert (result.exit_code, "--samples 3: is for teachers that write texts" in result.output) == (2, True)
-    result = command(writers, "fewshot", finished.name, "--support", str(tmp_path / "support.csv"), "--text", "a")
-    assert (result.exit_code, "is a distil run, and a recycle run is needed" in result.output) == (2, True)
     with pytest.raises(ConfigError, match="learned classification; give a run that writes texts"):
         work(settings_of([str(other)]), writers)
     assert sorted(path.name for path in writers.iterdir()) == before, "no folder is left"
     result = command(writers, "recycle", writer_ids[0], "--tokens", "500", "--estimate")
     assert (result.exit_code, "tokens 500: the teachers read at most 255 after the start" in result.output) == (2, True)
-    elsewhere = train_writer(tmp_path / "runs", save_tiny_lm(tmp_path / "gpt2", "gpt2"), SAID[0], 5)
-    with pytest.raises(ConfigError, match="give runs of one base model"):
-        work(settings_of([*writer_ids, str(elsewhere)]), writers)
-    assert sorted(path.name for path in writers.iterdir()) == before, "no folder is left"

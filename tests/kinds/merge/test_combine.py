@@ -15,7 +15,7 @@ from dynlora.engine.compress.components import Components, by_global_threshold, 
 from dynlora.engine.given_start import GivenModule
 from dynlora.engine.randomness import stream
 from dynlora.kinds.merge.settings import MergeSettings
-from dynlora.kinds.merge.work import dare, merged_components, ties, trim
+from dynlora.kinds.merge.work import dare, merged_components, ties
 
 D_OUT, D_IN = 7, 9
 WHOLE = 10**6
@@ -114,11 +114,6 @@ def test_ties_and_dare_do_not_depend_on_the_basis_of_the_factors() -> None:
         torch.testing.assert_close(
             product(merged({0: one, 1: other}, of)), product(merged({0: turned, 1: other}, of)), atol=1e-4, rtol=1e-4
         )
-
-
-def test_trimming_keeps_the_largest_entries_and_no_others() -> None:
-    kept_entries = trim(torch.tensor([[1.0, -5.0], [0.0, 3.0]]), 0.5)
-    assert kept_entries.tolist() == [[0.0, -5.0], [0.0, 3.0]]
 
 
 def test_entries_whose_signs_cancel_are_left_out_of_ties() -> None:

@@ -15,18 +15,14 @@ from transformers import AutoModel, AutoModelForCausalLM
 from dynlora import open_run
 from dynlora.errors import ConfigError
 from dynlora.inference.session import evaluate_run, load_run
-from dynlora.jobs import launch
 from dynlora.kinds.merge.kind import MergeKind
 from dynlora.kinds.merge.result import Merge
 from dynlora.kinds.merge.settings import MergeSettings
-from dynlora.kinds.merge.work import resume
 from dynlora.kinds.run_kind import kind_of_run
 from dynlora.store.writer import RunWriter
-from tests.kinds.distil.conftest import SAID, train_writer
 from tests.kinds.recycle.conftest import TASKS, train_teacher
 from tests.kinds.test_settings import trained
 from tests.kinds.work import command, meta_of, work
-from tests.tiny_lm import save_tiny_lm
 
 
 def settings_of(sources: list[str], **values: Any) -> MergeSettings:
@@ -59,7 +55,6 @@ def test_the_record_says_what_it_is_made_of(finished: Path, writer_ids: list[str
     assert result.weights == (pytest.approx(1 / 3),) * 3
     modules = len(result.ranks)
     assert [(stage.name, stage.last) for stage in result.stages] == [("modules", modules), ("test", modules + 3)]
-    assert open_run(finished).status == "finished"
     parameters = [source["parameters"] for source in meta["merge"]["sources"]]
     assert result.budget == max(parameters), "the usual budget is that of the largest adapter"
     assert result.of == sum(parameters)
@@ -101,28 +96,13 @@ def test_one_adapter_twice_with_the_whole_budget_is_that_adapter(
     shutil.rmtree(folder)
 
 
-def test_the_command_merges_and_prints_the_conclusion(writers: Path, writer_ids: list[str]) -> None:
+def test_the_command_merges(writers: Path, writer_ids: list[str]) -> None:
     options = ("--method", "dare", "--weights", "0.5,0.3,0.2", "--density", "0.9", "--rows", "6")
     document = json.loads(command(writers, "merge", *writer_ids, *options, "--json").stdout)
     assert (document["method"], document["status"], list(document["loss"])) == ("dare", "finished", writer_ids)
     settings = MergeSettings.of_run(writers / document["id"])
     assert (settings.weights, settings.kept_share) == ((0.5, 0.3, 0.2), 0.9)
-    result = command(writers, "show", document["id"])
-    assert "The merge's held-out loss is" in result.output
-    assert "95 % CI" in result.output
-    assert document["id"] in command(writers, "runs", "--where", "kind=merge").output
     shutil.rmtree(writers / document["id"])
-
-
-def test_the_command_puts_a_merge_in_the_queue(
-    writers: Path, writer_ids: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(launch, "wake", lambda root: None)
-    queued = json.loads(command(writers, "merge", *writer_ids[:2], "--queue", "--json").stdout)
-    folder = writers / queued["id"]
-    assert (queued["status"], open_run(folder).status) == ("queued", "queued")
-    assert resume(folder).state == "finished"
-    shutil.rmtree(folder)
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT, in transformers 5
@@ -138,7 +118,6 @@ def test_a_merge_of_runs_that_write_is_exported_for_peft(
     assert config["task_type"] == "CAUSAL_LM"
     assert len(set(config["rank_pattern"].values())) > 1
     assert config["rank_pattern"] == config["alpha_pattern"], "scaling is 1 whatever the rank"
-    assert "A merge of 3 adapters" in (tmp_path / "peft" / "README.md").read_text()
     ids = torch.tensor([[5, 6, 7, 8]])
     with torch.no_grad():
         ours = model.base.model(input_ids=ids).logits
@@ -223,7 +202,7 @@ def refusal(runs: Path, sources: list[str], **values: Any) -> str:
 
 
 def test_what_makes_no_sense_is_refused_in_a_sentence(
-    finished: Path, writers: Path, writer_ids: list[str], taught: Path, teacher_ids: list[str], tmp_path: Path
+    finished: Path, writers: Path, writer_ids: list[str], taught: Path, teacher_ids: list[str]
 ) -> None:
     one, other = writer_ids[:2]
     assert f"sources {one}: is one run; give two or more" in refusal(writers, [one])
@@ -232,15 +211,7 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(
     assert "weights" in refusal(writers, [one, other], weights="1,x")
     assert "density 0.3: is for method ties or dare; leave it out" in refusal(writers, [one, other], density=0.3)
     assert "budget 5: holds 5 parameters, fewer than one component" in refusal(writers, [one, other], budget=5)
-    runs = sorted(path.name for path in writers.iterdir())
-    assert "budget 1e-09: holds 0 parameters, fewer than one component" in refusal(writers, [one, other], budget=1e-9)
-    assert sorted(path.name for path in writers.iterdir()) == runs, "a failed run was left"
-    assert "there is no such run" in refusal(writers, [one, "nothing"])
     assert "is a merge run; give a run that trained an adapter" in refusal(writers, [one, finished.name])
-    elsewhere = train_writer(tmp_path / "runs", save_tiny_lm(tmp_path / "gpt2", "gpt2"), SAID[0], 5, train__steps=1)
-    message = refusal(writers, [one, str(elsewhere)])
-    assert "and " + one + " adapts" in message
-    assert message.endswith("give runs of one base model")
     assert "give runs of one base model" in refusal(writers, [one, str(taught / teacher_ids[0])])
 
 

@@ -8,17 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from peft import PeftModel
 from transformers import AutoModel, AutoTokenizer
 
 from dynlora import open_run
-from dynlora.cli.main import main
 from dynlora.errors import ConfigError, DataError
 from dynlora.inference import worker
 from dynlora.inference.client import InferenceChild
 from dynlora.inference.worker import Answering
-from dynlora.jobs import quick_launch
 from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.kinds.recycle.work.few_shot import load_meta
 from dynlora.kinds.recycle.work.materials import Materials
@@ -27,14 +24,11 @@ from dynlora.kinds.recycle.work.token_space import pooled
 from dynlora.kinds.sources import AveragedSources
 from tests.kinds.recycle.conftest import TASKS, train_teacher
 from tests.kinds.recycle.test_run import settings_of
+from tests.kinds.work import command
 from tests.tiny import write_csv
 
 SUPPORT = {"praise": ["great the film", "great great story"], "songs": ["music the", "music and music"]}
 TEXTS = ["a great end", "the music was very great", "music"]
-
-
-def command(runs: Path, *arguments: str) -> Result:
-    return CliRunner().invoke(main, [*arguments, "--runs-dir", str(runs)])
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +56,6 @@ def recycled(taught: Path, teacher_ids: list[str]) -> Path:
     )
     assert result.exit_code == 0, result.output
     return taught / json.loads(result.stdout)["id"]
-
-
-def test_the_command_prints_the_contracts_document(recycled: Path) -> None:
-    results = open_run(recycled).summary["results"]
-    assert results["id"] == recycled.name
-    assert set(results["accuracy"]["meta"]["1"]) >= {"mean", "low", "high"}
 
 
 def test_a_label_is_that_of_the_nearest_prototype(recycled: Path) -> None:
@@ -184,17 +172,10 @@ def test_an_estimate_makes_no_run(taught: Path, teacher_ids: list[str]) -> None:
     assert sorted(path.name for path in taught.iterdir()) == before
 
 
-def test_other_commands_refuse_a_recycle_in_a_sentence(recycled: Path) -> None:
-    for arguments in (["predict", recycled.name, "--text", "great"], ["evaluate", recycled.name]):
-        refused = command(recycled.parent, *arguments)
-        assert refused.exit_code == 2
-        assert "is a recycle run; give a run that was trained" in refused.output
-
-
-def test_an_unfinished_recycle_cannot_be_used(taught: Path, teacher_ids: list[str]) -> None:
-    folder = quick_launch.create(settings_of(teacher_ids), taught, "running")
-    with pytest.raises(ConfigError, match="has no meta-LoRA yet"):
-        load_meta(folder)
+def test_predict_refuses_a_recycle_in_a_sentence(recycled: Path) -> None:
+    refused = command(recycled.parent, "predict", recycled.name, "--text", "great")
+    assert refused.exit_code == 2
+    assert "is a recycle run; give a run that was trained" in refused.output
 
 
 def test_a_file_of_a_new_task_is_the_test(taught: Path, teacher_ids: list[str], tmp_path: Path) -> None:
@@ -222,12 +203,7 @@ def test_a_file_of_a_new_task_is_the_test(taught: Path, teacher_ids: list[str], 
         str(file),
     )
     assert result.exit_code == 0, result.output
-    lines = result.stdout.splitlines()
-    assert lines[0].startswith("The meta-LoRA ")
-    made = lines[1].split()[3]
-    assert (taught / made).is_dir()
-    assert lines[1] == f"next: dynlora fewshot {made} --support FILE --text TEXT --runs-dir {taught}"
-    assert "3 classes of new.csv (given with --test, not checked against the teachers' data)" in lines[2]
+    assert "3 classes of new.csv (given with --test, not checked against the teachers' data)" in result.stdout
     small = write_csv(tmp_path / "small.csv", rows[:9])
     refused = command(taught, "recycle", *teacher_ids, "--ways", "2", "--shots", "1", "--test", str(small), "--json")
     assert refused.exit_code == 1
@@ -274,8 +250,6 @@ def test_the_average_counts_a_teacher_that_left_a_module_as_it_was(
         assert torch.equal(layers[name].weight, before[name]), "they are put back"
 
 
-def test_settings_are_checked_as_one_sentence(teacher_ids: list[str]) -> None:
-    with pytest.raises(ConfigError, match="episodes=0: must be at least 1"):
-        RecycleSettings.parse({"teachers": teacher_ids, "episodes": 0})
+def test_shots_that_leave_no_question_are_one_sentence(teacher_ids: list[str]) -> None:
     with pytest.raises(ConfigError, match="leaves no question among the 5 synthetic inputs"):
         RecycleSettings.parse({"teachers": teacher_ids, "shots": [5], "inputs": 5})

@@ -39,7 +39,7 @@ def constant(name: str) -> float:
 
 
 @pytest.mark.parametrize("folder", TRAININGS, ids=lambda folder: folder.name)
-def test_each_sentence_is_true_of_what_is_drawn(folder: Path) -> None:
+def test_each_sentence_is_true_of_what_is_drawn_and_all_is_said_within_a_minute(folder: Path) -> None:
     run = read_run(folder)
     values, script = spoken(run)
     ranks, names = np.array(values["rank"]), [module["short"] for module in values["modules"]]
@@ -70,11 +70,6 @@ def test_each_sentence_is_true_of_what_is_drawn(folder: Path) -> None:
     for step, words in zip(values["steps"], script["due"], strict=True):
         later = [event for event in events if event > step]
         assert not later or words == f"next reallocation: step {later[0]:,}"
-
-
-@pytest.mark.parametrize("folder", TRAININGS, ids=lambda folder: folder.name)
-def test_all_is_said_within_a_minute(folder: Path) -> None:
-    values, script = spoken(read_run(folder))
     sentences = [words for cue in script["cues"] for words in cue["words"]]
     reading = sum(constant("READ_MS") + constant("LETTER_MS") * len(words) for words in sentences)
     playing = len(values["steps"]) * max(60, constant("PLAY_MS") / len(values["steps"]))
@@ -92,12 +87,10 @@ def reading(planned: int | None, events: list[int], status: str = "running", **s
     ("run", "step", "words"),
     [
         (reading(4, []), 20, "next reallocation: step 51"),
-        (reading(4, [51]), 55, ""),
         (reading(4, [51], allocate_every=15), 55, "next reallocation: step 66"),
         (reading(4, [51, 66]), 70, "next reallocation: step 81"),
         (reading(4, [51, 66, 81, 96]), 99, "no reallocation left"),
         (reading(4, [51, 66], "stopped"), 70, ""),
-        (reading(0, []), 20, ""),
         (reading(None, []), 20, ""),
     ],
 )
@@ -124,12 +117,8 @@ def test_another_run_of_the_same_length_is_another_picture(tmp_path: Path) -> No
     assert one["version"] != other["version"]
 
 
-@pytest.mark.parametrize(
-    ("signal", "words"),
-    [("importance", "Highest importance: 42 % in query 3."), ("rank", "Highest rank: 8 in attn out 0.")],
-)
-def test_the_caption_begins_with_what_is_shown_first(signal: str, words: str) -> None:
+def test_the_caption_begins_with_what_is_shown_first() -> None:
     (folder,) = (one for one in TRAININGS if one.name == "20261201-180650-e85810d3")
-    run = replace(read_run(folder), signal=signal)
+    run = replace(read_run(folder), signal="rank")
     panel = ModelReplay()
-    assert panel.caption(panel.data(RunView(folder, run, run.store))).startswith(words)
+    assert panel.caption(panel.data(RunView(folder, run, run.store))).startswith("Highest rank: 8 in attn out 0.")
