@@ -76,34 +76,6 @@ def test_queued_run_is_started_by_resume(
     assert (done["status"], done["step"]) == ("finished", 5)
 
 
-@pytest.mark.journey
-def test_stopped_by_a_signal_and_resumed(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
-    """In a process of its own; with --json stdout holds one document, whatever is logged goes to stderr."""
-    arguments = tiny_arguments(tiny_bert, tiny_data, "train.steps=4000", "strategy.name=lora", "log.eval_every=4000")
-    command = [sys.executable, "-m", "dynlora", "train", *arguments, "--json", "--runs-dir", str(runs_dir)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
-    try:
-        folder = wait_for_step(runs_dir, 2, process)
-        process.send_signal(signal.SIGTERM)
-        stdout, stderr = process.communicate(timeout=PATIENCE_S)
-    finally:
-        process.kill()
-    assert process.returncode == 143, stderr.decode()
-    summary = json.loads(stdout)
-    assert (summary["id"], summary["status"]) == (folder.name, "stopped")
-    assert 2 <= summary["step"] < 4000
-    assert b"resume" in stderr
-    assert b"Traceback" not in stderr
-    details = document(run(runs_dir, "show", folder.name, "--json"))
-    assert (details["status"], details["step"]) == ("stopped", summary["step"])
-    (folder / "config.yaml").write_text(
-        (folder / "config.yaml").read_text().replace("steps: 4000", f"steps: {summary['step'] + 3}")
-    )
-    done = document(run(runs_dir, "resume", folder.name, "--json"))
-    assert (done["status"], done["step"]) == ("finished", summary["step"] + 3)
-
-
 @pytest.mark.parametrize(
     "signals",
     [

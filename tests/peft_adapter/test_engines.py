@@ -119,8 +119,6 @@ NOT_MLX = {"mlx"}
 STACKING = {"sglang", "tgi", "lorax"}
 OLLAMA_TOO = {"llama.cpp", "ollama"}
 EQUAL_ONLY = EVERY - {"peft", "mlx"}
-PATTERN = {"rank_pattern": {r"layers\.1.*q_proj": 8}, "alpha_pattern": {r"layers\.1.*q_proj": 16}}
-
 CASES = {
     "LoRA": Case(lora(), NOT_MLX, set()),
     "alpha with a fraction": Case(changed(lora(), lora_alpha=8.0), {"mlx", "ollama"}, set()),
