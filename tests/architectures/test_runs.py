@@ -14,14 +14,13 @@ from click.testing import CliRunner
 
 from dynlora.cli.main import main
 from dynlora.config import parse_config
-from dynlora.engine.evaluation.inference import bake_gates, mean_gates
 from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint
 from dynlora.inference.export import export_run
-from dynlora.inference.session import GATE_ROWS, evaluate_run, load_run
+from dynlora.inference.session import evaluate_run, load_run
 from dynlora.store import queries
 from dynlora.training import run
-from dynlora.training.inputs import read_data
 from tests.architectures import tiny_models as tiny
+from tests.inference.averaged import averaged
 from tests.tiny import save_data, tiny_arguments, tiny_values
 from tests.tiny_lm import lm_values, save_problems
 
@@ -74,15 +73,13 @@ def test_the_log_says_what_has_no_adapter_and_what_no_gate(trained: tuple[str, s
     assert ("not adapted" in log) == (architecture == "mixtral")
 
 
-@pytest.mark.parametrize("kind", ["peft", "uniform", "merged"])
+@pytest.mark.parametrize("kind", ["peft", "merged"])
 def test_exports_say_what_the_run_says(kind: str, trained: tuple[str, str, Path], tmp_path: Path) -> None:
     _, use, folder = trained
     export_run(folder, tmp_path / "out", format=kind)
-    config = parse_config(queries.run_summary(folder)["config"])
     more = {"num_labels": 2} if use == "classify" and kind != "merged" else {}
     loaded = AUTO[use, "merged" if kind == "merged" else "peft"].from_pretrained(tmp_path / "out", **more).eval()
-    model = load_run(folder)
-    bake_gates(model, mean_gates(model, model.tokens(read_data(config).train_sample(GATE_ROWS, config.seed))))
+    model = averaged(folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     inputs = tokenizer(["great a film", "dull the a"] if use == "classify" else ["a2:", "b1:"], return_tensors="pt")
     with torch.no_grad():
@@ -128,17 +125,21 @@ def test_a_tokenizer_of_another_model_is_one_sentence(
 
 
 @pytest.mark.parametrize(
-    ("error", "message"),
+    ("place", "error", "message"),
     [
         (
+            "Trainer.probe_step",
             RuntimeError("mat1 and mat2 shapes cannot be multiplied\nmore"),
             "=dynamic (RuntimeError: mat1 and mat2 shapes",
         ),
-        (KeyError("last_hidden_state"), "=dynamic (KeyError: 'last_hidden_state'); use"),
-        (torch.OutOfMemoryError("CUDA out of memory"), "train.batch_size=8: the memory does not suffice; lower it"),
+        ("build_trainer", KeyError("last_hidden_state"), "=dynamic (KeyError: 'last_hidden_state'); use"),
+        (
+            "load_inputs",
+            torch.OutOfMemoryError("CUDA out of memory"),
+            "train.batch_size=8: the memory does not suffice; lower it",
+        ),
     ],
 )
-@pytest.mark.parametrize("place", ["build_trainer", "Trainer.probe_step", "load_inputs"])
 def test_whatever_fails_in_the_check_is_one_sentence(
     place: str,
     error: Exception,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import os
 import socket
@@ -352,7 +351,3 @@ def test_within_hands_over_results_and_errors() -> None:
         within(PATIENCE_S, lambda: 1 // 0)
     with pytest.raises(UnavailableError, match="no answer within"):
         within(0.05, lambda: time.sleep(0.5))
-
-
-def test_a_pin_reads_as_a_requirement() -> None:
-    assert dataclasses.replace(tiny_wheel()[1], version="2.0").requirement == "tiny-model==2.0"

@@ -44,54 +44,27 @@ def is_refused(result: Result, runs_dir: Path, *words: str) -> str:
 
 SETTINGS: dict[str, tuple[list[str], list[str]]] = {
     "unknown key": (["train.lrr=1"], ["train.lrr=1", "did you mean train.lr?"]),
-    "unknown section": (["trian.lr=1"], ["trian", "did you mean train"]),
-    "wrong type": (["train.steps=many"], ["train.steps=many", "whole number"]),
-    "wrong type of list": (["adapter.targets=3"], ["adapter.targets=3", "list"]),
     "steps 0": (["train.steps=0"], ["train.steps=0", "at least 1"]),
-    "rank 0": (["adapter.rank=0"], ["adapter.rank=0", "at least 1"]),
-    "rank below 0": (["adapter.rank=-3"], ["adapter.rank=-3"]),
-    "rate not a number": (["train.lr=nan"], ["train.lr=nan"]),
-    "rate 0": (["train.lr=0"], ["train.lr=0", "more than 0;"]),
-    "dropout 1": (["adapter.dropout=1"], ["adapter.dropout=1", "less than 1"]),
-    "unknown metric": (["data.metric=bleu"], ["data.metric=bleu", "accuracy"]),
-    "unfit metric": (["data.metric=pearson"], ["data.metric=pearson", "classification"]),
-    "unknown schedule": (["train.schedule=step"], ["train.schedule=step", "cosine"]),
-    "unknown precision": (["train.precision=fp8"], ["train.precision=fp8", "bf16"]),
-    "steps and epochs": (["train.epochs=2"], ["train.epochs=2", "not both"]),
-    "name and path": (["data.name=sentiment4"], ["data.path", "data.name", "not both"]),
     "a method called nan": (["strategy.name=nan"], ["strategy.name=nan: no such strategy; choose one of"]),
     "a key twice": (["data={name: a, name: b}"], ["line 1: name is given twice"]),
     "a section set": (["train=5"], ["train=5", "such as train.steps"]),
     "a value as section": (["seed.more=5"], ["seed", "not a section"]),
     "key without value": (["train.steps"], ["--set train.steps", "key=value"]),
-    "value without key": (["=5"], ["--set =5", "key=value"]),
     "broken yaml value": (["adapter.targets=[a"], ["adapter.targets=[a"]),
-    "true for a number": (["train.steps=true"], ["train.steps=True", "must not be true or false"]),
-    "empty name": (["model.name= "], ["model.name"]),
     "unknown strategy": (["strategy.name=dynamik"], ["strategy.name=dynamik", "did you mean dynamic?"]),
     "unknown field": (["strategy.gate=off"], ["strategy.gate", "did you mean strategy.gates?"]),
     "wrong choice": (["strategy.gates=sometimes"], ["strategy.gates=sometimes", "off, scale, module"]),
-    "field of wrong type": (["strategy.moves=few"], ["strategy.moves=few", "whole number"]),
     "field out of range": (["strategy.budget_share=1.5"], ["strategy.budget_share=1.5", "at most 1"]),
     "impossible budget": (["strategy.min_rank=3"], ["strategy.min_rank=3", "adapter.rank=2"]),
     "contradictory schedule": (
         ["strategy.warmup_steps=15", "strategy.final_steps=10"],
         ["strategy.warmup_steps=15", "strategy.final_steps=10", "20 steps"],
     ),
-    "no room for an event": (["strategy.allocate_every=19"], ["strategy.allocate_every=19"]),
-    "targets match nothing": (["adapter.targets=[nothing]"], ["adapter.targets=nothing", "attention"]),
     "unknown model": (["model.name=minilmm"], ["minilmm", "did you mean"]),
-    "model not a name": (["model.name=a b"], ["a b", "minilm"]),
-    "model path where nothing is": (["model.name=./nothing/here"], ["nothing/here", "config.json"]),
-    "unknown data set": (["data.path=", "data.name=sentimental"], ["sentimental", "did you mean"]),
     "missing text column": (["data.text=body"], ["data.text=body", "text, label, domain"]),
     "missing pair column": (["data.text_pair=second"], ["data.text_pair=second", "text, label, domain"]),
-    "missing label column": (["data.label=stars"], ["data.label=stars", "text, label, domain"]),
     "missing group column": (["data.group_by=source"], ["data.group_by=source", "text, label, domain"]),
-    "regression on text": (["data.task=regression"], ["data.task=regression", "numbers"]),
-    "too long a text": (["data.max_length=1"], ["data.max_length=1"]),
     "data path where nothing is": (["data.path=nowhere.csv"], ["nowhere.csv", "does not exist"]),
-    "data of unknown kind": (["data.path=LICENSE"], ["LICENSE", "the ending", ".csv"]),
 }
 
 
@@ -102,44 +75,16 @@ def test_settings(case: str, tiny_bert: Path, tiny_data: Path, runs_dir: Path) -
 
 
 FILES: dict[str, tuple[str, bytes | Sequence[Mapping[str, object]], list[str]]] = {
-    "empty": ("d.csv", b"", ["empty"]),
     "blank": ("d.csv", b"\n\n", ["d.csv"]),
     "header only": ("d.csv", b"text,label\n", ["no rows"]),
-    "one row": ("d.csv", b"text,label\na,b\n", ["too few rows"]),
-    "only one class": ("d.csv", [{"text": row["text"], "label": "good"} for row in ROWS], ["only one class", "good"]),
-    "no text column": (
-        "d.csv",
-        [{"words": row["text"], "label": row["label"]} for row in ROWS],
-        ["data.text", "words"],
-    ),
     "no label column": ("d.csv", [*NO_LABEL], ["causal_lm needs", "column of labels (data.label)"]),
     "binary garbage": ("d.csv", bytes(range(256)) * 20, ["d.csv"]),
     "binary zeros": ("d.csv", bytes(5000), ["d.csv"]),
-    "ragged rows": ("d.csv", b"text,label\na,b\nc,d,e,f,g\n", ["d.csv, line 3", "5 cells where the header has 2"]),
-    "label missing": (
-        "d.csv",
-        [*ROWS, {"text": "the end", "label": "", "domain": "long"}],
-        ["data.label", "line 32"],
-    ),
-    "label not a number": (
-        "d.csv",
-        b"text,label\n" + b"a,0.5\nb,1.5\n" * 9 + b"c,nan\n",
-        ["data.label", "line 20"],
-    ),
-    "text missing": ("d.csv", [*ROWS, {"text": "", "label": "good", "domain": "long"}], ["data.text=text", "line 32"]),
-    "half a JSON": ("d.jsonl", b'{"text": "a", "label": "b"}\n{"text": "c"', ["d.jsonl, line 2", "is not JSON"]),
     "garbage as Parquet": ("d.parquet", b"PAR1 and then nothing", ["d.parquet", "cannot be read"]),
-    "labels that are lists": ("d.jsonl", b'{"text": "a", "label": [1]}\n' * 20, ["data.label=label", "list"]),
     "texts that are lists": (
         "d.jsonl",
         b'{"text": ["a"], "label": 1}\n{"text": ["b"], "label": 0}\n' * 9,
         ["data.text"],
-    ),
-    "hidden labels": ("d.csv", b"text,label\n" + b"a,-1\n" * 20, ["data.label=label", "-1"]),
-    "as many groups as rows": (
-        "d.csv",
-        [{**row, "domain": f"{index} of many"} for index, row in enumerate(ROWS * 20)],
-        ["data.group_by=domain", "too many"],
     ),
 }
 
@@ -169,7 +114,6 @@ def test_label_of_one_side_only(tiny_bert: Path, tmp_path: Path, runs_dir: Path)
 CONFIGS = {
     "broken": (b"train: [1, 2\nseed: 3", ["not YAML", "line 2"]),
     "a list": (b"- 1\n- 2\n", ["list"]),
-    "a word": (b"dynamic", ["is text"]),
     "binary": (bytes(range(200)), ["line 2: is not UTF-8 text"]),
     "a key twice": (b"seed: 1\ntrain:\n  lr: 1\nseed: 2\n", ["lines 1 and 4: seed is given twice; keep one of them"]),
     "a key twice in a section": (b"train: {lr: 1, lr: 2}\n", ["line 1: lr is given twice"]),
@@ -181,8 +125,6 @@ CONFIGS = {
     "key of a method not text": (b"strategy: {2020-01-01: 2}\n", ["strategy.2020-01-01: the key must be text"]),
     "bytes": (b"strategy: {name: lora, x: !!binary gA==}\n", ["strategy.x=b'", "must be valid text"]),
     "no key": (b"null: 2\n", ["the key must be text"]),
-    "section that is a value": (b"train: 7\n", ["train=7", "section"]),
-    "unknown key": (b"train:\n  lrr: 1\n", ["train.lrr=1", "did you mean train.lr?"]),
 }
 
 
@@ -200,10 +142,6 @@ def test_config_that_is_not_there(tmp_path: Path, runs_dir: Path) -> None:
 
 
 MODELS = {
-    "no config": ({"model.safetensors": b"x", "tokenizer.json": b"{}"}, ["config.json"]),
-    "no weights": ({"config.json": b"{}", "tokenizer.json": b"{}"}, [".safetensors"]),
-    "pickle only": ({"config.json": b"{}", "tokenizer.json": b"{}", "pytorch_model.bin": b"x"}, [".safetensors"]),
-    "no tokenizer": ({"config.json": b"{}", "model.safetensors": b"x"}, ["tokenizer"]),
     "garbage": (
         {"config.json": b"garbage", "model.safetensors": b"x", "tokenizer.json": b"{}"},
         ["cannot be loaded for classification"],
@@ -241,20 +179,12 @@ COMMANDS: dict[str, tuple[list[str], list[str]]] = {
     "hostile run to resume": (["resume", "a/../../b"], ["cannot be used"]),
     "hostile run to export": (["export", "..", "--out", "x"], ["cannot be used"]),
     "hostile run to compare": (["compare", "..", "."], ["cannot be used"]),
-    "nothing to resume": (["resume", "nothing"], ["nothing"]),
     "nothing to predict with": (["predict", "nothing", "--text", "a"], ["nothing"]),
-    "nothing to evaluate": (["evaluate", "nothing"], ["nothing"]),
-    "nothing to stop": (["stop", "nothing"], ["nothing"]),
-    "signals of nothing": (["signals", "nothing", "--signal", "rank"], ["nothing"]),
     "sweep of nothing": (["sweep"], ["--set: a sweep needs a setting and its values", "`dynlora train --runs-dir "]),
-    "sweep of a name": (["sweep", "--name", "many"], ["--set: a sweep needs a setting and its values"]),
-    "sweep of too many": (["sweep", "--set", "seed=0..900"], ["901", "200"]),
-    "sweep backwards": (["sweep", "--set", "seed=4..0"], ["4..0"]),
     "sweep with one bad value": (["sweep", "--set", "train.steps=5,many"], ["train.steps=many"]),
     "unknown command": (["trian"], ["trian", "--help"]),
     "unknown option": (["train", "--sett", "a=b"], ["--sett", "train --help"]),
     "no run given": (["show"], ["ID", "--help"]),
-    "unknown format": (["signals", "nothing", "--signal", "rank", "--format", "xml"], ["xml", "parquet"]),
     "queue of a bad config": (["train", "--queue", "--set", "train.lrr=1"], ["train.lrr=1"]),
 }
 
@@ -265,7 +195,7 @@ def test_commands(case: str, runs_dir: Path) -> None:
     is_refused(run(runs_dir, *arguments), runs_dir, *words)
 
 
-@pytest.mark.parametrize("overrides", [["train.lrr=1"], ["adapter.targets=[nothing]"], ["data.label=stars"]])
+@pytest.mark.parametrize("overrides", [["adapter.targets=[nothing]"], ["data.label=stars"]])
 def test_preflight_refuses_as_train_does(
     overrides: list[str], tiny_bert: Path, tiny_data: Path, runs_dir: Path
 ) -> None:
@@ -346,14 +276,11 @@ def test_a_path_of_a_run_that_is_none_is_refused(path: Any) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a folder that is used cannot be removed")
-@pytest.mark.parametrize("command", ["runs", "train"])
-def test_a_working_directory_that_is_gone_is_named(command: str, tmp_path: Path) -> None:
+def test_a_working_directory_that_is_gone_is_named(tmp_path: Path) -> None:
     """Standard output was blamed for it."""
     here = tmp_path / "here"
     here.mkdir()
-    program = "import os, sys; os.rmdir(os.getcwd()); sys.argv[1:] = [{!r}]; from dynlora.__main__ import run; run()"
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", program.format(command)], cwd=here, capture_output=True, text=True, check=False
-    )
+    program = "import os, sys; os.rmdir(os.getcwd()); sys.argv[1:] = ['runs']; from dynlora.__main__ import run; run()"
+    done = subprocess.run([sys.executable, "-P", "-c", program], cwd=here, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == "Error: the working directory does not exist any more; change to another one and try again\n"

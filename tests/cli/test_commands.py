@@ -21,24 +21,23 @@ from click.testing import CliRunner
 
 import dynlora
 from dynlora.cli.main import main
-from dynlora.config_files import read_run_config
-from dynlora.engine.evaluation.inference import bake_gates, mean_gates
-from dynlora.inference.session import GATE_ROWS, load_run
+from dynlora.inference.session import load_run
 from dynlora.peft_adapter import read_adapter
 from dynlora.store.reader import RunReader
 from tests.command_line import document, run
+from tests.inference.averaged import averaged
 from tests.store.builder import SUMMARY_KEYS
 from tests.tiny import tiny_arguments, tiny_rows, tiny_tokenizer, write_csv
 
 ROW = ("id", "name", "status", "strategy", "model", "data", "seed", "step", "max_steps", "metrics")
 TEXTS = [row["text"] for row in tiny_rows(24, seed=7)]
-ARCHITECTURES = ("bert", "distilbert", "llama", "gpt2")
+ARCHITECTURES = ("bert", "gpt2")
 
 
 @pytest.fixture(scope="module")
-def models(request: pytest.FixtureRequest) -> dict[str, Path]:
+def models(tiny_bert: Path, tiny_gpt2: Path) -> dict[str, Path]:
     """A folder for each architecture."""
-    return {name: request.getfixturevalue(f"tiny_{name}") for name in ARCHITECTURES}
+    return {"bert": tiny_bert, "gpt2": tiny_gpt2}
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +80,7 @@ def test_show_and_runs_say_the_same(trained: tuple[Path, dict[str, dict[str, Any
     listed = {row["id"]: row for row in document(run(runs_dir, "runs", "--json"))}
     assert set(listed) == {item["id"] for item in summaries.values()}
     assert {key: listed[shown_run["id"]][key] for key in ROW} == {key: shown_run[key] for key in ROW}
-    words = run(runs_dir, "show", summaries["bert"]["id"]).stdout
-    assert "tiny bert" in words
-    assert "finished at step 20/20" in words
+    assert "finished at step 20/20" in run(runs_dir, "show", summaries["bert"]["id"]).stdout
     assert "tiny gpt2" in run(runs_dir, "runs").stdout
 
 
@@ -97,14 +94,11 @@ def test_compare_tells_what_differs(trained: tuple[Path, dict[str, dict[str, Any
     assert "model.name" in run(runs_dir, "compare", *ids).stdout
 
 
-@pytest.mark.parametrize("signal_name", ["rank", "importance", "gate", "grad_norm", "delta_norm"])
-def test_signals_are_wide_tables(
-    signal_name: str, trained: tuple[Path, dict[str, dict[str, Any]]], tmp_path: Path
-) -> None:
+def test_signals_are_wide_tables(trained: tuple[Path, dict[str, dict[str, Any]]], tmp_path: Path) -> None:
     runs_dir, summaries = trained
     frames = {}
     for kind, read in (("csv", pd.read_csv), ("parquet", pd.read_parquet), ("json", pd.read_json)):
-        arguments = ["signals", summaries["bert"]["id"], "--signal", signal_name, "--format", kind]
+        arguments = ["signals", summaries["bert"]["id"], "--signal", "rank", "--format", kind]
         result = run(runs_dir, *arguments)
         assert result.exit_code == 0, result.output
         frames[kind] = read(io.BytesIO(result.stdout_bytes))
@@ -114,10 +108,8 @@ def test_signals_are_wide_tables(
     assert list(frames["csv"].columns) == ["step", *summaries["bert"]["ranks"]]
     for frame in frames.values():
         np.testing.assert_allclose(frame.to_numpy(float), frames["csv"].to_numpy(float), rtol=1e-5)
-    if signal_name == "rank":
-        last = frames["csv"].iloc[-1].drop("step").astype(int).to_dict()
-        assert last == summaries["bert"]["ranks"]
-        assert frames["csv"]["step"].tolist() == list(range(21))
+    assert frames["csv"].iloc[-1].drop("step").astype(int).to_dict() == summaries["bert"]["ranks"]
+    assert frames["csv"]["step"].tolist() == list(range(21))
 
 
 def test_evaluate_repeats_the_last_evaluation(trained: tuple[Path, dict[str, dict[str, Any]]]) -> None:
@@ -141,7 +133,7 @@ def test_evaluate_repeats_the_last_evaluation(trained: tuple[Path, dict[str, dic
 
 def test_predict_texts_and_files(trained: tuple[Path, dict[str, dict[str, Any]]], tmp_path: Path) -> None:
     runs_dir, summaries = trained
-    run_id = summaries["llama"]["id"]
+    run_id = summaries["gpt2"]["id"]
     texts = ["great lovely superb great", "awful dull broken dull"]
     rows = document(run(runs_dir, "predict", run_id, "--text", texts[0], "--text", texts[1], "--json"))
     assert [row["text"] for row in rows] == texts
@@ -173,11 +165,8 @@ def logits_of(model: Any, folder: Path) -> torch.Tensor:
 def baked_logits(folder: Path) -> torch.Tensor:
     """Return what the run's own model says of `TEXTS`, its gates at their means."""
     from dynlora.engine.data.text_data import Rows
-    from dynlora.training.inputs import read_data
 
-    model, config = load_run(folder), read_run_config(folder)
-    data = read_data(config)
-    bake_gates(model, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
+    model = averaged(folder)
     return model.readings(model.tokens(Rows(TEXTS, None, np.zeros(len(TEXTS), np.int64), None)))
 
 
@@ -276,9 +265,9 @@ def test_pairs_from_train_to_predict(tiny_bert: Path, runs_dir: Path, tmp_path: 
     )
 
 
-@pytest.mark.parametrize("architecture", ["bert", "gpt2", "llama", "roberta"])
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "roberta"])
 def test_texts_longer_than_the_model_takes(
-    architecture: str, models: dict[str, Path], runs_dir: Path, tmp_path: Path
+    architecture: str, tiny_gpt2: Path, tiny_llama: Path, runs_dir: Path, tmp_path: Path
 ) -> None:
     """A tokenizer that sets no limit of its own is held to the positions the model has learned, if it has any."""
     if architecture == "roberta":
@@ -296,7 +285,8 @@ def test_texts_longer_than_the_model_takes(
         )
         transformers.AutoModel.from_config(config).save_pretrained(tmp_path / "model")
     else:
-        transformers.AutoModel.from_pretrained(models[architecture]).save_pretrained(tmp_path / "model")
+        folder = {"gpt2": tiny_gpt2, "llama": tiny_llama}[architecture]
+        transformers.AutoModel.from_pretrained(folder).save_pretrained(tmp_path / "model")
     tokenizer = tiny_tokenizer(segments=False)
     tokenizer.model_max_length = int(1e30)
     tokenizer.save_pretrained(tmp_path / "model")
@@ -319,10 +309,6 @@ def test_lists_are_json_documents(runs_dir: Path) -> None:
         result = CliRunner().invoke(main, [command, "--json"])
         assert document(result)[0]["name"]
         assert document(result)[0]["name"] in CliRunner().invoke(main, [command]).stdout
-    assert {"lora", "dynamic", "adalora"} <= {
-        row["name"] for row in document(CliRunner().invoke(main, ["strategies", "--json"]))
-    }
-    assert "strategy.per_module=2: Triplets" in CliRunner().invoke(main, ["strategies", "elalora"]).stdout
     assert "did you mean elalora?" in CliRunner().invoke(main, ["strategies", "elalor"]).stderr
     diagnosis = document(run(runs_dir, "doctor", "--json"))
     assert diagnosis["runs_dir_writable"] is True
@@ -394,20 +380,12 @@ def test_preflight_counts_what_train_makes(
     assert estimate["memory_mib"]["total"] == pytest.approx(
         sum(estimate["memory_mib"][part] for part in ("weights", "gradients_and_moments", "activations"))
     )
-    preview = estimate["preview"]
-    assert len(preview) <= 8
-    assert max(len(row["tokens"]) for row in preview) == estimate["tokens"]["train"]["max"]
-    for row in preview:
+    for row in estimate["preview"]:
         assert row["tokens"] == ["[CLS]", *row["text"].split(), "[SEP]"]
-        assert (row["cut"], row["text_pair"]) == (False, None)
-        assert row["label"] in ("bad", "good")
-        assert row["group"] in ("short", "long")
+        assert not row["cut"]
     write_csv(tmp_path / "long.csv", [{"text": "great film " * 20, "label": row["label"]} for row in tiny_rows(20)])
     short = tiny_arguments(tiny_bert, tmp_path / "long.csv")
     estimate = document(CliRunner().invoke(main, ["preflight", *short, "--json"]))
     assert estimate["tokens"]["train"]["cut_share"] == 1
-    assert any("truncated after 16 tokens" in sentence for sentence in estimate["warnings"])
-    assert estimate["preview"]
-    assert all(row["cut"] for row in estimate["preview"])
-    assert {len(row["tokens"]) for row in estimate["preview"]} == {16}
+    assert [row["cut"] for row in estimate["preview"]] == [True] * len(estimate["preview"])
     assert "parameters" in CliRunner().invoke(main, ["preflight", *short]).stdout

@@ -22,16 +22,16 @@ from dynlora.store.reader import RunReader
 from dynlora.training.folder_work import staged
 from dynlora.training.run import PlannedRun
 from tests.command_line import document, run
+from tests.store.builder import finished_run
 from tests.tiny import tiny_arguments
 from tests.waiting import PATIENCE_S
 
 
-def test_delete_moves_to_the_trash(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
-    arguments = tiny_arguments(tiny_bert, tiny_data, "train.steps=1", "strategy.name=lora")
-    summary = document(run(runs_dir, "train", *arguments, "--json"))
-    assert document(run(runs_dir, "delete", summary["id"], "--json")) == {"id": summary["id"], "status": "deleted"}
+def test_delete_moves_to_the_trash(runs_dir: Path) -> None:
+    run_id = finished_run(runs_dir, 3).name
+    assert document(run(runs_dir, "delete", run_id, "--json")) == {"id": run_id, "status": "deleted"}
     assert document(run(runs_dir, "runs", "--json")) == []
-    assert run(runs_dir, "show", summary["id"]).exit_code == 2
+    assert run(runs_dir, "show", run_id).exit_code == 2
 
 
 @pytest.fixture
@@ -74,34 +74,6 @@ def test_queued_run_is_started_by_resume(
     monkeypatch.chdir(tmp_path)
     done = document(run(runs_dir, "resume", queued["id"], "--json"))
     assert (done["status"], done["step"]) == ("finished", 5)
-
-
-@pytest.mark.journey
-def test_stopped_by_a_signal_and_resumed(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
-    """In a process of its own; with --json stdout holds one document, whatever is logged goes to stderr."""
-    arguments = tiny_arguments(tiny_bert, tiny_data, "train.steps=4000", "strategy.name=lora", "log.eval_every=4000")
-    command = [sys.executable, "-m", "dynlora", "train", *arguments, "--json", "--runs-dir", str(runs_dir)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
-    try:
-        folder = wait_for_step(runs_dir, 2, process)
-        process.send_signal(signal.SIGTERM)
-        stdout, stderr = process.communicate(timeout=PATIENCE_S)
-    finally:
-        process.kill()
-    assert process.returncode == 143, stderr.decode()
-    summary = json.loads(stdout)
-    assert (summary["id"], summary["status"]) == (folder.name, "stopped")
-    assert 2 <= summary["step"] < 4000
-    assert b"resume" in stderr
-    assert b"Traceback" not in stderr
-    details = document(run(runs_dir, "show", folder.name, "--json"))
-    assert (details["status"], details["step"]) == ("stopped", summary["step"])
-    (folder / "config.yaml").write_text(
-        (folder / "config.yaml").read_text().replace("steps: 4000", f"steps: {summary['step'] + 3}")
-    )
-    done = document(run(runs_dir, "resume", folder.name, "--json"))
-    assert (done["status"], done["step"]) == ("finished", summary["step"] + 3)
 
 
 @pytest.mark.parametrize(
@@ -221,17 +193,6 @@ def test_a_failing_run_exits_with_1(
     assert "RuntimeError: the disk is on fire" in failure["error"]
     monkeypatch.undo()
     assert document(run(runs_dir, "resume", failure["id"], "--json"))["status"] == "finished"
-
-
-def test_a_diverged_run_says_what_to_lower(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
-    arguments = tiny_arguments(tiny_bert, tiny_data, "train.lr=10", "train.head_lr=10", "train.warmup=0")
-    result = run(runs_dir, "train", *arguments, "--json")
-    failure = document(result, code=result.exit_code)
-    if failure["status"] == "failed":
-        assert result.exit_code == 1
-        assert "train.lr=10" in failure["error"]
-    else:
-        assert (result.exit_code, failure["status"]) == (0, "finished")
 
 
 QUEUED = (

@@ -129,9 +129,7 @@ def test_the_command_reads_the_file(
     ("arguments", "message"),
     [
         (["--set", "seed=0,0"], "seed: has 0 twice; give each value once"),
-        (["--set", "train.lr=0.1,1e-1"], "train.lr: has 0.1 twice"),
         (["--set", "seed=0", "--rates"], "--rates: belongs to a search; add --search, or drop it"),
-        (["--set", "seed=0", "--trials", "20"], "--trials: belongs to a search; add --search, or drop it"),
         (["--set", "seed=0", "--gpus", "1"], "--gpus: belongs to a cluster; add --on ray, or drop it"),
         (["--search", "--set", "train.lr=1e-3,1e-3"], "train.lr: has 0.001 twice"),
         (["--search", "--set", "train.lr=1e-4..1e-2:exp"], "train.lr=1e-4..1e-2:exp: is not a range that can be read"),

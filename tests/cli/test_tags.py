@@ -21,11 +21,8 @@ def test_tags_are_printed_kept_and_listed(runs_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nothing", "--add", "x"], "no run 'nothing'"),
         (["../x", "--add", "x"], "cannot be used"),
         (["{id}", "--add", "a,b"], "without a comma"),
-        (["{id}", "--remove", "x"], "the run has no such tag"),
-        (["{id}", "--note", "x" * 4001], "shorten it"),
     ],
 )
 def test_a_mistake_is_one_line(runs_dir: Path, arguments: list[str], words: str) -> None:

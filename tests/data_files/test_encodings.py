@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynlora.config import parse_config
 from dynlora.data_files import opening, reader, scan
-from dynlora.data_files.examples import Examples
-from dynlora.data_files.opening import ENCODINGS
-from dynlora.data_files.table import Table
 from dynlora.engine.data.text_data import load_data
 from dynlora.errors import DataError
 from dynlora.text import printable
@@ -64,11 +60,6 @@ def test_a_given_encoding_is_the_one_that_is_read(encoding: str, name: str, tmp_
     assert (table.notes[0].split(",")[0], table.guess) == (encoding, "")
 
 
-def test_every_encoding_of_the_list_is_known_to_python_and_auto_is_none() -> None:
-    assert all("a,1".encode(encoding) for encoding in ENCODINGS)
-    assert parse_config({"data": {"encoding": "auto"}}) == parse_config({})
-
-
 def test_bytes_of_another_encoding_are_refused_by_line(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_bytes("text,label\na,1\nnaïve,0\n".encode("latin-1"))
@@ -99,18 +90,3 @@ def test_damaged_text_is_told_from_other_encodings_as_by_counting(parts: list[by
         decoded = opening.as_utf8(opening.Source(Path("a.csv"), data))
         assert decoded.guess == ("Windows-1252" if b"\x99" in data or "€".encode() in data else "Latin-1")
         assert decoded.whole().decode() == data.decode("cp1252" if decoded.guess == "Windows-1252" else "latin-1")
-
-
-def test_other_sides_make_nothing_that_nobody_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    import pyarrow as pa
-
-    table = Table.of("a.csv", pa.table({"text": ["A b", "c"], "label": ["x", "y"]}), None, ())
-    rows = Examples.of(reader.Sides(table), scan.CheckConfig(text="text").columns)
-    made: list[str] = []
-    near = Examples._near_keys
-    monkeypatch.setattr(Examples, "_near_keys", lambda self: made.append("near") or near(self))
-    split = rows.with_side(np.array([0, 1]))
-    assert made == []
-    assert split.near_keys == rows.near_keys == [("a b", ""), ("c", "")]
-    assert made == ["near"]
-    assert rows.take(np.array([False, True])).near_keys == [("c", "")]

@@ -468,13 +468,6 @@ def test_columns_without_a_name_may_be_several(tmp_path: Path) -> None:
     assert scan.look(path, wanted()).rows == {"training": 18, "held-out": 2}
 
 
-def test_two_rows_of_two_classes_are_refused_by_the_check_as_by_training(tmp_path: Path) -> None:
-    result = look(tmp_path / "rows.csv", [{"text": "a good film", "label": "a"}, {"text": "a bad film", "label": "b"}])
-    assert [fault["kind"] for fault in result.faults if fault["refuses"]] == ["one_class"]
-    with pytest.raises(DataError, match="only one class"):
-        load_data(parse_config({"data": {"path": "x"}}).data, tmp_path / "rows.csv", 0)
-
-
 @pytest.mark.parametrize("missing", ["no/such/rows.csv", "link.csv"])
 def test_what_is_not_there_is_named_as_it_was_given(missing: str, tmp_path: Path) -> None:
     """The folder, which was what was wrong, was left out."""

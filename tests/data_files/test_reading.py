@@ -63,17 +63,6 @@ def _lines_of(path: Path) -> list[str]:
     return io.StringIO(data.decode(encoding), newline=None).read().split("\n")
 
 
-@pytest.mark.parametrize("kind", WRITERS)
-def test_training_sees_the_same_data_in_every_format(kind: str, tmp_path: Path) -> None:
-    rows = [{"text": f'übung {i}, "x"\nend', "label": ("good", "bad")[i % 2], "stars": i} for i in range(30)]
-    name, write = WRITERS[kind]
-    write(tmp_path / name, rows)
-    write_excel(tmp_path / "other.xlsx", rows)
-    config = parse_config({"data": {"path": "x"}}).data
-    digests = {load_data(config, tmp_path / each, 0).digest for each in (name, "other.xlsx")}
-    assert len(digests) == 1
-
-
 @pytest.mark.parametrize(
     ("encoding", "text", "encoding_name"),
     [
@@ -226,8 +215,8 @@ def test_parquet_that_unpacks_to_far_more_is_refused(tmp_path: Path, monkeypatch
     import pyarrow.parquet as parquet
 
     path = tmp_path / "a.parquet"
-    parquet.write_table(pa.table({"text": ["x" * 1000] * 200_000, "label": [1] * 200_000}), path)
-    assert len(reader.read_table(path)) == 200_000
+    parquet.write_table(pa.table({"text": ["x" * 1000] * 40_000, "label": [1] * 40_000}), path)
+    assert len(reader.read_table(path)) == 40_000
     monkeypatch.setattr(reader, "MAX_GROUP_BYTES", 2**20)
     with pytest.raises(DataError, match=r"a\.parquet: is more than 200 times as large once unpacked; write it again"):
         reader.read_table(path)

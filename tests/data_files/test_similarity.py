@@ -110,15 +110,15 @@ def test_what_is_found_is_what_a_comparison_of_all_pairs_finds(drawn: list[tuple
     assert missed <= max(1, len(texts) // 10), "a pair just at the threshold may have no band in common"
 
 
-def test_thousands_of_texts_are_compared_without_missing_a_copy() -> None:
-    originals = [text(seed, 30) for seed in range(2000)]
+def test_many_texts_are_compared_without_missing_a_copy() -> None:
+    originals = [text(seed, 30) for seed in range(800)]
     copies = [edited(each, seed) for seed, each in enumerate(originals[:200])]
     texts = [*originals, *copies]
     is_copy = similarity.repeated(texts, [0] * len(texts), Sketches(texts))
     alike = [share(copy, original) >= SHARE for copy, original in zip(copies, originals, strict=False)]
-    assert not is_copy[:2000].any()
-    assert is_copy[2000:].sum() >= 0.98 * sum(alike) > 100
-    assert not (is_copy[2000:] & ~np.array(alike)).any()
+    assert not is_copy[:800].any()
+    assert is_copy[800:].sum() >= 0.98 * sum(alike) > 100
+    assert not (is_copy[800:] & ~np.array(alike)).any()
 
 
 def test_other_rows_and_runs_change_nothing() -> None:

@@ -28,7 +28,7 @@ def trained(
     request: pytest.FixtureRequest, tiny_bert: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """The folder of a run of a method; tests only read it."""
-    config = tiny_config(tiny_bert, tiny_data, strategy={"name": request.param}, adapter__rank=4, train__steps=24)
+    config = tiny_config(tiny_bert, tiny_data, strategy={"name": request.param}, adapter__rank=4, train__steps=12)
     return dynlora.train(config, tmp_path_factory.mktemp(request.param), progress=False).folder
 
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from dynlora.engine.data.perturb import KINDS, perturbed
 from dynlora.engine.data.text_data import Rows
 from dynlora.engine.evaluation.explain import explain, margins
-from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates
+from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.errors import ConfigError
 from dynlora.inference.session import MAX_CHARACTERS, Examined, checked_texts, load_run
+from tests.inference.averaged import averaged
 from tests.tiny import tiny_config
 
 TEXT = "the film was great and the plot lovely"
@@ -144,7 +145,7 @@ def test_pairs_know_which_text_a_token_is_from(examined: Examined) -> None:
 def test_gates_one_a_token_are_shown_token_by_token(tiny_bert: Path, tiny_data: Path, tmp_path: Path) -> None:
     import dynlora
 
-    config = tiny_config(tiny_bert, tiny_data, strategy={"name": "dynamic", "gates": "token"})
+    config = tiny_config(tiny_bert, tiny_data, strategy={"name": "dynamic", "gates": "token"}, train__steps=10)
     explanation = Examined(dynlora.train(config, tmp_path, progress=False).folder).explained(TEXT, None)
     table = np.array(explanation["token_gate"], dtype=float)
     assert table.shape == (len(explanation["without"]), len(explanation["tokens"]))
@@ -153,8 +154,7 @@ def test_gates_one_a_token_are_shown_token_by_token(tiny_bert: Path, tiny_data: 
 
 def test_frozen_gates_answer_as_baked_ones(examined: Examined, trained_run: Path) -> None:
     frozen = examined.answers([TEXT], None, "frozen")[0]["probabilities"]
-    baked = load_run(trained_run)
-    bake_gates(baked, mean_gates(baked, baked.tokens(examined.data.train_sample(1024, examined.config.seed))))
+    baked = averaged(trained_run)
     assert frozen == pytest.approx(baked.answers([TEXT])[0]["probabilities"], abs=1e-5)
     bare = examined.answers([TEXT], None, "base")[0]["probabilities"]
     with baked.adapters.disabled():

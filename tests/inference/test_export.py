@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,66 +15,50 @@ import pytest
 import torch
 
 from dynlora import assets
-from dynlora.engine.evaluation.inference import bake_gates, mean_gates
 from dynlora.errors import ConfigError, StorageError
-from dynlora.inference import export
 from dynlora.inference.export import export_run
 from dynlora.inference.forms import forms
 from dynlora.inference.model_card import Facts, curve, model_card
-from dynlora.inference.session import GATE_ROWS, load_run
 from dynlora.store import queries
 from dynlora.training import folder_work
-from dynlora.training.inputs import read_data
+from tests.inference.averaged import averaged
 
 TEXTS = ["the film was great", "a dull plot"]
 
 
-@pytest.fixture(scope="module", params=["peft", "merged"])
-def exported(request: pytest.FixtureRequest, trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(params=["peft", "merged"])
+def out(request: pytest.FixtureRequest, trained_run: Path, exported: Callable[[Path, str], Path]) -> Path:
     """The trained run in one of the formats."""
-    out = tmp_path_factory.mktemp("exported") / request.param
-    export_run(trained_run, out, format=request.param)
-    return out
+    return exported(trained_run, request.param)
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT, in transformers 5
 def test_the_snippet_of_the_card_gives_the_runs_predictions(
-    exported: Path, trained_run: Path, monkeypatch: pytest.MonkeyPatch
+    out: Path, trained_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    card = (exported / "README.md").read_text("utf-8")
+    card = (out / "README.md").read_text("utf-8")
     (snippet,) = re.findall(r"```python\n(.*?)\n```", card, re.DOTALL)
-    monkeypatch.chdir(exported)
+    monkeypatch.chdir(out)
     names: dict = {}
     exec(snippet, names)
     inputs = names["tokenizer"](TEXTS, padding=True, return_tensors="pt")
     with torch.no_grad():
         logits = names["model"](**inputs).logits
-    model = load_run(trained_run)
-    config = export.read_run_config(trained_run)
-    bake_gates(model, mean_gates(model, model.tokens(read_data(config).train_sample(GATE_ROWS, config.seed))))
     with torch.no_grad():
-        own = model.base.model(**inputs).logits
+        own = averaged(trained_run).base.model(**inputs).logits
     np.testing.assert_allclose(logits.numpy(), own.numpy(), atol=1e-5)
     labels = names["model"].config.id2label
     assert {int(key): value for key, value in labels.items()} == {0: "bad", 1: "good"}
 
 
 def test_no_file_names_a_folder_of_this_machine_but_a_local_base_model(
-    exported: Path, tiny_data: Path, tiny_bert: Path
+    out: Path, tiny_data: Path, tiny_bert: Path
 ) -> None:
-    for path in (*exported.glob("*.json"), exported / "README.md"):
+    for path in (*out.glob("*.json"), out / "README.md"):
         text = path.read_text("utf-8")
         assert str(tiny_data) not in text, path.name
-        if exported.name == "merged" and path.name != "README.md":
+        if out.name == "merged" and path.name != "README.md":
             assert str(tiny_bert) not in text, path.name
-
-
-def test_the_card_says_result_curve_gates_and_ranks(exported: Path) -> None:
-    card = (exported / "README.md").read_text("utf-8")
-    for text in ("library_name:", "held-out examples of", "## Gates", "`strategy.gates=off`", "| module | rank |"):
-        assert text in card
-    assert "held-out-loss.svg" in card
-    assert (exported / "held-out-loss.svg").read_text("utf-8").startswith("<svg")
 
 
 def test_the_base_model_is_named_as_others_find_it(tiny_bert: Path) -> None:
@@ -83,15 +68,19 @@ def test_the_base_model_is_named_as_others_find_it(tiny_bert: Path) -> None:
     assert assets.shared_model_name(str(tiny_bert)) == str(tiny_bert.resolve())
 
 
-def test_an_archive_holds_the_same_files(exported: Path, trained_run: Path, tmp_path: Path) -> None:
-    out = tmp_path / "adapter.zip"
-    export_run(trained_run, out, format=exported.name)
-    with zipfile.ZipFile(out) as archive:
-        assert sorted(archive.namelist()) == sorted(f"adapter/{path.name}" for path in exported.iterdir())
+def test_an_archive_holds_the_same_files(
+    trained_run: Path, exported: Callable[[Path, str], Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "adapter.zip"
+    export_run(trained_run, file, format="peft")
+    with zipfile.ZipFile(file) as archive:
+        assert sorted(archive.namelist()) == sorted(
+            f"adapter/{path.name}" for path in exported(trained_run, "peft").iterdir()
+        )
         assert archive.testzip() is None
     assert [path.name for path in tmp_path.iterdir()] == ["adapter.zip"]
     with pytest.raises(ConfigError, match="exists and is a file; give another name"):
-        export_run(trained_run, out)
+        export_run(trained_run, file)
 
 
 def test_a_disk_that_fills_leaves_nothing(trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,10 +103,9 @@ def test_a_disk_that_fills_leaves_nothing(trained_run: Path, tmp_path: Path, mon
 
 
 def test_a_disk_that_fills_while_an_empty_folder_is_filled_leaves_it_empty(
-    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    staging, out = tmp_path / "staging", tmp_path / "out"
-    shutil.copytree(exported, staging)
+    staging, out = two_files(tmp_path), tmp_path / "out"
     out.mkdir()
     move = shutil.move
 
@@ -132,16 +120,22 @@ def test_a_disk_that_fills_while_an_empty_folder_is_filled_leaves_it_empty(
     assert list(out.iterdir()) == []
 
 
-def test_a_new_folder_appears_whole(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    staging, out = tmp_path / "staging", tmp_path / "out"
-    shutil.copytree(exported, staging)
-    names = sorted(path.name for path in staging.iterdir())
+def two_files(tmp_path: Path) -> Path:
+    """Return a folder of what is to be placed elsewhere."""
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    for name in ("a", "b"):
+        (staging / name).touch()
+    return staging
+
+
+def test_a_new_folder_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "move", lambda *_: pytest.fail("one file after the other"))
-    folder_work._place_folder(staging, out)  # pyright: ignore[reportPrivateUsage]
-    assert sorted(path.name for path in out.iterdir()) == names
+    folder_work._place_folder(two_files(tmp_path), tmp_path / "out")  # pyright: ignore[reportPrivateUsage]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "b"]
 
 
-def test_nothing_of_a_run_is_markup_in_its_card(trained_run: Path, exported: Path) -> None:
+def test_nothing_of_a_run_is_markup_in_its_card(trained_run: Path) -> None:
     summary = {
         **queries.run_summary(trained_run),
         "name": "x` <img src=x>\n# title",
@@ -193,6 +187,9 @@ def test_nothing_of_a_run_is_markup_in_its_card(trained_run: Path, exported: Pat
         ("ollama", "ollama create out -f Modelfile\n"),
         ("mlx", "mlx_lm.generate --model owner/base --adapter-path out"),
         ("merged", "vllm serve out\n"),
+        ("gated", ""),
+        ("onnx", ""),
+        ("onnx-gated", ""),
     ],
 )
 def test_the_card_of_a_model_that_writes_says_how_to_serve_it(form: str, command: str) -> None:
@@ -212,7 +209,9 @@ def test_the_card_of_a_model_that_writes_says_how_to_serve_it(form: str, command
     )
     card = model_card(facts)["README.md"]
     assert command in card.partition("## Serve it")[2]
+    assert 'tags: ["lora", "dynlora"]' in card
     assert ("dynlora check" in card) == (form == "peft")
+    assert card.partition("## Load it")[2].partition("\n## ")[0].count("```") == 2
     assert 'lora_target_modules:\n  - "a\'b"\n```' in card
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import shutil
 import zipfile
@@ -16,61 +15,26 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 import dynlora
-from dynlora.config import parse_config
-from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates, merge
+from dynlora.engine.evaluation.inference import AdaptedModel, merge
 from dynlora.errors import AdapterError, ConfigError, NotMergeableError
 from dynlora.inference.export import export_run
 from dynlora.inference.forms import forms
-from dynlora.inference.session import GATE_ROWS, load_run
+from dynlora.inference.session import load_run
 from dynlora.peft_adapter import read_adapter
 from dynlora.peft_adapter.engines import ENGINES, RIGHT, check_engines
 from dynlora.peft_adapter.read import expected_header, read_header
 from dynlora.store import queries
 from dynlora.training import run as training_run
-from dynlora.training.inputs import read_data
+from tests.inference.averaged import averaged
 from tests.llama_cpp import logits as llama_logits
 from tests.llama_cpp import write_base
 from tests.tiny import tiny_config, tiny_rows, write_csv
-from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
 from tests.waiting import until
 
 TEXTS = ["the film was great", "a dull plot that never ends"]
 
-GATED = {"name": "dynamic", "gates": "module"}
-
 Exported = Callable[[Path, str], Path]
 """Exports a run in a form and returns the folder."""
-
-
-@pytest.fixture(scope="module")
-def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of `dynamic` with gates on a tiny Llama."""
-    folder = tmp_path_factory.mktemp("writer")
-    (folder / "data").mkdir()
-    values = lm_values(save_tiny_lm(folder / "model"), save_problems(folder / "data"), strategy=GATED)
-    outcome = training_run.train(parse_config(values), folder / "runs", progress=False)
-    assert outcome.state == "finished", outcome.error
-    return outcome.folder
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """Exports a run in a form, once for all tests of this file; they only read it."""
-
-    @functools.cache
-    def export(run: Path, form: str) -> Path:
-        folder = tmp_path_factory.mktemp("exported") / form
-        export_run(run, folder, format=form)
-        return folder
-
-    return export
-
-
-def averaged(folder: Path) -> AdaptedModel:
-    """Return the model of a run with its gates' means."""
-    model, config = load_run(folder), parse_config(queries.run_summary(folder)["config"])
-    bake_gates(model, mean_gates(model, model.tokens(read_data(config).train_sample(GATE_ROWS, config.seed))))
-    return model
 
 
 def answers(model: Any, tokens: Any) -> np.ndarray:
@@ -96,11 +60,10 @@ def test_a_gated_classifier_answers_as_the_run_does(trained_run: Path, tmp_path:
     assert np.abs(answers(averaged(trained_run).base.model, tokens) - answers(model, tokens)).max() > 1e-4
 
 
-def test_a_gated_writer_generates_as_the_run_does(writer: Path, tmp_path: Path) -> None:
-    export_run(writer, tmp_path / "out", format="gated")
-    (answer,) = load_run(writer).answers(["a2:"])
-    model, tokenizer = dynlora.load(tmp_path / "out"), AutoTokenizer.from_pretrained(tmp_path / "out")
-    own = load_run(writer)
+def test_a_gated_writer_generates_as_the_run_does(writer: Path, exported: Exported) -> None:
+    out, own = exported(writer, "gated"), load_run(writer)
+    (answer,) = own.answers(["a2:"])
+    model, tokenizer = dynlora.load(out), AutoTokenizer.from_pretrained(out)
     ids = own.task.prompt(own.base.tokenizer, _row(own, "a2:"), 0, is_whole=True).ids  # pyright: ignore
     tokens = torch.tensor([list(ids)])
     written = model.generate(
@@ -128,16 +91,14 @@ def _row(model: AdaptedModel, text: str) -> Any:
     return Rows([text], None, task.no_labels(1), None, task.prompt_fields([text]))
 
 
-def test_a_folder_that_is_no_gated_adapter_is_refused(trained_run: Path, writer: Path, tmp_path: Path) -> None:
-    export_run(trained_run, tmp_path / "out", format="peft")
+def test_a_folder_that_is_no_gated_adapter_is_refused(trained_run: Path, writer: Path, exported: Exported) -> None:
     with pytest.raises(AdapterError, match=r"holds no dynlora_adapter\.json; give a folder that"):
-        dynlora.load(tmp_path / "out")
+        dynlora.load(exported(trained_run, "peft"))
     with pytest.raises(ConfigError, match=r"base=bert: must be a transformers model; load it, or leave base out"):
-        dynlora.load(tmp_path / "out", "bert")
-    export_run(trained_run, tmp_path / "gated", format="gated")
+        dynlora.load(exported(trained_run, "peft"), "bert")
     name = queries.run_summary(writer)["config"]["model"]["name"]
     with pytest.raises(AdapterError, match="the base model has no module classifier"):
-        dynlora.load(tmp_path / "gated", AutoModelForCausalLM.from_pretrained(name))
+        dynlora.load(exported(trained_run, "gated"), AutoModelForCausalLM.from_pretrained(name))
 
 
 @pytest.mark.parametrize("form", ["onnx", pytest.param("onnx-gated", marks=pytest.mark.torture)])
@@ -265,7 +226,6 @@ def test_an_export_is_measured_on_a_sample_unless_all_is_asked_for(trained_run: 
     assert counts[:2] == [(5, 10), (10, 10)]
     assert [done for done, _ in counts[2:]] == [64, rows, rows + 64, 2 * rows], "batches of 64, in each of two passes"
     assert {of for _, of in counts[2:]} == {2 * rows}
-    assert "On a sample of 5 held-out examples" in (tmp_path / "sample" / "README.md").read_text("utf-8")
     assert f"{rows} held-out examples (as trained)" in (tmp_path / "sample" / "README.md").read_text("utf-8")
     with pytest.raises(ConfigError, match="--measure some: must be one of sample, all"):
         export_run(trained_run, tmp_path / "other", measure="some")
@@ -295,7 +255,6 @@ def test_a_large_model_is_measured_on_fewer_rows(
     monkeypatch.setattr(export, "MEASURED_WORK", 1.0)
     monkeypatch.setattr(export, "LEAST_ROWS", 3)
     assert export_run(trained_run, tmp_path / "out")["rows"] == 3
-    assert "On a sample of 3 held-out examples" in (tmp_path / "out" / "README.md").read_text("utf-8")
 
 
 def test_where_no_gate_is_averaged_nothing_is_measured(
@@ -313,19 +272,9 @@ def test_where_no_gate_is_averaged_nothing_is_measured(
     assert best["rows"] > 0, "the training's last metrics are not those of the best adapter"
 
 
-def test_a_header_is_known_before_the_export(writer: Path, tmp_path: Path) -> None:
-    export_run(writer, tmp_path / "out")
-    summary, written = queries.run_summary(writer), read_header(tmp_path / "out")
+def test_a_header_is_known_before_the_export(writer: Path, exported: Exported) -> None:
+    summary, written = queries.run_summary(writer), read_header(exported(writer, "peft"))
     settings, scalings = summary["config"]["adapter"], written.scalings
     header = expected_header(summary["ranks"], scalings, settings["rank"], settings["alpha"] or 2 * settings["rank"])
     assert (header.ranks, header.scalings) == (written.ranks, pytest.approx(scalings))
     assert check_engines(header) == check_engines(written)
-
-
-def test_every_form_has_code_that_loads_it_on_its_card(
-    trained_run: Path, pair_run: Path, writer: Path, exported: Exported
-) -> None:
-    for name in forms():
-        out = exported({"onnx": trained_run, "onnx-gated": pair_run}.get(name, writer), name)
-        load = (out / "README.md").read_text("utf-8").partition("## Load it")[2].partition("\n## ")[0]
-        assert load.count("```") == 2

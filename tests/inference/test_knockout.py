@@ -99,13 +99,6 @@ FOUND = Knockouts(
 )
 
 
-def test_knock_outs_survive_the_file(tmp_path: Path) -> None:
-    file = tmp_path / "knockout.json"
-    assert Knockouts.read(file) is None
-    FOUND.write(file)
-    assert Knockouts.read(file) == FOUND
-
-
 WHOLE = replace(FOUND, n_modules=2, effects=tuple(replace(EFFECT, modules=m) for m in [(0,), (1,), (0, 1)]))
 
 CHANGED = WHOLE.having(replace(EFFECT, modules=(0,), delta=9.0))
@@ -187,12 +180,6 @@ def test_a_file_that_lies_is_no_file(tmp_path_factory: pytest.TempPathFactory, k
     assert knockouts is None or (
         0 <= knockouts.n_modules < 2**53 and all(max(e.modules) < knockouts.n_modules for e in knockouts.effects)
     )
-
-
-def test_a_link_is_not_followed(tmp_path: Path) -> None:
-    FOUND.write(tmp_path / "elsewhere.json")
-    (tmp_path / "knockout.json").symlink_to(tmp_path / "elsewhere.json")
-    assert Knockouts.read(tmp_path / "knockout.json") is None
 
 
 def test_the_command_keeps_what_it_found(trained_run: Path) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import peft
 import pytest
 import torch
 import transformers
@@ -18,29 +18,17 @@ from safetensors.torch import load_file
 from dynlora.config import parse_config
 from dynlora.engine.data.perturb import conditioned_rows, perturbed_rows
 from dynlora.engine.evaluation import inference
-from dynlora.engine.evaluation.inference import bake_gates, mean_gates
 from dynlora.errors import ConfigError, DataError
-from dynlora.inference.export import export_run
-from dynlora.inference.session import GATE_ROWS, Examined, evaluate_run, load_run
+from dynlora.inference import export
+from dynlora.inference.model_card import Padding
+from dynlora.inference.session import Examined, evaluate_run, load_run
 from dynlora.store import queries
 from dynlora.tasks import WritingTask
 from dynlora.training import run as training_run
 from dynlora.training.inputs import read_data
 from tests.command_line import document, run
-from tests.tiny_lm import lm_values, save_lines, save_problems, save_tiny_lm
-
-GATED = {"name": "dynamic", "gates": "module"}
-
-
-@pytest.fixture(scope="module")
-def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of `dynamic` with gates on a tiny Llama."""
-    folder = tmp_path_factory.mktemp("writer")
-    (folder / "data").mkdir()
-    values = lm_values(save_tiny_lm(folder / "model"), save_problems(folder / "data"), strategy=GATED)
-    outcome = training_run.train(parse_config(values), folder / "runs", progress=False)
-    assert outcome.state == "finished", outcome.error
-    return outcome.folder
+from tests.inference.averaged import averaged
+from tests.tiny_lm import lm_values, save_lines, save_tiny_lm
 
 
 def test_it_is_evaluated_and_asked_as_it_was_trained(writer: Path) -> None:
@@ -52,28 +40,6 @@ def test_it_is_evaluated_and_asked_as_it_was_trained(writer: Path) -> None:
     first = events["payload"].iloc[-1]["rows"][0]
     (answer,) = load_run(writer).answers([first["prompt"]])
     assert (answer["prediction"], answer["tokens"]) == (first["text"], first["tokens"])
-
-
-@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT, in transformers 5
-@pytest.mark.parametrize("kind", ["peft", "merged"])
-def test_both_exports_say_what_the_run_says_with_its_gates_at_their_means(
-    kind: str, writer: Path, tmp_path: Path
-) -> None:
-    report = export_run(writer, tmp_path / "out", format=kind)
-    assert report["baked"] is True
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
-    assert tokenizer.chat_template
-    auto: Any = peft.AutoPeftModelForCausalLM if kind == "peft" else transformers.AutoModelForCausalLM
-    loaded = auto.from_pretrained(tmp_path / "out").eval()
-    model = load_run(writer)
-    config = parse_config(queries.run_summary(writer)["config"])
-    bake_gates(model, mean_gates(model, model.tokens(read_data(config).train_sample(GATE_ROWS, config.seed))))
-    inputs = tokenizer(["a2:"], return_tensors="pt")
-    with torch.no_grad():
-        torch.testing.assert_close(loaded(**inputs).logits, model.base.model(**inputs).logits, atol=1e-5, rtol=1e-5)
-        greedy = loaded.generate(**inputs, max_new_tokens=12, do_sample=False)
-    text = tokenizer.decode(greedy[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    assert text == model.answers(["a2:"])[0]["prediction"]
 
 
 def test_words_of_an_answer_cannot_be_attributed_where_there_is_none(writer: Path) -> None:
@@ -149,46 +115,44 @@ def test_a_tokenizer_that_cannot_hold_conversations_is_refused_before_a_run_is_m
     with pytest.raises(DataError, match="has no chat template"):
         training_run.train(parse_config(values), tmp_path / "runs", progress=False)
     assert not list((tmp_path / "runs").glob("*/run.db"))
-    values = lm_values(save_tiny_lm(tmp_path / "chat"), data, train__steps=2)
-    outcome = training_run.train(parse_config(values), tmp_path / "runs", progress=False)
-    assert outcome.state == "finished", outcome.error
-    assert queries.run_summary(outcome.folder)["task"] == "causal_lm"
-
-
-@pytest.fixture(scope="module", params=["peft", "merged"])
-def exported(request: pytest.FixtureRequest, writer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The writer in one of the formats."""
-    out = tmp_path_factory.mktemp("exported") / request.param
-    export_run(writer, out, format=request.param)
-    return out
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT, in transformers 5
-def test_an_export_is_a_model_of_the_pipeline(exported: Path, writer: Path) -> None:
-    write = transformers.pipeline("text-generation", model=str(exported))
-    (written,) = write("a2:", max_new_tokens=12, do_sample=False, return_full_text=False)  # pyright: ignore
-    config = parse_config(queries.run_summary(writer)["config"])
-    model = load_run(writer)
-    bake_gates(model, mean_gates(model, model.tokens(read_data(config).train_sample(GATE_ROWS, config.seed))))
+@pytest.mark.parametrize("form", ["peft", "merged"])
+def test_an_export_says_what_the_run_says_with_its_gates_at_their_means(
+    form: str, writer: Path, exported: Callable[[Path, str], Path]
+) -> None:
+    folder = exported(writer, form)
+    write: Any = transformers.pipeline("text-generation", model=str(folder))
+    (written,) = write("a2:", max_new_tokens=12, do_sample=False, return_full_text=False)
+    model = averaged(writer)
     assert written["generated_text"] == model.answers(["a2:"])[0]["prediction"]
+    inputs = model.base.tokenizer(["a2:"], return_tensors="pt")
+    with torch.no_grad():
+        torch.testing.assert_close(
+            write.model(**inputs).logits, model.base.model(**inputs).logits, atol=1e-5, rtol=1e-5
+        )
 
 
-def test_an_export_holds_all_that_a_writer_needs(exported: Path) -> None:
-    names = {path.name for path in exported.iterdir()}
+@pytest.mark.parametrize("form", ["peft", "merged"])
+def test_an_export_holds_all_that_a_writer_needs(
+    form: str, writer: Path, exported: Callable[[Path, str], Path]
+) -> None:
+    folder = exported(writer, form)
+    names = {path.name for path in folder.iterdir()}
     needed = {"generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "README.md"}
     assert needed <= names
-    assert ("config.json" in names) == (exported.name == "merged"), "beside an adapter it would hide the base model"
-    settings = transformers.GenerationConfig.from_pretrained(exported)
+    assert ("config.json" in names) == (form == "merged"), "beside an adapter it would hide the base model"
+    settings = transformers.GenerationConfig.from_pretrained(folder)
     assert (settings.eos_token_id, settings.pad_token_id) == (0, 1)
-    files = list(exported.glob("*.safetensors"))
+    files = list(folder.glob("*.safetensors"))
     assert files
     for path in files:
         assert {str(tensor.dtype) for tensor in load_file(path).values()} == {"torch.float32"}
 
 
-def test_ranks_and_alphas_are_patterns_of_whole_names(writer: Path, tmp_path: Path) -> None:
-    export_run(writer, tmp_path / "out")
-    settings = json.loads((tmp_path / "out" / "adapter_config.json").read_text("utf-8"))
+def test_ranks_and_alphas_are_patterns_of_whole_names(writer: Path, exported: Callable[[Path, str], Path]) -> None:
+    settings = json.loads((exported(writer, "peft") / "adapter_config.json").read_text("utf-8"))
     assert settings["task_type"] == "CAUSAL_LM"
     names = [module.info.name for module in load_run(writer).adapters]
     for patterns in (settings["rank_pattern"], settings["alpha_pattern"]):
@@ -197,29 +161,14 @@ def test_ranks_and_alphas_are_patterns_of_whole_names(writer: Path, tmp_path: Pa
         assert sorted(pattern[0] for pattern in fitting.values()) == sorted(settings["target_modules"])
 
 
-def test_the_card_of_a_writer_says_how_to_pad_and_has_no_labels(exported: Path) -> None:
-    card = (exported / "README.md").read_text("utf-8")
-    assert "| Labels |" not in card
-    assert "set `model.config.pad_token_id = 1`" in card
-    assert "The padding token is `<|pad|>`" in card
-    assert "pad on the left" in card
-    assert 'pipeline_tag: "text-generation"' in card
-
-
-def test_the_card_of_plain_lora_has_each_tag_once(writer: Path, tmp_path: Path) -> None:
-    folder = writer.parents[1]
-    config = lm_values(
-        folder / "model", folder / "data", strategy={"name": "lora"}, train__steps=2, log__generate_rows=0
-    )
-    outcome = training_run.train(parse_config(config), tmp_path / "runs")
-    export_run(outcome.folder, tmp_path / "out")
-    assert 'tags: ["lora", "dynlora"]' in (tmp_path / "out" / "README.md").read_text("utf-8")
-
-
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT, in transformers 5
-def test_the_snippet_of_a_writers_card_continues_a_text(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (snippet,) = re.findall(r"```python\n(.*?)\n```", (exported / "README.md").read_text("utf-8"), re.DOTALL)
-    monkeypatch.chdir(exported)
+@pytest.mark.parametrize("form", ["peft", "merged"])
+def test_the_snippet_of_a_writers_card_continues_a_text(
+    form: str, writer: Path, exported: Callable[[Path, str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = exported(writer, form)
+    (snippet,) = re.findall(r"```python\n(.*?)\n```", (folder / "README.md").read_text("utf-8"), re.DOTALL)
+    monkeypatch.chdir(folder)
     names: dict[str, Any] = {}
     exec(snippet.replace('"Your text"', '"a2:", "a b1:"'), names)
     short, together = (
@@ -230,13 +179,13 @@ def test_the_snippet_of_a_writers_card_continues_a_text(exported: Path, monkeypa
     assert together.tolist()[: len(alone)] == alone.tolist()
 
 
-def test_the_padding_token_that_ends_texts_is_warned_of(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    model = save_tiny_lm(tmp_path / "model", pad_is_end=True)
-    values = lm_values(model, save_problems(tmp_path / "data"), train__steps=2, log__generate_rows=0)
-    export_run(training_run.train(parse_config(values), tmp_path / "runs").folder, tmp_path / "out")
-    card = (tmp_path / "out" / "README.md").read_text("utf-8")
-    assert "It is the end token too: always pass the attention mask" in card
+def test_a_padding_token_that_ends_texts_is_told_on_the_card(writer: Path) -> None:
+    model = load_run(writer)
+    assert export._padding(model) == Padding("<|pad|>", 1, is_end=False)
+    model.base.tokenizer.pad_token = model.base.tokenizer.eos_token
+    padding = export._padding(model)
+    assert padding is not None
+    assert padding.is_end
 
 
 TALKS = [
@@ -298,13 +247,3 @@ def test_an_empty_file_is_refused(writer: Path, tmp_path: Path) -> None:
     (tmp_path / "none.txt").write_text("\n\n", "utf-8")
     result = run(writer.parent, "predict", writer.name, "--file", str(tmp_path / "none.txt"))
     assert (result.exit_code, "has no text" in result.stderr) == (2, True)
-
-
-def test_modules_of_a_writer_are_ablated_from_the_command_line(writer: Path) -> None:
-    ablation = document(run(writer.parent, "ablate", writer.name, "--json"))
-    assert ablation
-    output = run(writer.parent, "knockout", writer.name)
-    assert output.exit_code == 0, output.output
-    assert re.match(
-        r"Of 14 modules, \d+ help and \d+ harm \(95 % CI excludes 0\), on 40 held-out examples", output.stdout
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,26 +12,12 @@ import pytest
 import torch
 import transformers
 
-from dynlora.config import parse_config
 from dynlora.errors import ConfigError
 from dynlora.inference.compress import best_of, checked_strengths, strength_curve
-from dynlora.inference.export import export_run
 from dynlora.inference.session import Examined, load_run
 from dynlora.inference.writing import ablation, estimate, token_view, written
-from dynlora.training import run as training_run
 from tests.command_line import document, run
-from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
-
-
-@pytest.fixture(scope="module")
-def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that learned to write, with retention measured."""
-    folder = tmp_path_factory.mktemp("strength")
-    (folder / "data").mkdir()
-    values = lm_values(save_tiny_lm(folder / "model"), save_problems(folder / "data"), log__retention=1)
-    outcome = training_run.train(parse_config(values), folder / "runs", progress=False)
-    assert outcome.state == "finished", outcome.error
-    return outcome.folder
+from tests.inference.averaged import averaged
 
 
 @pytest.fixture(scope="module")
@@ -56,17 +43,19 @@ def test_each_strength_is_the_loss_of_the_scaled_adapter(examined: Examined, wri
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT, in transformers 5
-def test_the_best_strength_is_exported_folded_in(writer: Path, tmp_path: Path) -> None:
+def test_the_best_strength_is_exported_folded_in(
+    writer: Path, exported: Callable[[Path, str], Path], tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     report = document(run(writer.parent, "strength", writer.name, "--strengths", "0.75", "--out", str(out), "--json"))
     assert (report["best"], report["exported"]["strength"], report["rows"]) == (0.75, 0.75, 40)
-    model = load_run(writer)
+    model = averaged(writer)
     with model.adapters.scaled(0.75):
         inputs = model.base.tokenizer(["a2:"], return_tensors="pt")
         with torch.no_grad():
             expected = model.base.model(**inputs).logits
     settings = json.loads((out / "adapter_config.json").read_text("utf-8"))
-    trained = json.loads((_exported(writer, tmp_path / "plain") / "adapter_config.json").read_text("utf-8"))
+    trained = json.loads((exported(writer, "peft") / "adapter_config.json").read_text("utf-8"))
     assert settings == trained, "the factor is in B, and in no setting that a reader may ignore"
     base = transformers.AutoModelForCausalLM.from_pretrained(writer.parents[1] / "model")
     loaded = peft.PeftModel.from_pretrained(base, str(out)).eval()
@@ -76,18 +65,6 @@ def test_the_best_strength_is_exported_folded_in(writer: Path, tmp_path: Path) -
     assert "multiplied by 0.75" in card
     assert "## Retention" in card
     assert "exactly" not in card
-
-
-def _exported(run_folder: Path, out: Path) -> Path:
-    """Return the folder of an export as trained."""
-    assert export_run(run_folder, out)["strength"] == 1
-    return out
-
-
-def test_the_card_says_what_the_run_forgot(writer: Path, tmp_path: Path) -> None:
-    card = (_exported(writer, tmp_path / "plain") / "README.md").read_text("utf-8")
-    assert "## Retention\n\nOn 70 public sentences the loss" in card
-    assert "## Strength" not in card
 
 
 def test_the_command_says_each_strength_and_the_best(writer: Path) -> None:
@@ -103,7 +80,6 @@ def test_the_command_says_each_strength_and_the_best(writer: Path) -> None:
         (("--strengths", "0,x"), "--strengths 0,x: must be numbers separated by commas, such as 0,0.5,1"),
         (("--strengths", "0,nan"), "--strengths 0,nan: must be numbers separated by commas"),
         (("--strengths", "5"), "--strengths 5: must be from 0 (the base model) to 4; 1 is as trained"),
-        (("--strengths", "-1"), "--strengths -1: must be from 0 (the base model) to 4"),
         (("--which", "first"), "first"),
     ],
 )

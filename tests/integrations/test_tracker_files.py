@@ -124,17 +124,14 @@ def test_an_imported_run_is_compared_and_not_resumed(
     monkeypatch.setenv(run_picker.RUNS_DIR_VARIABLE, str(runs_dir))
     [row] = imported(runs_dir, "tensorboard", str(adalora_run(tmp_path / "logs")))
     finished_run(runs_dir)
-    for page in ("run", "capacity", "inputs", "playground", "shrink"):
+    for page in ("run", "inputs", "playground", "shrink"):
         app = open_page(page, run=row["id"])
         assert not app.error, page
     assert "3 of 4 modules changed rank" in words(open_page("capacity", run=row["id"]))
-    for page in ("runs", "compare", "home"):
-        open_page(page)
+    open_page("compare")
     refused = CliRunner().invoke(main, ["resume", row["id"], "--runs-dir", str(runs_dir)])
     message = f"Error: resume {row['id']}: the run was imported from TensorBoard; continue it where it was trained\n"
     assert (refused.exit_code, refused.stderr) == (2, message)
-    result = CliRunner().invoke(main, ["show", row["id"], "--runs-dir", str(runs_dir)])
-    assert "960 adapter parameters" in result.stdout
 
 
 def test_a_run_of_ones_own_is_never_written_over(runs_dir: Path) -> None:

@@ -64,18 +64,6 @@ def test_a_cache_that_cannot_be_written_costs_time_only(monkeypatch: pytest.Monk
     assert launch.catalog() == {"strategies": []}
 
 
-def test_no_choice_of_a_user_is_on_the_command_line() -> None:
-    assert launch.preflight_command(Path("/r/.incoming/check-1.yaml"))[1:] == [
-        "-P",
-        "-m",
-        "dynlora",
-        "preflight",
-        "--config",
-        "/r/.incoming/check-1.yaml",
-        "--json",
-    ]
-
-
 def test_a_check_leaves_nothing_and_hands_the_refusal_on(monkeypatch: pytest.MonkeyPatch, runs_dir: Path) -> None:
     with pytest.raises(ConfigError, match=r"^train.lr=99: must be at most 10; "):
         launch.preflight({"train": {"lr": 99}, "name": "; touch x"}, runs_dir)

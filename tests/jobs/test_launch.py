@@ -13,7 +13,6 @@ import pytest
 from dynlora import safe_files
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunBusyError, RunNotFoundError
 from dynlora.jobs import launch, queue, spawn
-from dynlora.jobs.environment import python_command
 from dynlora.store import lifecycle
 from dynlora.store.lifecycle import active_ids, annotate, mark_active, stop_requested
 from dynlora.store.writer import RunWriter
@@ -344,27 +343,6 @@ def test_children_inherit_what_they_need_and_no_more() -> None:
     }
     kept = spawn.child_environment(given)
     assert set(given) - set(kept) == {"AWS_SECRET_ACCESS_KEY", "LD_PRELOAD", "STREAMLIT_SERVER_PORT", "RANK"}
-
-
-def test_no_choice_of_a_user_is_on_a_command_line() -> None:
-    assert launch.train_command(Path("/r/.incoming/k.yaml"), Path("/r")) == [
-        *python_command("dynlora"),
-        "train",
-        "--config",
-        "/r/.incoming/k.yaml",
-        "--queue",
-        "--stay",
-        "--json",
-        "--runs-dir",
-        "/r",
-    ]
-    assert queue.resume_command("id", Path("/r")) == [
-        *python_command("dynlora"),
-        "resume",
-        "id",
-        "--runs-dir",
-        "/r",
-    ]
 
 
 def test_small_files_are_read_with_care(tmp_path: Path) -> None:

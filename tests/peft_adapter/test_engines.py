@@ -18,7 +18,6 @@ from safetensors.numpy import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from dynlora.cli.main import main
-from dynlora.errors import AdapterError
 from dynlora.peft_adapter.engines import ENGINES, REFUSES, RIGHT, WRONG, check_engines
 from dynlora.peft_adapter.read import read_header
 
@@ -120,8 +119,6 @@ NOT_MLX = {"mlx"}
 STACKING = {"sglang", "tgi", "lorax"}
 OLLAMA_TOO = {"llama.cpp", "ollama"}
 EQUAL_ONLY = EVERY - {"peft", "mlx"}
-PATTERN = {"rank_pattern": {r"layers\.1.*q_proj": 8}, "alpha_pattern": {r"layers\.1.*q_proj": 16}}
-
 CASES = {
     "LoRA": Case(lora(), NOT_MLX, set()),
     "alpha with a fraction": Case(changed(lora(), lora_alpha=8.0), {"mlx", "ollama"}, set()),
@@ -169,16 +166,6 @@ def test_each_engine_reads_an_adapter_as_its_rule_says(name: str, tmp_path: Path
         assert reading.version
         assert re.search(r"\.(py|h|go)", reading.source)
         assert bool(reading.remedy) == (reading.verdict != RIGHT)
-
-
-def test_a_pickle_and_a_lying_header_are_refused_in_a_sentence(tmp_path: Path) -> None:
-    folder = lora()(tmp_path / "adapter")
-    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
-    with pytest.raises(AdapterError, match=r"adapter_model\.bin is a pickle"):
-        read_header(folder)
-    (folder / "adapter_model.safetensors").write_bytes((10**6).to_bytes(8, "little") + b"{}")
-    with pytest.raises(AdapterError, match="its header would be 1,000,000 bytes"):
-        read_header(folder)
 
 
 @pytest.mark.parametrize("command", [["check"], ["inspect"], ["convert", "--out", "OUT"]])

@@ -110,10 +110,6 @@ def test_rank_zero_and_numbers_that_are_not_finite(tmp_path: Path) -> None:
     assert "1 modules have numbers that are not finite, layer.1.b first." in adapter.notes
 
 
-def test_dora_says_what_is_not_seen(tmp_path: Path) -> None:
-    assert "DoRA" in read_adapter(small_adapter(tmp_path, use_dora=True)).notes[0]
-
-
 def test_modules_come_in_the_order_of_their_layers(tmp_path: Path) -> None:
     tensors = {}
     for layer in (10, 2, 0):
@@ -125,25 +121,18 @@ def test_modules_come_in_the_order_of_their_layers(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"peft_type": "GLORA"}, "only LORA and ADALORA"),
-        ({"peft_type": None}, "only LORA"),
-        ({"peft_type": []}, "only LORA"),
         ({"lora_alpha": "8"}, "lora_alpha is '8'"),
         ({"lora_alpha": math.inf}, "lora_alpha"),
         ({"lora_alpha": True}, "lora_alpha"),
-        ({"alpha_pattern": []}, None),
         ({"alpha_pattern": [1]}, "alpha_pattern"),
         ({"alpha_pattern": {"q_proj": "x"}}, "alpha_pattern.q_proj"),
         ({"lora_alpha": 10**400}, f"lora_alpha is '1{'0' * 78}…'"),
         ({"alpha_pattern": {"(": 4}}, r"alpha_pattern \( is no regular expression; name modules there"),
     ],
 )
-def test_settings_that_cannot_be(settings: dict[str, object], message: str | None, tmp_path: Path) -> None:
-    folder = write_adapter(tmp_path, lora(NAME, 4, 6, 6), **settings)
-    if message is None:
-        assert read_adapter(folder).modules
-        return
+def test_settings_that_cannot_be(settings: dict[str, object], message: str, tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match=message):
-        read_adapter(folder)
+        read_adapter(write_adapter(tmp_path, lora(NAME, 4, 6, 6), **settings))
 
 
 def test_a_pattern_that_would_never_end_is_cut_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlora.errors import AdapterError
-from dynlora.peft_adapter import read_adapter
 from dynlora.peft_adapter.uniform import Update, shapes_in_every_layer, short_targets, uniform
-from tests.peft_adapter.files import write_adapter
 
 SHAPES = {f"model.layers.{layer}.self_attn.{kind}": (6, 5) for layer in range(3) for kind in ("q_proj", "v_proj")}
 
@@ -59,20 +55,3 @@ def test_missing_layers_are_added_up_to_those_of_the_base_model() -> None:
 def test_targets_are_short_where_a_last_name_fits_no_other_module() -> None:
     targets = ["h.0.attn.q_proj", "h.1.attn.q_proj", "h.0.out.dense", "h.1.out.dense"]
     assert short_targets(targets, ["classifier.dense"]) == ["q_proj", "h.0.out.dense", "h.1.out.dense"]
-
-
-def test_an_adapter_in_the_uniform_form_shows_its_true_ranks(tmp_path: Path) -> None:
-    draw = np.random.default_rng(0)
-    updates = {
-        name: Update(draw.normal(size=(place, 6)), draw.normal(size=(5, place)), 2.0)
-        for place, name in enumerate(SHAPES)
-    }
-    adapter = uniform(updates, SHAPES)
-    tensors = {
-        f"base_model.model.{name}.lora_{letter}.weight": factor
-        for name, factors in adapter.factors.items()
-        for letter, factor in zip("AB", factors, strict=True)
-    }
-    read = read_adapter(write_adapter(tmp_path / "a", tensors, r=adapter.rank, lora_alpha=adapter.rank))
-    assert [module.rank for module in read.modules] == [0, 1, 2, 3, 4, 5]
-    assert {module.scaling for module in read.modules} == {1.0}

@@ -9,10 +9,9 @@ import pytest
 
 import dynlora
 from dynlora.errors import ConfigError, CorruptRunError, RemoteError, RunNotFoundError
-from dynlora.notebook.run import RemoteRun, Run, open_run
+from dynlora.notebook.run import open_run
 from dynlora.remote.place import Place
 from dynlora.remote.sync import push
-from dynlora.store.notes import annotate_notes
 from dynlora.store.writer import RunWriter
 from tests.store.builder import define, finished_run, new_run, record
 
@@ -153,11 +152,3 @@ def test_what_is_no_run_is_one_sentence(runs_dir: Path, tmp_path: Path) -> None:
     assert run.status == "finished", "what is not asked for is not looked at"
     with pytest.raises(CorruptRunError, match="its digest differs"):
         run.signal("rank")
-
-
-def test_a_folder_is_opened_as_before(runs_dir: Path) -> None:
-    folder = finished_run(runs_dir)
-    annotate_notes(folder, note="here")
-    assert type(dynlora.open_run(folder)) is Run
-    assert type(dynlora.open_run(str(folder))) is Run
-    assert issubclass(RemoteRun, Run)

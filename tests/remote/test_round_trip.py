@@ -30,25 +30,31 @@ from tests.training.interrupted import interrupted_run
 OF_HERE = ("folder", "heartbeat_age_s")
 
 
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """An empty folder of runs on this disk."""
+    return Place(str(tmp_path / "there" / "runs"))
+
+
 @pytest.fixture(params=["file", "memory"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """An empty folder of runs somewhere."""
-    return Place(str(tmp_path / "there" / "runs") if request.param == "file" else f"memory://{tmp_path.name}/runs")
+def any_place(request: pytest.FixtureRequest, place: Place, tmp_path: Path) -> Place:
+    """An empty folder of runs on this disk, or reached as one elsewhere is."""
+    return place if request.param == "file" else Place(f"memory://{tmp_path.name}/runs")
 
 
 def contents(folder: Path) -> dict[str, object]:
     return {key: value for key, value in open_run(folder).summary.items() if key not in OF_HERE}
 
 
-def test_a_fetched_run_is_the_run_that_was_sent(place: Place, runs_dir: Path, tmp_path: Path) -> None:
+def test_a_fetched_run_is_the_run_that_was_sent(any_place: Place, runs_dir: Path, tmp_path: Path) -> None:
     folder = finished_run(runs_dir, 300)
     annotate_notes(folder, add=["paper"], note="the one")
     (folder / KNOCKOUT_NAME).write_text('{"format": 1}', "utf-8")
     (folder / "peft_adapter").mkdir()
     for name in ("adapter_config.json", "adapter_model.safetensors", "README.md"):
         (folder / "peft_adapter" / name).write_text(name, "utf-8")
-    assert push(folder, place).status == "sent"
-    assert pull(place, folder.name, tmp_path / "here").status == "fetched"
+    assert push(folder, any_place).status == "sent"
+    assert pull(any_place, folder.name, tmp_path / "here").status == "fetched"
     copy = tmp_path / "here" / folder.name
     assert rows_of(copy, tmp_path / "a") == rows_of(folder, tmp_path / "b")
     assert files_of(copy) == files_of(folder)
@@ -62,18 +68,18 @@ def test_a_fetched_run_is_the_run_that_was_sent(place: Place, runs_dir: Path, tm
     read_all(copy)
 
 
-def test_sent_and_fetched_twice_changes_nothing(place: Place, runs_dir: Path, tmp_path: Path, cache: Path) -> None:
+def test_sent_and_fetched_twice_changes_nothing(any_place: Place, runs_dir: Path, tmp_path: Path, cache: Path) -> None:
     folder = finished_run(runs_dir)
-    first = push(folder, place)
-    manifest = place.below(folder.name).read(MANIFEST_NAME, 10**6)
+    first = push(folder, any_place)
+    manifest = any_place.below(folder.name).read(MANIFEST_NAME, 10**6)
     shutil.rmtree(cache)  # what it remembers of the first time is a convenience
-    assert push(folder, place) == type(first)(first.id, "unchanged")
-    assert push(folder, place).status == "unchanged"
-    assert place.below(folder.name).read(MANIFEST_NAME, 10**6) == manifest
-    assert pull(place, folder.name, tmp_path / "here").status == "fetched"
-    assert pull(place, folder.name, tmp_path / "here").status == "unchanged"
-    assert pull(place, folder.name, runs_dir).status == "unchanged", "it is the run that was sent"
-    assert push(tmp_path / "here" / folder.name, place).status == "unchanged", "it was fetched from there"
+    assert push(folder, any_place) == type(first)(first.id, "unchanged")
+    assert push(folder, any_place).status == "unchanged"
+    assert any_place.below(folder.name).read(MANIFEST_NAME, 10**6) == manifest
+    assert pull(any_place, folder.name, tmp_path / "here").status == "fetched"
+    assert pull(any_place, folder.name, tmp_path / "here").status == "unchanged"
+    assert pull(any_place, folder.name, runs_dir).status == "unchanged", "it is the run that was sent"
+    assert push(tmp_path / "here" / folder.name, any_place).status == "unchanged", "it was fetched from there"
 
 
 def test_a_run_of_the_first_version_travels(place: Place, runs_dir: Path, tmp_path: Path) -> None:
@@ -86,7 +92,7 @@ def test_a_run_of_the_first_version_travels(place: Place, runs_dir: Path, tmp_pa
     assert contents(copy) == contents(folder)
 
 
-def test_a_live_run_is_sent_as_it_is_at_one_moment(place: Place, runs_dir: Path, tmp_path: Path) -> None:
+def test_a_live_run_is_sent_as_it_is_at_one_moment(any_place: Place, runs_dir: Path, tmp_path: Path) -> None:
     folder = new_run(runs_dir)
     stop, sent = threading.Event(), []
     with RunWriter.open(folder, resume_from=None) as writer:
@@ -103,8 +109,8 @@ def test_a_live_run_is_sent_as_it_is_at_one_moment(place: Place, runs_dir: Path,
         thread = threading.Thread(target=train)
         thread.start()
         for number in range(4):
-            sent.append(push(folder, place))
-            pull(place, folder.name, tmp_path / str(number))
+            sent.append(push(folder, any_place))
+            pull(any_place, folder.name, tmp_path / str(number))
             copy = tmp_path / str(number) / folder.name
             read_all(copy)
             with RunReader(copy) as reader:
@@ -115,8 +121,8 @@ def test_a_live_run_is_sent_as_it_is_at_one_moment(place: Place, runs_dir: Path,
         thread.join()
         writer.finish("finished")
     assert {one.status for one in sent} <= {"sent", "unchanged"}
-    push(folder, place)
-    assert pull(place, folder.name, tmp_path / "0").status == "updated"
+    push(folder, any_place)
+    assert pull(any_place, folder.name, tmp_path / "0").status == "updated"
     assert rows_of(tmp_path / "0" / folder.name, tmp_path / "a") == rows_of(folder, tmp_path / "b")
 
 

@@ -15,7 +15,7 @@ import dynlora
 from dynlora.errors import RemoteError
 from dynlora.remote.place import Place
 from dynlora.remote.sync import Mirror, pull, push, read_manifest
-from dynlora.store.notes import NOTES_NAME, annotate_notes
+from dynlora.store.notes import annotate_notes
 from dynlora.store.run import open_run
 from tests.command_line import document, run
 from tests.remote.places import files_of, rows_of, tree_of
@@ -78,16 +78,6 @@ def test_a_run_in_a_bucket_is_the_run(bucket: str, runs_dir: Path, tmp_path: Pat
     assert there.summary["folder"] == f"{bucket}/a-run"
     everything = json.dumps(report) + "".join(p.read_text("utf-8", "replace") for p in copy.rglob("*") if p.is_file())
     assert SECRET not in everything
-
-
-def test_a_run_that_is_sent_again_is_updated(bucket: str, runs_dir: Path, tmp_path: Path) -> None:
-    folder = finished_run(runs_dir, 20, "a-run")
-    place = Place(bucket)
-    push(folder, place)
-    pull(place, "a-run", tmp_path / "here")
-    annotate_notes(folder, note="new")
-    assert push(folder, place).moved_bytes == (folder / NOTES_NAME).stat().st_size
-    assert pull(Place(bucket), "a-run", tmp_path / "here").status == "updated"
 
 
 def test_a_transfer_that_breaks_leaves_the_old_run(

@@ -22,9 +22,6 @@ GOOD, OTHER, BAD = (f"20260101-000000-0000000{n}" for n in (1, 2, 3))
 
 DAMAGES = {
     "two modules of one name": "UPDATE modules SET name = (SELECT name FROM modules WHERE position = 0)",
-    "a text that is missing": "UPDATE meta SET key = x'00' WHERE key = 'name'",
-    "a table that is none of ours": "CREATE TABLE more (value)",
-    "no version": "PRAGMA user_version = 0",
     "a later version": "PRAGMA user_version = 1000000",
 }
 """What is done to a store, so that the run cannot be read."""

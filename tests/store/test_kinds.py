@@ -11,7 +11,6 @@ from dynlora.kinds.run_kind import registry
 from dynlora.store import queries
 from dynlora.store.catalogue import run_rows
 from dynlora.store.meta import DECODE, OTHER, TRAIN, kind_of
-from dynlora.store.summary import run_summary
 from dynlora.store.writer import RunWriter
 from dynlora.training.folder_work import check_own
 
@@ -41,12 +40,6 @@ def test_pages_of_trainings_do_not_see_other_kinds_and_the_list_does(tmp_path: P
     assert queries.list_runs(tmp_path)["id"].tolist() == [trained.name]
     assert set(queries.list_runs(tmp_path, None)["id"]) == {trained.name, decoded.name}
     assert queries.list_runs(tmp_path, (DECODE,))["id"].tolist() == [decoded.name]
-
-
-def test_what_a_decode_found_is_in_its_summary(tmp_path: Path) -> None:
-    summary = run_summary(make(tmp_path, kind="decode", decode_results={"points": [1]}))
-    assert (summary["kind"], summary["results"]) == (DECODE, {"points": [1]})
-    assert run_summary(make(tmp_path, decode_results={"points": [1]}))["results"] == {}
 
 
 def test_a_run_of_another_kind_is_not_trained() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,8 +14,6 @@ from dynlora.store.catalogue import run_rows
 from dynlora.store.notes import Notes, annotate_notes, read_notes
 from dynlora.store.writer import RunWriter
 from tests.store.builder import finished_run, new_run
-
-HOSTILE = ("<img src=x onerror=alert(1)>", "$x$ :material/home:", "=cmd()|' /C calc'!A0", "a\u202eb")
 
 
 def test_tags_are_added_once_and_removed(tmp_path: Path) -> None:
@@ -48,23 +45,12 @@ def test_a_mistake_is_one_sentence_and_changes_nothing(tmp_path: Path, change: d
     assert not (tmp_path / notes.NOTES_NAME).exists()
 
 
-@pytest.mark.parametrize("text", HOSTILE[:3])
-def test_hostile_text_survives_as_text(tmp_path: Path, text: str) -> None:
-    annotate_notes(tmp_path, add=[text], note=text)
-    assert read_notes(tmp_path) == Notes(tags=(text,), note=text)
-
-
 @pytest.mark.parametrize(
     "data",
     [
-        b"",
         b"not json",
-        b"[1]",
-        b"\xff\xfe",
-        b"[" * 100_000,
         b'{"tags": 3, "note": [1]}',
         b'{"tags": [1, null, {}]}',
-        b" " * (Notes.MAX_BYTES + 1),
         b'{"tags": ["", "  "]}',
     ],
 )
@@ -99,12 +85,6 @@ def test_a_folder_in_the_place_of_the_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CorruptRunError, match=f"{notes.NOTES_NAME} is a link or no file; remove it"):
         annotate_notes(tmp_path, add=["x"])
     assert [path.name for path in tmp_path.iterdir() if path.name.count(".") > 2] == []
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
-def test_a_pipe_does_not_hang_the_list(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / notes.NOTES_NAME)
-    assert read_notes(tmp_path) == Notes()
 
 
 def test_several_at_once_lose_no_tag(tmp_path: Path) -> None:

@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlora.errors import ConfigError, RunNotFoundError
+from dynlora.errors import ConfigError
 from dynlora.store import catalogue, meta, queries, whole_tables
-from dynlora.store.run import open_run
 from dynlora.store.writer import RunWriter
 from tests.store.builder import CONFIG, SUMMARY_KEYS, define, finished_run, new_run, record, values
 
@@ -137,22 +136,6 @@ def test_a_kept_row_is_used_until_the_store_says_otherwise(tmp_path: Path, monke
         writer.commit()
         row = catalogue.run_rows(tmp_path)[0]
         assert (row["status"], row["step"], row["metrics"]) == ("running", 20, {"accuracy": 0.02})
-
-
-def test_a_run_opens_as_an_object(folder: Path) -> None:
-    run = open_run(folder)
-    assert (run.id, run.status, run.config) == (folder.name, "finished", meta.config(CONFIG))
-    assert repr(run) == f"Run('{folder.name}', status='finished')"
-    assert run.signals() == ["importance", "rank", "group_gate", "probe_loss"]
-    assert run.modules["name"].tolist() == NAMES
-    assert len(run.scalars("loss")) == 40
-    assert len(run.signal("importance")) == 40
-    assert len(run.events("reallocate")) == len(run.events()) == 4
-    assert len(run.groups()) == 2
-    assert len(run.examples()) == 4
-    assert run.summary["ranks"]
-    with pytest.raises(RunNotFoundError):
-        open_run(folder / "nothing")
 
 
 def test_tables_are_written_in_every_format() -> None:

