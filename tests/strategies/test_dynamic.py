@@ -128,6 +128,7 @@ def test_contradictory_schedules_are_refused(fields: dict[str, int], word: str) 
 def test_where_every_module_keeps_its_rank_nothing_listens_and_no_room_is_made() -> None:
     """At rank 1 a minimum rank of 1 leaves the ranks as they are; the default lets modules go there, and only there."""
     assert [build("dynamic", {}).least(rank) for rank in (1, 2, 8)] == [0, 1, 1]
+    assert build("dynamic", {"allocation": "scalar", "min_rank": 1}).events(100, 1), "it moves no rank"
     recorder = ListRecorder()
     strategy = {"name": "dynamic", "gates": "off", "min_rank": 1}
     trainer = make_trainer(tiny_config("dynamic", adapter__rank=1, strategy=strategy), recorder=recorder)
