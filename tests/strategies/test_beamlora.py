@@ -9,7 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import dynlora
 from dynlora.contracts.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
+from dynlora.engine import edits
+from dynlora.engine.context import Step
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.errors import ConfigError
@@ -203,3 +206,28 @@ def test_a_run_copies_logs_the_lineage_and_keeps_its_rank(copy: str) -> None:
     assert set(jumps) == set(planned)
     assert all(0 < jumps[step] < 1 for step in events)
     assert [step for step, held in kept.items() if held] == [step - 1 for step in planned]
+
+
+@pytest.mark.parametrize("copy", ["published", "halved"])
+def test_the_recorded_jump_is_what_the_event_does(copy: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Module()
+    model.layers = nn.ModuleList(nn.Linear(6, 5) for _ in range(3))
+    attached = dynlora.attach(model, strategy="beamlora", budget=4, steps=50, lr=2e-2, copy=copy)
+    adapters, strategy = attached.adapters, attached.strategy
+    event = strategy.events(50, 4)[1]
+    for index in range(1, event + 1):
+        x = torch.randn(8, 6)
+        sum((module(x) - x[:, :5].roll(m, 1)).pow(2).mean() for m, module in enumerate(adapters)).backward()
+        if index < event:
+            attached.step()
+    attached.optimizer.step()
+    with torch.no_grad():
+        before = torch.stack([module.delta_weight() for module in adapters])
+        made = strategy.allocate(adapters, Step(event, 50, 2e-2))
+        edits.apply(adapters, made, attached.optimizer, step=event)
+        after = torch.stack([module.delta_weight() for module in adapters])
+    assert made
+    moved = float((after - before).norm() / (after.norm() + before.norm()))
+    assert strategy.scalars(adapters)["jump"] == pytest.approx(moved, abs=1e-6)
+    assert moved > 1e-4
