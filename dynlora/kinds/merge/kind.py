@@ -41,6 +41,7 @@ class MergeKind(SourcedKind):
     )
     trial = Trial("Write with it")
     formats = tuple(forms())
+    work_module = "work"
 
     def lines(self, document: Mapping[str, Any], runs_dir: Path) -> Iterator[str]:
         """Yield how to export and use the merge, and the table of its loss."""
