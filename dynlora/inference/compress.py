@@ -287,7 +287,14 @@ def _half(measurement: Measured, rows: np.ndarray) -> Half:
 
 
 def write_size(
-    compression: Compression, out: Path, size: Size, *, run: Path | None, which: str, name: str = "", form: Form
+    compression: Compression,
+    out: Path,
+    size: Size,
+    *,
+    run: Path | None,
+    which: str,
+    name: str = "",
+    form: Form | None = None,
 ) -> dict[str, Any]:
     """Write one size of an adapter, and return what was written and what it costs.
 
@@ -298,12 +305,13 @@ def write_size(
         run: folder of the run, for the model card; None for an adapter brought along, which gets none.
         which: last or best.
         name: of the folder of an adapter brought along.
-        form: to write it in.
+        form: to write it in; None for PEFT's.
 
     Raises:
         ConfigError: when `out` is taken.
         StorageError: when it cannot be written.
     """
+    form = form or form_of()
     whole, cost = compression.empty(which, 0).whole, size.reported_on
     compression.curve.keep(size.method, size.share)
     adapter, rows = compression.curve.adapter, len(compression.curve.rows.reporting)
@@ -364,7 +372,7 @@ def queue_recovery(
     """
     start = start_folder(runs_dir, name, compressed, size)
     if not is_kept(start):
-        write_size(subject, start, size, run=run, which=compressed.which, name=name, form=form_of())
+        write_size(subject, start, size, run=run, which=compressed.which, name=name)
     title = name if run is None else queries.run_summary(run)["name"]
     called = recovery_name(title, size.parameters / compressed.parameters, steps)
     planned = plan(parse_config(recovery_values(subject.config.model_dump(mode="json"), start, steps, called)))
