@@ -37,7 +37,7 @@ LOSS = {"against_base": {"meta": {"5": interval(-0.2)}}}
 
 
 @pytest.mark.parametrize(
-    ("changed", "sentences", "unsaid"),
+    ("changed", "words", "unsaid"),
     [
         ({}, "beats the base model at 1 example per class: +5.0 points (95 % CI +4.0 to +6.0)", "Averag"),
         ({"against_base": gaps(0, 0)}, "not significantly different from the base model", "beats"),
@@ -56,11 +56,11 @@ LOSS = {"against_base": {"meta": {"5": interval(-0.2)}}}
     ],
 )
 def test_the_conclusion_follows_the_intervals(
-    changed: dict[str, Any], sentences: str, unsaid: str, tmp_path: Path
+    changed: dict[str, Any], words: str, unsaid: str, tmp_path: Path
 ) -> None:
     recycle = Recycle.read(written_recycle(tmp_path, recycle_results={**RESULTS, **changed}))
     conclusion = f"{recycle.headline()} {recycle.basis()}"
-    assert sentences in conclusion
+    assert words in conclusion
     assert unsaid not in conclusion
 
 
