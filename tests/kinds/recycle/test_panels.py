@@ -55,9 +55,7 @@ LOSS = {"against_base": {"meta": {"5": interval(-0.2)}}}
         ),
     ],
 )
-def test_the_conclusion_follows_the_intervals(
-    changed: dict[str, Any], words: str, unsaid: str, tmp_path: Path
-) -> None:
+def test_the_conclusion_follows_the_intervals(changed: dict[str, Any], words: str, unsaid: str, tmp_path: Path) -> None:
     recycle = Recycle.read(written_recycle(tmp_path, recycle_results={**RESULTS, **changed}))
     conclusion = f"{recycle.headline()} {recycle.basis()}"
     assert words in conclusion
