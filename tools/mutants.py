@@ -1,7 +1,8 @@
 """One hundred small faults in `dynlora/`, and whether the tests notice each: a check on a change of the tests.
 
-`python -m tools.mutants draw` picks them among the lines that tests run, by coverage with contexts; `run` puts each into
-a copy of the checkout and runs the tests that cover its line, the shortest first, until one fails. Needs pytest-cov.
+`python -m tools.mutants draw` picks them among the lines that tests run, by coverage with contexts; `run` puts each
+into a copy of the checkout and runs the tests that cover its line, the shortest first, until one fails. It needs
+pytest-cov.
 
     pytest -n 3 -m "not torture and not journey" --cov=dynlora --cov-context=test --junitxml=junit.xml
     python -m tools.mutants draw --coverage .coverage --out tests/mutants.json
