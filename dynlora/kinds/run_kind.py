@@ -108,7 +108,6 @@ class RunKind(ABC):
         formats: in which its model can be exported.
         done: how far a run is, on its page; `step` and `total` are filled in.
         allocates: whether it moves adapter capacity, so that it has the views of a training.
-        work_module: that does its work, in the folder of the kind.
     """
 
     name: ClassVar[str]
@@ -122,14 +121,13 @@ class RunKind(ABC):
     formats: ClassVar[tuple[str, ...]] = ()
     done: ClassVar[str] = "Step {step:,} of {total:,}"
     allocates: ClassVar[bool] = False
-    work_module: ClassVar[str] = "work.run"
 
     # --- the work
 
     @property
     def work(self) -> Any:
-        """The module in the folder of the kind that does the work; loads torch."""
-        return importlib.import_module(f"{type(self).__module__.rpartition('.')[0]}.{self.work_module}")
+        """The module `work/run.py` in the folder of the kind, which does the work; loads torch."""
+        return importlib.import_module(f"{type(self).__module__.rpartition('.')[0]}.work.run")
 
     def resume(self, folder: Path, *, force: bool = False, progress: bool = False, is_new: bool = False) -> Any:
         """Start or continue a run and return its `training.folder_work.Outcome`; loads torch.

@@ -20,7 +20,7 @@ import dynlora
 from dynlora.cli.main import main
 from dynlora.errors import AdapterError, ConfigError, NotMergeableError
 from dynlora.inference.forms import convert, forms
-from dynlora.inference.forms.ollama import Message, carried_over, modelfile
+from dynlora.inference.forms.gguf import Message, carried_over, modelfile
 from dynlora.peft_adapter import read_adapter
 from dynlora.peft_adapter.engines import RIGHT, check_engines
 from dynlora.peft_adapter.read import read_header

@@ -44,6 +44,8 @@ class Form(ABC):
         starts_runs: a training can start from it.
         library: the hub's name of what loads it.
         python: code that loads it from `FOLDER`, where no run is needed to write the code; else empty.
+        generates: whether it is for models that write texts, or for those that classify; None for both.
+        other_engines: which engines need another form, and the command that makes it; empty for nothing to say.
     """
 
     name: ClassVar[str]
@@ -59,6 +61,8 @@ class Form(ABC):
     starts_runs: ClassVar[bool] = False
     library: ClassVar[str] = "transformers"
     python: ClassVar[str] = ""
+    generates: ClassVar[bool | None] = None
+    other_engines: ClassVar[str] = ""
 
     @abstractmethod
     def write(self, model: AdaptedModel, folder: Path, facts: AdapterFacts) -> None:
@@ -92,10 +96,6 @@ class Form(ABC):
             "adapter with PEFT's merge_and_unload"
         )
 
-    def suits(self, *, generates: bool) -> bool:
-        """Say whether there is use for it, of a model that writes texts or of one that classifies."""
-        return True
-
     def commands(self, base: str, word: str, rank: int) -> list[str]:
         """Return the commands that serve it; each reads it right as `dynlora check` has it.
 
@@ -105,11 +105,6 @@ class Form(ABC):
             rank: the largest of a module.
         """
         return []
-
-    @property
-    def other_engines(self) -> str:
-        """Which engines need another form, and the command that makes it; empty for nothing to say."""
-        return ""
 
     def load_block(self, python: Mapping[str, str], base: str, name: str) -> str:
         """Return how it is loaded, as Markdown: Python where there is some, else a command.
@@ -152,7 +147,7 @@ def forms_for(names: Iterable[str], *, generates: bool, has_gates: bool) -> list
         has_gates: whether there are gates to keep.
     """
     of_kind = [forms()[name] for name in names]
-    return [form for form in of_kind if form.suits(generates=generates) and (has_gates or not form.keeps_gates)]
+    return [form for form in of_kind if form.generates in (None, generates) and (has_gates or not form.keeps_gates)]
 
 
 def targets() -> dict[str, Form]:

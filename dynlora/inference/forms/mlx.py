@@ -27,11 +27,7 @@ class Mlx(Form):
     name, order, format, ranks = "mlx", 40, "mlx", UNIFORM
     engines, goes_to = ("mlx",), "MLX"
     help = "The adapter as mlx-lm loads it."
-    is_adapter, library = True, "mlx"
-
-    def suits(self, *, generates: bool) -> bool:
-        """It is for models that write texts."""
-        return generates
+    is_adapter, generates, library = True, True, "mlx"
 
     def write(self, model: AdaptedModel, folder: Path, facts: AdapterFacts) -> None:
         """Write the adapter in the uniform form, and the tokenizer."""

@@ -18,7 +18,7 @@ class Onnx(Form):
     name, order, format = "onnx", 60, "onnx"
     goes_to = "ONNX"
     help = "The merged model as an ONNX graph; for models that classify."
-    holds_model = True
+    holds_model, generates = True, False
     python = """
 import json
 from onnxruntime import InferenceSession
@@ -31,10 +31,6 @@ tokens = tokenizer(["Your text"], return_tensors="np", padding=True)
 labels = json.load(open("FOLDER/config.json"))["id2label"]
 print(labels[str(logits[0].argmax())])
 """
-
-    def suits(self, *, generates: bool) -> bool:
-        """It is for models that classify."""
-        return not generates
 
     def write(self, model: AdaptedModel, folder: Path, facts: AdapterFacts) -> None:
         """Write the graph; without its gates the model is merged first."""

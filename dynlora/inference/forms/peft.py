@@ -23,6 +23,12 @@ class Peft(Form):
     engines, goes_to = ("peft", "vllm"), "PEFT, vLLM"
     help = "The adapter as it was trained: each module with its own rank."
     is_adapter, starts_runs, library = True, True, "peft"
+    other_engines = (
+        "PEFT and vLLM read this form, in which each module has its own rank. Other engines misread unequal ranks: "
+        "for SGLang, TGI and LoRAX convert it (`dynlora convert FOLDER --ranks uniform --out OUT`), for llama.cpp, "
+        "Ollama and MLX too (`--for llama.cpp`, `--for ollama`, `--for mlx`). `dynlora check FOLDER` says how each "
+        "engine reads it."
+    )
 
     def files(self, model: AdaptedModel, facts: AdapterFacts) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return tensors and config.
@@ -50,16 +56,6 @@ class Peft(Form):
         fitting = next((size for size in VLLM_RANKS if size >= rank), rank)
         return [f"vllm serve {base} --enable-lora --max-lora-rank {fitting} --lora-modules {word}=./{word}"]
 
-    @property
-    def other_engines(self) -> str:
-        """Engines that misread unequal ranks."""
-        return (
-            "PEFT and vLLM read this form, in which each module has its own rank. Other engines misread unequal ranks: "
-            "for SGLang, TGI and LoRAX convert it (`dynlora convert FOLDER --ranks uniform --out OUT`), for llama.cpp, "
-            "Ollama and MLX too (`--for llama.cpp`, `--for ollama`, `--for mlx`). `dynlora check FOLDER` says how each "
-            "engine reads it."
-        )
-
 
 class Uniform(Peft):
     """The adapter with one rank for all modules."""
@@ -67,6 +63,7 @@ class Uniform(Peft):
     name, order, ranks = "uniform", 10, UNIFORM
     engines, goes_to = ("sglang", "tgi", "lorax"), "SGLang, TGI, LoRAX"
     help = "The adapter with one rank for all modules, padded with zeros: these engines misread unequal ranks."
+    other_engines = "All modules have one rank, padded with zeros: the update is that of the adapter as it was trained."
 
     def files(self, model: AdaptedModel, facts: AdapterFacts) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return tensors and config in the uniform form; see `peft_adapter.uniform`."""
@@ -93,8 +90,3 @@ class Uniform(Peft):
             f"text-generation-launcher --model-id {base} --lora-adapters {word}=./{word}  # TGI",
             f"lorax-launcher --model-id {base} --adapter-source local --adapter-id ./{word}",
         ]
-
-    @property
-    def other_engines(self) -> str:
-        """None: it is what these read."""
-        return "All modules have one rank, padded with zeros: the update is that of the adapter as it was trained."

@@ -41,7 +41,6 @@ class MergeKind(SourcedKind):
     )
     trial = Trial("Write with it")
     formats = tuple(forms())
-    work_module = "work"
 
     def lines(self, document: Mapping[str, Any], runs_dir: Path) -> Iterator[str]:
         """Yield how to export and use the merge, and the table of its loss."""
@@ -85,7 +84,7 @@ class MergeKind(SourcedKind):
 
     def load(self, folder: Path) -> Any:
         """Return the merge on its base model; without the head where the sources' differ."""
-        from dynlora.kinds.merge.work import load_merge
+        from dynlora.kinds.merge.work.run import load_merge
 
         return load_merge(folder)
 
@@ -93,7 +92,7 @@ class MergeKind(SourcedKind):
         self, folder: Path, out: Path, format: str, which: str = "last", measure: str = "sample"
     ) -> tuple[dict[str, Any], str]:
         """Write the merge as an adapter that PEFT loads, or as a plain transformers folder."""
-        from dynlora.kinds.merge.work import export_merge
+        from dynlora.kinds.merge.work.run import export_merge
 
         document = export_merge(folder, out, format)
         return document, f"wrote {out} ({format}), a merge of {document['parameters']:,} parameters"

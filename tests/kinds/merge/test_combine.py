@@ -15,7 +15,7 @@ from dynlora.engine.compress.components import Components, by_global_threshold, 
 from dynlora.engine.given_start import GivenModule
 from dynlora.engine.randomness import stream
 from dynlora.kinds.merge.settings import MergeSettings
-from dynlora.kinds.merge.work import dare, merged_components, ties
+from dynlora.kinds.merge.work.run import dare, merged_components, ties
 
 D_OUT, D_IN = 7, 9
 WHOLE = 10**6

@@ -11,9 +11,9 @@ from tests.faults.kill_kinds import campaign
 from tests.faults.marks import NOT_ON_WINDOWS
 
 PLACES = {
-    "loading": "dynlora.kinds.merge.work:Materials.load@1",
-    "in a module": "dynlora.kinds.merge.work:merged_components@4",
-    "in the test": "dynlora.kinds.merge.work:Merging._measured@2",
+    "loading": "dynlora.kinds.merge.work.run:Materials.load@1",
+    "in a module": "dynlora.kinds.merge.work.run:merged_components@4",
+    "in the test": "dynlora.kinds.merge.work.run:Merging._measured@2",
     "before a checkpoint": "dynlora.training.stepwise:write_checkpoint@3",
     "before the adapter is written": "dynlora.training.stepwise:adapter_state@1",
     "at the end": "dynlora.store.writer:RunWriter.finish@1",
@@ -37,6 +37,6 @@ def test_a_merge_that_is_killed_continues_bit_for_bit(taught: Path, teacher_ids:
 @NOT_ON_WINDOWS
 @pytest.mark.torture
 def test_a_merge_may_be_killed_anywhere(taught: Path, teacher_ids: list[str], tmp_path: Path) -> None:
-    modules = (f"dynlora.kinds.merge.work:Merging.advance@{visit}" for visit in range(1, 16))
+    modules = (f"dynlora.kinds.merge.work.run:Merging.advance@{visit}" for visit in range(1, 16))
     checkpoints = (f"dynlora.training.stepwise:write_checkpoint@{visit}" for visit in range(1, 16))
     kill_at((*PLACES.values(), *modules, *checkpoints), taught, teacher_ids, tmp_path)
