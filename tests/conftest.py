@@ -160,12 +160,6 @@ def no_kept_tokens() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny_distilbert(once: Once) -> Path:
-    """Folder of a tiny random DistilBERT."""
-    return once.made("distilbert", lambda folder: save_tiny("distilbert", folder))
-
-
-@pytest.fixture(scope="session")
 def tiny_llama(once: Once) -> Path:
     """Folder of a tiny random Llama."""
     return once.made("llama", lambda folder: save_tiny("llama", folder))
