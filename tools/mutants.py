@@ -24,7 +24,7 @@ import tempfile
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,10 +149,21 @@ def _is_python(mutant: Mutant) -> bool:
 def _with(mutant: Mutant, source: str) -> str:
     """Return the source of a file with the fault."""
     lines = source.splitlines()
-    if lines[mutant.line - 1] != mutant.before:
-        raise SystemExit(f"{mutant.path}:{mutant.line}: the code is not that of the mutants; draw them again")
     lines[mutant.line - 1] = mutant.after
     return "\n".join(lines) + "\n"
+
+
+def placed(mutant: Mutant) -> Mutant:
+    """Return a mutant at the line that is its own now: the nearest of the same text.
+
+    Raises:
+        SystemExit: when its file has no such line; then the list is out of date.
+    """
+    lines = (ROOT / mutant.path).read_text("utf-8").splitlines()
+    same = [number for number, line in enumerate(lines, 1) if line == mutant.before]
+    if not same:
+        raise SystemExit(f"{mutant.path}:{mutant.line}: the line is gone; draw the mutants again")
+    return replace(mutant, line=min(same, key=lambda number: abs(number - mutant.line)))
 
 
 def seconds(junit: Path) -> dict[str, float]:
@@ -240,7 +251,7 @@ def main() -> None:
     if options.command == "draw":
         rows: list[dict[str, Any]] = [asdict(one) for one in draw(options.coverage, options.number, options.seed)]
     else:
-        mutants = [Mutant(**one) for one in json.loads(options.mutants.read_text("utf-8"))]
+        mutants = [placed(Mutant(**one)) for one in json.loads(options.mutants.read_text("utf-8"))]
         rows = run(mutants, options.coverage, options.junit, options.processes)
         print(f"{sum(row['caught_by'] is not None for row in rows)} of {len(rows)} are noticed")
     options.out.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
