@@ -147,3 +147,13 @@ def test_trl_prefers_and_is_recorded(tmp_path: Path, runs_dir: Path) -> None:
 def test_a_number_of_rows_below_zero_is_refused(runs_dir: Path) -> None:
     with pytest.raises(ConfigError, match="ablate_rows=-1: must be at least 0"):
         RecordCallback("mine", runs_dir, ablate_rows=-1)
+
+
+def test_an_ablation_changes_no_weight(tiny_bert: Path, tmp_path: Path, runs_dir: Path) -> None:
+    plain = trained(adapted(tiny_bert), tmp_path / "a", [])
+    model, folder = recorded(tiny_bert, tmp_path / "b", runs_dir, ablate_rows=8)
+    assert torch.equal(logits(plain), logits(model))
+    assert dynlora.open_run(folder).status == "finished"
+    kept = Knockouts.read(folder / KNOCKOUT_NAME)
+    assert kept is not None
+    assert kept.rows >= 8

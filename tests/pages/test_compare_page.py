@@ -18,7 +18,7 @@ from dynlora.store import queries
 from dynlora.viz.compare import panels, run_selection
 from dynlora.viz.report import documents
 from dynlora.viz.ui import run_actions, run_picker
-from tests.pages.app import charts, is_text, open_page, plain, verdict_chart, words
+from tests.pages.app import charts, open_page, open_whole, plain, verdict_chart, words
 from tests.store.builder import finished_run, new_run
 from tests.viz.runs import HOSTILE, config, make_run
 
@@ -83,12 +83,15 @@ def test_many_runs_stay_readable(runs_dir: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "section"), list(zip(HOSTILE, ("capacity", "numbers", "results", "paper"), strict=True))
+    ("text", "section"), list(zip(HOSTILE, ("capacity", "numbers", "sweeps", "paper"), strict=True))
 )
 def test_hostile_names_are_text_in_every_view(text: str, section: str, runs_dir: Path) -> None:
     for number, run in enumerate(ids(3)):
         make_run(runs_dir, run_id=run, text=text, seed=number % 2, strategy=text[:60] if number else "lora", steps=1)
-    is_text(open_page("compare", runs=",".join(ids(3)), group="runs", section=section))
+    for address in ({"group": "runs"}, {"section": section}):
+        app = open_page("compare", runs=",".join(ids(3)), **address)
+        assert re.search(r"(?<!\\)(<img|\$x|\*\*bold|\[link|`code)|:material/home:|:red\[|:smile:", words(app)) is None
+        assert re.search(r"<img|\$x|%\{customdata\[0\]\} ", json.dumps(charts(app))) is None
 
 
 def test_runs_of_one_name_stay_apart_when_another_control_changes(runs_dir: Path) -> None:
@@ -322,3 +325,25 @@ def test_runs_of_two_tasks_have_a_verdict_line_each_and_one_note_in_place_of_war
     assert len(lines) == 2
     assert not app.warning
     assert "They differ in strategy (" in plain(app)
+
+
+def test_one_configuration_or_no_shared_seed_says_why_nothing_is_paired(runs_dir: Path) -> None:
+    first, second, third = ids(3)
+    make_run(runs_dir, run_id=first)
+    make_run(runs_dir, run_id=second, seed=1)
+    make_run(runs_dir, run_id=third, seed=2, strategy="lora")
+    assert "A paired difference needs two" in words(open_whole("compare", runs=f"{first},{second}"))
+    assert "share no seed" in words(open_whole("compare", runs=f"{first},{third}"))
+
+
+def test_a_comparison_is_presented_screen_by_screen(runs_dir: Path) -> None:
+    app = open_page("compare", runs=seeds(runs_dir, extras=True), present="1")
+    assert not app.exception
+    assert verdict_chart(app) is not None
+    keys = ["present-previous", "present-next", "present-end"]
+    assert [button.key for button in app.main.button if str(button.key).startswith("present")] == keys
+    app.button(key="present-next").click().run()
+    assert len(charts(app)) == 1
+    app.button(key="present-end").click().run()
+    assert "present" not in app.query_params
+    assert "Final results" in words(app)

@@ -102,3 +102,10 @@ def _panel(run_id: str) -> None:
     from dynlora.viz.ui.run_picker import find_run
 
     run_panel(find_run(run_id))
+
+
+def test_a_decode_without_its_roles_cannot_be_tried(runs_dir: Path) -> None:
+    written_decode(runs_dir)
+    trials.has_roles.clear()
+    assert not trials.can_try_decode()
+    assert "No decode here has its draft, target and reward at hand" in words(open_page("playground", tab="decode"))

@@ -149,6 +149,7 @@ def test_a_run_without_its_adapter_shows_what_is_known_and_offers_nothing(here: 
     [
         (None, "This run has no saved adapter", "RecordCallback"),
         ("transformers", "it is ablated in its own script: RecordCallback(..., ablate_rows=256)", "no saved adapter"),
+        ("a loop of its own", "its adapter is not here", "RecordCallback"),
     ],
 )
 def test_only_a_run_of_the_callback_is_sent_to_it(

@@ -234,3 +234,16 @@ def test_a_run_of_before_says_why_there_is_no_slider(
     forget_adapters(runs_dir, writer)
     text = plain(open_page("inputs", run=writer, example="0"))
     assert "recorded no token losses and kept no adapter" in text
+
+
+def test_groups_of_a_run_that_writes_have_perplexity_accuracy_and_gates(here: Here, gated: str) -> None:
+    app = open_whole("inputs", run=gated, lab="group", apart="on", map="gates")
+    text = plain(app)
+    assert not app.error
+    for title in ("Perplexity by input group", "Loss by input group", "Token accuracy by input group"):
+        assert title in text
+    assert "Perplexity is highest for" not in text, "the groups have fewer than 20 examples"
+    assert "Gates by input group" in text
+    assert "This run has no gates" not in text
+    frame = next(one.value for one in app.dataframe if "perplexity" in one.value.columns)
+    assert len(frame) == 3, "the whole and two groups"

@@ -334,3 +334,10 @@ def test_columns_and_repairs_are_there_after_another_page(uploaded: str) -> None
     app.switch_page("pages/launch.py").run()
     assert app.query_params["upload"] == uploaded
     assert shown_config(app)["data"]["group_by"] == "source"
+
+
+def test_a_link_to_a_twin_that_a_run_lacks_says_so(runs_dir: Path) -> None:
+    annotate(make_run(runs_dir, run_id=RUN), meta={"config": config("lora", 0)})
+    app = open_page("launch", **{"from": RUN, "twin": "random"})
+    assert "This run has no random control" in plain(app)
+    assert shown_config(app)["strategy"] == {"name": "lora"}

@@ -197,3 +197,7 @@ def test_the_form_merges_runs_of_one_base_and_says_why_not_others(
     settings = MergeSettings.of_run(runs_dir / app.query_params["run"])
     assert (set(settings.sources), settings.method) == ({one, two}, "ties")
     assert (settings.budget, settings.weights) == (0.5, (0.3, 0.2))
+
+
+def test_without_a_meta_lora_the_tab_leads_to_where_one_is_made(runs_dir: Path) -> None:
+    assert "Finished classifiers teach one meta" in words(open_page("playground", tab="few-shot"))

@@ -171,3 +171,11 @@ def test_the_run_that_a_run_starts_from_is_text_whatever_it_is_called(runs_dir: 
     text = "".join(element.proto.body for element in open_page("run", run=folder.name).get("html"))
     assert "Starts from adapter &lt;b&gt;small&lt;/b&gt;, shrunk to 25 % of its parameters" in text
     assert "<a href" not in text.partition("dl-origin")[2], "there is no run to lead to"
+
+
+def test_a_run_without_pictures_has_a_sentence_and_its_report(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN, state="queued", steps=0)
+    app = open_page("run", run=RUN)
+    app.button(key="open-share").click().run()
+    assert downloads(app) == ["Report"]
+    assert plain(app).count("The run has not recorded any ranks yet.") == 2

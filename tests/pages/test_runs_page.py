@@ -268,3 +268,10 @@ def test_searches_stand_below_the_form_with_their_conclusion(runs: Path) -> None
     assert "--set train.lr=3" in [block.value for block in app.code]
     assert "must be a number" in app.error[0].value
     assert app.button(key="search-stop-now").label == "Stop searching"
+
+
+def test_a_line_that_is_no_setting_is_one_sentence(runs: Path) -> None:
+    app = open_page("launch", mode="sweep", sweep="search")
+    app.text_area(key="search-lines-any").set_value("train.lr").run()
+    assert not app.exception
+    assert "key=value" in app.error[0].value.replace("\\", "")

@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from dynlora.store.notes import VIEWS_NAME, View, annotate_notes, read_views, save_view
 from dynlora.viz.ui import run_picker
-from tests.pages.app import charts, open_page, plain
+from tests.pages.app import charts, open_page, open_whole, plain
 from tests.store.builder import finished_run
 
 IDS = [f"20260101-000000-0000000{number}" for number in range(4)]
@@ -94,10 +94,11 @@ def test_a_dashboard_that_only_looks_offers_views_and_changes_none(runs: Path, m
 
 
 def test_compare_takes_what_a_search_fits(runs: Path) -> None:
-    app = open_page("compare", q="train.lr>=2e-3")
+    app = open_whole("compare", q="train.lr>=2e-3")
     assert "3 of 4 runs match and are compared" in plain(app)
     assert not app.multiselect
-    assert charts(app)
+    assert len(charts(app)) >= 3
+    assert "Only run 1 is selected" in plain(open_page("compare", q="tag:paper"))
     wrong = open_page("compare", q="tag:")
     assert "a value is missing after tag:" in plain(wrong)
     assert not charts(wrong)

@@ -100,6 +100,8 @@ def test_a_file_of_this_machine_is_tried(here: Here, run: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("path", "message"),
     [
+        ("/nowhere/at/all.csv", "does not exist"),
+        ("~nobody-is-called-this/a.csv", "does not exist"),
         ("//elsewhere/share/a.csv", "is on another machine"),
         ("{here}/stars.csv", "its labels are one, two, the run's bad, good"),
     ],
@@ -126,3 +128,24 @@ def test_files_are_not_read_for_other_machines(
 def _made(folder: Path) -> Path:
     folder.mkdir()
     return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "caption"), [("typos", "Typing errors (100 %): accuracy"), ("upper", "Upper case (100 %): accuracy")]
+)
+def test_a_link_shows_texts_mistyped_and_in_capitals(kind: str, caption: str, here: Here, run: Path) -> None:
+    app = open_page("inputs", run=run.name, kind=kind, strength="1.0", tried="on")
+    text = plain(app)
+    assert caption in text
+    (before, after) = next(line for line in text.splitlines() if "→" in line).split(" → ")
+    assert after != before
+    assert (after == before.upper()) == (kind == "upper")
+    assert ("may ignore upper case" in text) == (kind == "upper"), "the tiny tokenizer makes all letters small"
+
+
+def test_the_gates_of_each_group_are_drawn(here: Here, run: Path) -> None:
+    before = len(charts(open_page("inputs", run=run.name, lab="group")))
+    app = open_page("inputs", run=run.name, lab="group", apart="on")
+    assert len(charts(app)) == before + 1
+    assert "The mean gates of the groups differ most in" in plain(app)
+    assert any({"group", "examples", "accuracy"} <= set(frame.value.columns) for frame in app.dataframe)

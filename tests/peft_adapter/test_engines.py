@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from dynlora.cli.main import main
+from dynlora.errors import AdapterError
 from dynlora.peft_adapter.engines import ENGINES, REFUSES, RIGHT, WRONG, check_engines
 from dynlora.peft_adapter.read import read_header
 
@@ -201,3 +202,13 @@ def test_the_command_ends_with_one_where_an_engine_asked_for_fails(tmp_path: Pat
     assert "--for other: must be one of peft, vllm" in str(
         CliRunner().invoke(main, ["check", str(folder), "--for", "other"]).output
     )
+
+
+def test_a_pickle_and_a_lying_header_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    folder = lora()(tmp_path / "adapter")
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    with pytest.raises(AdapterError, match=r"adapter_model\.bin is a pickle"):
+        read_header(folder)
+    (folder / "adapter_model.safetensors").write_bytes((10**6).to_bytes(8, "little") + b"{}")
+    with pytest.raises(AdapterError, match="its header would be 1,000,000 bytes"):
+        read_header(folder)

@@ -138,3 +138,14 @@ def test_all_components_stand_in_the_row_of_their_module() -> None:
     table = components.table(values, rows)
     assert list(table.columns) == ["module", "component 0", "component 1", "name"]
     assert table.set_index("module").loc["query 0", "component 1"] == 0.5
+
+
+def test_what_no_sample_run_has_is_said_of_components() -> None:
+    modules = layers()
+    mask = About("mask", "Which", choices=("frozen", "trained"))
+    values = components.by_module(np.array([0, 1, 1, 0, 1.0]), modules)
+    assert "3 trained and 2 frozen" in components.spread(values, modules, mask, 7)
+    rows = pd.DataFrame([[0.5, 0.5], [0.4, 0.4]], columns=[0, 10])
+    assert components.over_steps(rows + [0, 0.1], "b 0", SHARE).endswith("0.5 to 0.6.")
+    assert "At step 10" in components.over_steps(pd.DataFrame([[0, 1.0]], columns=[0, 10]), "b 0", mask)
+    assert components.over_steps(rows.iloc[:0], "b 0", SHARE).startswith("No trained share")

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from dynlora.analysis import capacity_frames, frames, run_reading, run_summary
-from dynlora.kinds.train.panels import decisions
+from dynlora.kinds.train.panels import capacity, decisions
 from dynlora.kinds.train.panels.capacity import capacity_map
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.module_map import MapView
@@ -95,3 +95,15 @@ def test_the_budget_line_prefers_what_was_counted() -> None:
     line = frames.recorded_line(series, 24, 1, 8)
     assert line.to_dict("list") == {"step": [5], "parameters": [12.0], "share": [0.5]}
     assert np.isnan(frames.recorded_line(series, None, None, None)["share"].to_numpy(float)).all()
+
+
+def test_sentences_count_groups_and_choices() -> None:
+    assert capacity.groups_at(np.array([0, 1, 0, 1.0]), 5) == (
+        "At step 5, 4 modules form 2 groups. The largest group has 2 modules. Neighbouring rows of one colour "
+        "are one group."
+    )
+    assert capacity.groups_at(np.arange(3.0), 0).endswith("3 groups of one module each.")
+    assert capacity.choices_at(np.array([0, 1, 1, np.nan]), ("none", "low rank"), 3) == (
+        "At step 3: 2 low rank and 1 none."
+    )
+    assert "No choice" in capacity.choices_at(np.full(2, np.nan), ("a",), 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -124,3 +125,18 @@ def test_the_decision_is_listed_without_its_candidates() -> None:
     listed = decisions.decisions(log(paths(HISTORY)), modules)
     assert listed["detail"].tolist() == ["paths n"]
     assert "population" not in json.dumps(listed.to_dict("list"))
+
+
+def test_what_a_search_says() -> None:
+    words = decisions.search_caption(search_of(paths(HISTORY), paths(HISTORY)))
+    assert words == (
+        "The search after step 11 tried 5 candidates in 2 rounds and chose one with 80 parameters, 80.0 % of the limit "
+        "of 100 and a loss of 0.500. The best loss of the first round was 0.700. The Pareto set has 2 "
+        "candidates: no other candidate "
+        "has as low a loss with as few parameters. 1 more had no finite loss. This is the last "
+        "of 2 searches."
+    )
+    none = search_of(paths([{"round": 0, "population": [[1, 3.4e38]]}]))
+    assert decisions.search_caption(none) == "No candidate of the search after step 10 has a finite loss."
+    assert none.loss_title == "Loss of the candidate"
+    assert replace(none, has_classes=True).loss_title.endswith("(nats)")

@@ -119,6 +119,9 @@ def test_a_file_is_read_by_the_columns_of_the_run_or_by_what_they_are_like(tmp_p
     ("name", "content", "message"),
     [
         ("none.csv", None, "does not exist"),
+        ("text.md", "words", "is not a CSV"),
+        ("empty.csv", "text,label\n", "has a header but no rows"),
+        ("broken.jsonl", "{", "line 1: is not JSON"),
         ("single.csv", "text\nwords\n", "has no column for data.label"),
     ],
 )

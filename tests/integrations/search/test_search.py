@@ -167,12 +167,35 @@ def test_how_a_trial_ended_is_told_as_it_was(
 
 
 def test_the_conclusion_comes_first() -> None:
-    one = {"what": "s: best", "against": "s: default", "n": 3, "key": "loss", "outcome": "better"}
-    one |= {"difference": -0.05, "low": -0.08, "high": -0.02}
-    study = {"study": "s", "objective": "loss", "trials": [{"state": "fail"}], "best": None, "importance": {}}
-    text = words({"studies": [study], "comparisons": [one]})
-    assert text.startswith("s: best is better than s: default (loss −0.0500, 95 % CI −0.0800 to −0.0200, 3 new seeds)")
-    assert "no trial finished" in text
+    trial = {"number": 3, "value": 0.31, "values": {"train.lr": 0.0123456, "adapter.rank": 4}}
+    study = {
+        "study": "s",
+        "objective": "loss",
+        "trials": [{"state": "complete"}, {"state": "pruned"}],
+        "best": trial,
+        "importance": {"train.lr": 0.9, "adapter.rank": 0.1},
+        "default": {"value": 0.4},
+    }
+    one = {
+        "what": "s: best",
+        "against": "s: default",
+        "n": 3,
+        "key": "loss",
+        "difference": -0.05,
+        "low": -0.08,
+        "high": -0.02,
+        "outcome": "better",
+    }
+    text = words({"studies": [study], "comparisons": [one]}).splitlines()
+    assert text[0] == ("s: best is better than s: default (loss −0.0500, 95 % CI −0.0800 to −0.0200, 3 new seeds)")
+    assert "--set train.lr=0.01235 --set adapter.rank=4" in text[3]
+    assert "train.lr 90 %" in text[4]
+    unclear = words({"studies": [], "comparisons": [{**one, "outcome": "unclear"}]})
+    assert unclear.startswith("s: best against s: default: not significantly different (loss")
+    none = {**study, "best": None, "trials": [{"state": "fail"}]}
+    assert "no trial finished (1 trials, 0 stopped early, 1 without a result)" in words(
+        {"studies": [none], "comparisons": []}
+    )
 
 
 def test_a_method_that_does_not_exist_is_said_before_anything_is_trained(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shutil
+import signal
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 import dynlora
+from dynlora.cli import decode as decode_command
 from dynlora.cli.kinds import resumed
 from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
 from dynlora.errors import ConfigError, DynloraError
@@ -25,6 +27,7 @@ from dynlora.kinds.decode.work.rewards import ClassifierReward
 from dynlora.kinds.decode.work.writer import StepEnd
 from dynlora.store.reader import RunReader
 from dynlora.store.summary import run_summary
+from dynlora.training.folder_work import Outcome
 from tests.command_line import document
 from tests.command_line import run as command
 from tests.kinds.decode.conftest import STEP, Runs
@@ -286,3 +289,14 @@ def test_python_records_absolute_folders(
     settings = DecodeSettings.of_run(decode.folder)
     assert (settings.draft, settings.target) == (str(runs.folder / runs.draft), str(runs.folder / runs.target))
     assert (settings.reward, settings.data) == (str(runs.folder / runs.judge), str(runs.data))
+
+
+def test_words_begin_with_the_conclusion_and_end_with_what_to_do(named: tuple[str, ...], runs_dir: Path) -> None:
+    result = command(runs_dir, "rsd", *named, "--reward", "oracle", *SHORT)
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert "target alone is right on" in lines[0]
+    assert lines[-1].startswith("run 2")
+    run_id = lines[-1].removeprefix("run ")
+    _, words = decode_command.found_by(Outcome(runs_dir / run_id, "stopped", signal.SIGINT), runs_dir)
+    assert f"`dynlora resume {run_id} --runs-dir {runs_dir}` continues." in words

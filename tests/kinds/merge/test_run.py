@@ -15,9 +15,11 @@ from transformers import AutoModel, AutoModelForCausalLM
 from dynlora import open_run
 from dynlora.errors import ConfigError
 from dynlora.inference.session import evaluate_run, load_run
+from dynlora.jobs import launch
 from dynlora.kinds.merge.kind import MergeKind
 from dynlora.kinds.merge.result import Merge
 from dynlora.kinds.merge.settings import MergeSettings
+from dynlora.kinds.merge.work.run import resume
 from dynlora.kinds.run_kind import kind_of_run
 from dynlora.store.writer import RunWriter
 from tests.kinds.recycle.conftest import TASKS, train_teacher
@@ -232,3 +234,14 @@ def test_blocks_tasks_and_states_that_do_not_fit_are_refused(
     waiting = RunWriter.create(runs, config_yaml="", meta=facts, max_steps=4)
     (waiting / "adapter").mkdir()
     assert "let it finish, or give another run" in refusal(runs, [first, waiting.name])
+
+
+def test_the_command_puts_a_merge_in_the_queue(
+    writers: Path, writer_ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "wake", lambda root: None)
+    queued = json.loads(command(writers, "merge", *writer_ids[:2], "--queue", "--json").stdout)
+    folder = writers / queued["id"]
+    assert (queued["status"], open_run(folder).status) == ("queued", "queued")
+    assert resume(folder).state == "finished"
+    shutil.rmtree(folder)
