@@ -179,3 +179,8 @@ def test_a_run_without_pictures_has_a_sentence_and_its_report(runs_dir: Path) ->
     app.button(key="open-share").click().run()
     assert downloads(app) == ["Report"]
     assert plain(app).count("The run has not recorded any ranks yet.") == 2
+
+
+def test_a_run_in_the_queue_presents_its_state(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN, state="queued", steps=0)
+    assert screen(open_page("run", run=RUN, present="2")) == "1 of 1"

@@ -84,6 +84,8 @@ def test_a_damaged_file_is_ignored(runs_dir: Path, text: str) -> None:
     ("key", "value"),
     [
         ("step", "<b>"),
+        ("max_steps", None),
+        ("trend", 3),
         ("trend", ["x"]),
         ("trend", [1.0] * 5000),
         ("error", {}),

@@ -316,3 +316,19 @@ def test_pictures_outline_the_modules_that_need_rank_and_count_their_components(
         assert colours.needed in colours_of(opened(one))
         assert words in one.alt  # pyright: ignore[reportAttributeAccessIssue]
         assert colours.needed not in colours_of(opened(draw(subject_of(judged), colours)))
+
+
+@pytest.mark.parametrize(
+    ("steps", "reason"),
+    [
+        ([], "The run has not recorded any texts."),
+        ([(0, ["a"])], "The run has recorded its texts once, at step 0: there is no before and after."),
+        ([(0, ["a"]), (40, ["a"])], "No text that changed can be drawn. The report has all texts."),
+    ],
+    ids=["none", "once", "the same"],
+)
+def test_a_language_model_without_such_texts_says_why(
+    steps: list[tuple[int, list[str]]], reason: str, runs_dir: Path
+) -> None:
+    folder = with_texts(runs_dir, *steps)
+    assert texts_picture(subject_of(folder), theme.LIGHT) == Missing("Before and after", reason)
