@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 from benchmarks import results
 from dynlora.cli.kinds import worked_on
 from dynlora.config import parse_config
-from dynlora.kinds.decode.settings import DecodeSettings
+from dynlora.kinds.decode.settings import DecodeSettings, Preparation
 from dynlora.kinds.decode.work import prepare
 from dynlora.training import run
 
@@ -33,11 +32,11 @@ def made(arguments: argparse.Namespace, folder: Path) -> dict[str, str]:
     given = {role: getattr(arguments, role) for role in ("draft", "target")}
     if all(given.values()):
         return given
-    wanted = prepare.Preparation(**given)
+    wanted = Preparation.of(**given)
     if not arguments.quick:
         prepared = prepare.prepare(wanted, folder, print)
         return {role: prepared[role] for role in given}
-    draft, target = prepare.draft_config(replace(wanted, layers="0-0")), prepare.target_config(wanted)
+    draft, target = prepare.draft_config(wanted.model_copy(update={"layers": "0-0"})), prepare.target_config(wanted)
     return {"draft": _quick(draft, 1, folder), "target": _quick(target, 2, folder)}
 
 

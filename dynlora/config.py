@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -68,6 +68,20 @@ class Section(BaseModel):
     """A group of settings: frozen, and strict about unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Self:
+        """Check plain values and return the settings.
+
+        Raises:
+            ConfigError: for the first thing wrong: one sentence with key, value, rule and remedy.
+        """
+        return checked(cls, values)
+
+    @classmethod
+    def of(cls, **values: Any) -> Self:
+        """Return settings given by name, as `parse` does."""
+        return cls.parse(values)
 
 
 class ModelConfig(Section):

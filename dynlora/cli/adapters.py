@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dynlora import assets
-from dynlora.cli.options import OutFolder, configured, formed, in_rows, in_runs, reports
+from dynlora.cli.options import WHICH, OutFolder, configured, formed, in_rows, of_run, reports
 from dynlora.cli.run_commands import Report
 from dynlora.errors import ConfigError
 from dynlora.inference.forms import Form
 from dynlora.kinds.run_kind import kind_of_run
-from dynlora.store.schema import run_folder
 from dynlora.store.summary import recorded_adapter
 
 if TYPE_CHECKING:
@@ -152,10 +151,9 @@ def setting(repairs: list[Any]) -> str:
 
 
 @click.command()
-@click.argument("run_id", metavar="ID")
 @click.option("--out", type=OutFolder(), default=None, help="A new or empty folder, or a .zip file.")
 @formed
-@click.option("--which", default="last", show_default=True, help="last or best.")
+@WHICH
 @click.option(
     "--measure",
     type=click.Choice(["sample", "all"]),
@@ -165,21 +163,19 @@ def setting(repairs: list[Any]) -> str:
 )
 @click.option("--push-to", metavar="OWNER/NAME", default=None, help="Send it to this model repository of the hub, too.")
 @click.option("--private", is_flag=True, help="Make that repository private where it is new.")
-@in_runs
+@of_run
 @reports
 def export(
     *,
-    run_id: str,
+    folder: Path,
     out: Path | None,
     form: Form,
     which: str,
     measure: str,
     push_to: str | None,
     private: bool,
-    runs_dir: Path,
 ) -> Report:
     """Export the adapter for PEFT, another engine, or merged into the model; reports the error from averaging gates."""
-    folder = run_folder(runs_dir, run_id)
     if push_to is None:
         if out is None:
             raise ConfigError("--out: is missing; give a folder or a .zip file, or --push-to owner/name")
@@ -190,8 +186,8 @@ def export(
 
     if recorded_adapter(folder):
         raise ConfigError(
-            f"--push-to {push_to}: {run_id} was recorded, and its adapter is as PEFT wrote it; send it with PEFT's "
-            "push_to_hub"
+            f"--push-to {push_to}: {folder.name} was recorded, and its adapter is as PEFT wrote it; send it with "
+            "PEFT's push_to_hub"
         )
     if out is not None and out.suffix.lower() == ".zip":
         raise ConfigError(f"--out {out}: must be a folder with --push-to; give a folder, or leave it out")
@@ -200,7 +196,7 @@ def export(
     with tempfile.TemporaryDirectory(prefix="dynlora-push-") as spare:
         place = out or Path(spare) / "export"
         exported, words = _exported(folder, place, form, which, measure)
-        exported["pushed"] = send_folder(place, repository, f"{run_id}: {which} adapter ({form.name})")
+        exported["pushed"] = send_folder(place, repository, f"{folder.name}: {which} adapter ({form.name})")
     if out is None:
         exported["folder"], words = None, words.replace(f"wrote {place} ", "exported ", 1)
     return exported, f"{words}\nsent to {exported['pushed']['url']}, commit {exported['pushed']['commit'][:12]}"

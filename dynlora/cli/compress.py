@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from dynlora.cli.options import (
-    MOST_ROWS,
     MOST_STEPS,
+    ROWS,
+    WHICH,
     OutFolder,
     PathOrName,
     Real,
@@ -39,9 +41,6 @@ TOLERANCE = 0.005
 
 MOST_NATS = 1000.0
 """Largest tolerance: no useful loss is so large."""
-
-ROWS, WEIGHTING, WHICH = 512, WEIGHTINGS[0], "last"
-"""What is asked unless told otherwise."""
 
 
 @click.command()
@@ -69,15 +68,15 @@ ROWS, WEIGHTING, WHICH = 512, WEIGHTINGS[0], "last"
 )
 @click.option("--curve", is_flag=True, help="Measure every size, and the other ways to choose, too.")
 @click.option("--out", type=OutFolder(), default=None, help="Write the adapter: folder or .zip file.")
-@click.option("--rows", type=Whole(1, MOST_ROWS), default=ROWS, show_default=True, help="Number of held-out examples.")
+@ROWS
 @click.option(
     "--weighting",
     type=click.Choice(WEIGHTINGS),
-    default=WEIGHTING,
+    default=WEIGHTINGS[0],
     show_default=True,
     help="What a component is measured by: loss, inputs (the module's output) or plain (singular values).",
 )
-@click.option("--which", default=WHICH, show_default=True, help="last or best.")
+@WHICH
 @formed
 @configured
 @in_runs
@@ -309,11 +308,12 @@ def _lines(
 
 def _next(request: Request, chosen: Size) -> str:
     """Return the command that writes the chosen size: what was asked beside the size is asked again."""
+    context = click.get_current_context()
     again = [part for one in request.overrides for part in ("--set", one)]
     again += [] if request.config is None else ["--config", str(request.config)]
-    for name, usual in (("rows", ROWS), ("weighting", WEIGHTING), ("which", WHICH)):
-        if (value := getattr(request, name)) != usual:
-            again += [f"--{name}", str(value)]
+    for name in ("rows", "weighting", "which"):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            again += [f"--{name}", str(context.params[name])]
     size = ["--budget", f"{chosen.share:g}", "--out", "adapter-small"]
     return command_text("compress", request.run_id, *size, *again, runs_dir=request.runs_dir)
 

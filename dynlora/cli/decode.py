@@ -12,11 +12,10 @@ from typing import Any
 
 import click
 
-from dynlora.blocks import parse_blocks
 from dynlora.cli.kinds import setting_options
-from dynlora.cli.options import MOST_STEPS, PathOrName, Whole, exit_code, in_rows, in_runs, reports, tell
+from dynlora.cli.options import PathOrName, exit_code, in_rows, in_runs, reports, tell
 from dynlora.errors import ConfigError, RunRoleError
-from dynlora.kinds.decode.settings import OWN, DecodeSettings
+from dynlora.kinds.decode.settings import OWN, DecodeSettings, Preparation
 from dynlora.store.schema import command_text
 from dynlora.store.summary import run_summary
 
@@ -159,43 +158,21 @@ def found_by(outcome: Any, runs_dir: Path) -> tuple[dict[str, Any], str]:
 
 
 @rsd.command()
-@click.option(
-    "--model", type=PathOrName(), default="smollm2-135m", show_default=True, help="Model of target and draft."
-)
-@click.option(
-    "--data", type=PathOrName(), default="arithmetic", show_default=True, help="Data with worked solutions and answers."
-)
-@click.option(
-    "--layers",
-    default="12",
-    show_default=True,
-    help="Blocks of the draft: a number, so many of the most influential, or numbers of blocks such as 0-14.",
-)
-@click.option(
-    "--steps", type=Whole(1, MOST_STEPS), default=160, show_default=True, help="Training steps of the target."
-)
-@click.option("--draft-steps", type=Whole(1, MOST_STEPS), default=1000, show_default=True, help="Of the draft.")
-@click.option("--judge-model", type=PathOrName(), default="minilm", show_default=True, help="Model of the judge.")
-@click.option("--judge-steps", type=Whole(1, MOST_STEPS), default=600, show_default=True, help="Of the judge.")
-@click.option("--problems", type=Whole(10, 1_000_000), default=1500, show_default=True, help="Solved for the judge.")
-@click.option("--step-string", default="\n", show_default=False, help=r"Text that ends a step; the default is \n.")
-@click.option("--seed", type=Whole(0, 2**31 - 1), default=0, show_default=True, help="Seed of all runs.")
-@_run_option("draft", "A draft that is trained already.")
-@_run_option("target", "A target that is trained already.")
+@setting_options(Preparation)
 @in_runs
 @reports
-def prepare(runs_dir: Path, step_string: str, layers: str, **options: Any) -> Any:
+def prepare(runs_dir: Path, **options: Any) -> Any:
     """Train a target, a draft of some of its blocks, and a judge of the draft's steps, in turn.
 
     The judge learns from partial solutions that the draft writes for training problems; a check of each step labels
     them. What is trained already is given with --draft and --target.
     """
-    from dynlora.kinds.decode.work.prepare import DRAFT_BLOCKS, Preparation
+    given = {name: value for name, value in options.items() if value}
+    if "step_string" in given:
+        given["step_string"] = _unescaped(given["step_string"])
+    preparation = Preparation.parse(given)
     from dynlora.kinds.decode.work.prepare import prepare as prepare_runs
 
-    preparation = Preparation(
-        step_string=_unescaped(step_string), layers=parse_blocks(layers) or DRAFT_BLOCKS, **options
-    )
     with of_options():
         prepared = prepare_runs(
             preparation, runs_dir, lambda line: click.echo(line, err=True), progress=sys.stderr.isatty()

@@ -14,7 +14,8 @@ from typing import Any, Literal, cast
 import click
 from pydantic.fields import FieldInfo
 
-from dynlora.cli.options import PathOrName, Real, Whole, check_texts, in_rows, in_runs, reports
+from dynlora.cli.options import PathOrName, Real, Whole, check_texts, in_rows, in_runs, of_run, reports
+from dynlora.config import Section
 from dynlora.discovery import declared
 from dynlora.errors import ConfigError, RunNotFoundError
 from dynlora.jobs import launch, quick_launch
@@ -26,7 +27,7 @@ from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.kinds.run_kind import kind_of_run, registry
 from dynlora.kinds.settings import FormField, KindSettings, annotation_of, is_several, marker
 from dynlora.safe_files import why_not_a_file
-from dynlora.store.schema import command_text, run_folder
+from dynlora.store.schema import command_text
 from dynlora.store.summary import run_summary
 
 Report = tuple[dict[str, Any], str, int]
@@ -37,7 +38,7 @@ Report = tuple[dict[str, Any], str, int]
 
 
 def setting_options(
-    *settings: type[KindSettings], without: tuple[str, ...] = ()
+    *settings: type[Section], without: tuple[str, ...] = ()
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add an option for each setting, with its bounds, its default and its description as help.
 
@@ -74,7 +75,7 @@ def _default(field: FieldInfo) -> str:
     """Return a default as a person types it."""
     if isinstance(field.default, tuple):
         return ",".join(map(str, field.default))
-    return "" if field.default is None or field.is_required() else str(field.default)
+    return "" if field.default is None or field.is_required() else in_rows(str(field.default))
 
 
 def _type(fields: list[FieldInfo]) -> Any:
@@ -270,20 +271,16 @@ def _unfit(key: str, value: Any, *, is_writing: bool) -> str:
 
 
 @click.command()
-@click.argument("run_id", metavar="ID")
 @click.option(
     "--support", type=click.Path(path_type=Path), required=True, help="Table with a few labelled texts of each class."
 )
 @click.option("--text", multiple=True, required=True, help="A text to classify; repeat the option for more.")
 @click.option("--text-column", default="text", show_default=True, help="Column of the text.")
 @click.option("--label-column", default="label", show_default=True, help="Column of the label.")
-@in_runs
+@of_run
 @reports
-def fewshot(
-    run_id: str, support: Path, text: tuple[str, ...], text_column: str, label_column: str, runs_dir: Path
-) -> Any:
+def fewshot(folder: Path, support: Path, text: tuple[str, ...], text_column: str, label_column: str) -> Any:
     """Classify texts of a new task from a few examples, with the meta-LoRA of a recycle and no training."""
-    folder = run_folder(runs_dir, run_id)
     if problem := why_not_a_file(support):
         raise ConfigError(f"--support {support}: {problem}")
     from dynlora.kinds.recycle.work.few_shot import load_meta

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dynlora.analysis.stats import FEWEST_PAIRS
-from dynlora.cli.options import MOST_ROWS, MOST_SECONDS, OutFolder, Real, Whole, formed, in_runs, progress, reports
+from dynlora.cli.options import MOST_SECONDS, ROWS, WHICH, OutFolder, Real, Whole, formed, of_run, progress, reports
 from dynlora.errors import ConfigError
 from dynlora.inference.forms import Form
 from dynlora.kinds.run_kind import kind_of_run
-from dynlora.store.schema import run_folder
 from dynlora.store.summary import recorded_adapter
 
 if TYPE_CHECKING:
@@ -25,25 +24,23 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run_id", metavar="ID")
-@click.option("--rows", type=Whole(1, MOST_ROWS), default=512, show_default=True, help="Number of held-out examples.")
+@ROWS
 @click.option(
     "--together",
     multiple=True,
     metavar="I,J",
     help=("Modules to turn off together, by position; repeat the option for more."),
 )
-@click.option("--which", default="last", show_default=True, help="last or best.")
+@WHICH
 @click.option("--again", is_flag=True, help="Measure again what is already measured.")
-@in_runs
+@of_run
 @reports
-def ablate(*, run_id: str, rows: int, together: tuple[str, ...], which: str, again: bool, runs_dir: Path) -> Any:
+def ablate(*, folder: Path, rows: int, together: tuple[str, ...], which: str, again: bool) -> Any:
     """Module ablation: the held-out loss without each module, compared with the recorded scores."""
     from dynlora.analysis.retention import knockout_target
     from dynlora.inference.session import Examined
     from dynlora.store.measurements import keep_knockouts, kept_knockouts
 
-    folder = run_folder(runs_dir, run_id)
     sets = [_positions(text) for text in together] or None
     file = knockout_target(folder)
     examined = Examined(folder, which)
@@ -53,7 +50,7 @@ def ablate(*, run_id: str, rows: int, together: tuple[str, ...], which: str, aga
         keep_knockouts(file, result)
         progress("modules measured", done, of)
     if result is None:
-        raise ConfigError(f"run {run_id}: has no modules to measure")
+        raise ConfigError(f"run {folder.name}: has no modules to measure")
     return _report(folder, result)
 
 
@@ -64,7 +61,6 @@ knockout.name, knockout.hidden = "knockout", True
 
 
 @click.command()
-@click.argument("run_id", metavar="ID")
 @click.option(
     "--strengths",
     default="0,0.25,0.5,0.75,1,1.25",
@@ -72,29 +68,28 @@ knockout.name, knockout.hidden = "knockout", True
     metavar="S,T,...",
     help="Numbers that the adapter is multiplied by: 0 is the base model, 1 as trained.",
 )
-@click.option("--rows", type=Whole(1, MOST_ROWS), default=512, show_default=True, help="Number of held-out examples.")
+@ROWS
 @click.option(
     "--out",
     type=OutFolder(),
     default=None,
     help="Export the adapter at the best strength: a new or empty folder, or a .zip file.",
 )
-@click.option("--which", default="last", show_default=True, help="last or best.")
+@WHICH
 @formed
-@in_runs
+@of_run
 @reports
-def strength(
-    *, run_id: str, strengths: str, rows: int, out: Path | None, which: str, form: Form, runs_dir: Path
-) -> Any:
+def strength(*, folder: Path, strengths: str, rows: int, out: Path | None, which: str, form: Form) -> Any:
     """Adapter strength: held-out loss and what is forgotten with the adapter scaled from 0 to 1.25."""
     numbers = _strengths(strengths)
-    folder = run_folder(runs_dir, run_id)
     if (kind := kind_of_run(folder).name) != "train":
         raise ConfigError(
-            f"run {run_id}: is of the kind {kind}, and strength scales a trained adapter; give a training"
+            f"run {folder.name}: is of the kind {kind}, and strength scales a trained adapter; give a training"
         )
     if recorded_adapter(folder):
-        raise ConfigError(f"run {run_id}: was recorded, and its model is not here; give a run that dynlora trained")
+        raise ConfigError(
+            f"run {folder.name}: was recorded, and its model is not here; give a run that dynlora trained"
+        )
     from dynlora.inference.compress import best_of, checked_strengths, strength_curve
     from dynlora.inference.export import export_run
     from dynlora.inference.session import Examined

@@ -21,7 +21,7 @@ from dynlora.cli.compress import compress
 from dynlora.cli.decode import rsd
 from dynlora.cli.kinds import fewshot, merge, plugin_command, recycle
 from dynlora.cli.knockout import ablate, answer, knockout, strength
-from dynlora.cli.options import check_texts, configured, in_runs, printable, reports, tell
+from dynlora.cli.options import RUN_ID, check_texts, configured, in_runs, printable, reports, tell
 from dynlora.cli.remote import import_, pull, push, sync, track
 from dynlora.cli.run_commands import (
     compare,
@@ -149,7 +149,7 @@ def train(as_json: bool, queue: bool, stay: bool, **options: Any) -> None:
 
 
 @main.command()
-@click.argument("run_id", metavar="ID")
+@RUN_ID
 @in_runs
 @click.option("--force", is_flag=True, help="Resume even if another host may still write the run.")
 @reports

@@ -21,7 +21,7 @@ from dynlora.inference.forms import RANKS, form_of, forms, targets
 from dynlora.jobs import helper_job
 from dynlora.jobs.environment import process_number
 from dynlora.safe_files import kind_of_file, output_file, storing, write_output
-from dynlora.store.schema import DEFAULT_RUNS_DIR
+from dynlora.store.schema import DEFAULT_RUNS_DIR, run_folder
 from dynlora.text import is_text
 
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -311,6 +311,29 @@ def in_runs_anywhere(function: Callable[..., Any]) -> Callable[..., Any]:
     return _runs_option(RunsFolder(takes_url=True), "Folder of the runs; a URL they were sent to is shown read-only.")(
         function
     )
+
+
+def of_run(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the argument ID and --runs-dir; the function takes `folder`, that of the run.
+
+    Raises:
+        ConfigError, CorruptRunError, RunNotFoundError: as `run_folder`.
+    """
+
+    @RUN_ID
+    @in_runs
+    @wraps(function)
+    def wrapped(run_id: str, runs_dir: Path, **options: Any) -> Any:
+        return function(folder=run_folder(runs_dir, run_id), **options)
+
+    return wrapped
+
+
+RUN_ID = click.argument("run_id", metavar="ID")
+WHICH = click.option("--which", default="last", show_default=True, help="last or best.")
+ROWS = click.option(
+    "--rows", type=Whole(1, MOST_ROWS), default=512, show_default=True, help="Number of held-out examples."
+)
 
 
 def _runs_option(kind: RunsFolder, text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dynlora.addresses import without_secrets
-from dynlora.cli.options import MOST_SECONDS, PathOrName, Real, in_rows, in_runs, printable, reports, tell
+from dynlora.cli.options import MOST_SECONDS, PathOrName, Real, in_rows, in_runs, of_run, printable, reports, tell
 from dynlora.config import parse_config
 from dynlora.errors import ConfigError, DataError, RemoteError, StorageError
 from dynlora.jobs.trackers import KNOWN, check_trackers
@@ -55,7 +55,6 @@ def push(targets: tuple[str, ...], with_checkpoint: bool | None, force: bool, ru
     from dynlora.remote.place import Place
     from dynlora.remote.sync import check_target
     from dynlora.remote.sync import push as send
-    from dynlora.store.schema import run_folder
 
     *ids, url = targets
     if not ids:
@@ -219,7 +218,6 @@ Report = tuple[dict[str, Any], str]
 
 
 @click.command()
-@click.argument("run_id", metavar="ID")
 @click.option(
     "--to",
     "names",
@@ -227,11 +225,10 @@ Report = tuple[dict[str, Any], str]
     metavar="NAMES",
     help=f"Of {', '.join(KNOWN)}; several with commas between. The default is log.to of the run.",
 )
-@in_runs
+@of_run
 @reports
-def track(*, run_id: str, names: str | None, runs_dir: Path) -> Report:
+def track(*, folder: Path, names: str | None) -> Report:
     """Write a run to trackers: until it has ended, or all at once where it has."""
-    folder = run_folder(runs_dir, run_id)
     with RunReader(folder) as reader:
         trackers: Any = names or section(reader.meta(["config"]).get("config"), "log").get("to")
     chosen = parse_config({"log": {"to": trackers}}).log.to
@@ -241,7 +238,7 @@ def track(*, run_id: str, names: str | None, runs_dir: Path) -> Report:
     from dynlora.integrations.trackers.follow import follow
 
     addresses = follow(folder, list(dict.fromkeys(chosen)))
-    document = {"id": run_id, "trackers": {name: vars(written) for name, written in addresses.items()}}
+    document = {"id": folder.name, "trackers": {name: vars(written) for name, written in addresses.items()}}
     lines = [f"{name}: {written.error or f'written to {written.place}'}" for name, written in addresses.items()]
     return document, "\n".join(lines)
 

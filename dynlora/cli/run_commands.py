@@ -13,7 +13,20 @@ from dynlora import assets
 from dynlora.analysis.run_summary import format_metrics, main_metric
 from dynlora.analysis.seed_groups import flat
 from dynlora.cli.kinds import facts_of
-from dynlora.cli.options import STDOUT, OutFile, OutFolder, files_into, in_rows, in_runs, progress, reports, write_out
+from dynlora.cli.options import (
+    RUN_ID,
+    STDOUT,
+    WHICH,
+    OutFile,
+    OutFolder,
+    files_into,
+    in_rows,
+    in_runs,
+    of_run,
+    progress,
+    reports,
+    write_out,
+)
 from dynlora.cli.remote import format_trackers, tracker_rows
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import helper_job, launch
@@ -69,7 +82,7 @@ def show_document(folder: Path) -> RunSummary:
 
 
 @click.command()
-@click.argument("run_id", metavar="ID")
+@RUN_ID
 @click.option("--now", is_flag=True, help="End the process at once; steps since the last checkpoint are lost.")
 @in_runs
 @reports
@@ -87,7 +100,7 @@ def stop(*, run_id: str, now: bool, runs_dir: Path) -> Report:
 
 
 @click.command()
-@click.argument("run_id", metavar="ID")
+@RUN_ID
 @in_runs
 @reports
 def delete(*, run_id: str, runs_dir: Path) -> Report:
@@ -97,19 +110,18 @@ def delete(*, run_id: str, runs_dir: Path) -> Report:
 
 
 @click.command()
-@click.argument("run_id", metavar="ID")
 @click.option("--add", multiple=True, metavar="TAG", help="Add a tag; repeat the option for more.")
 @click.option("--remove", multiple=True, metavar="TAG", help="Remove a tag; repeat the option for more.")
 @click.option("--note", default=None, help="Note of the run; an empty text removes it.")
-@in_runs
+@of_run
 @reports
-def tag(*, run_id: str, add: tuple[str, ...], remove: tuple[str, ...], note: str | None, runs_dir: Path) -> Report:
+def tag(*, folder: Path, add: tuple[str, ...], remove: tuple[str, ...], note: str | None) -> Report:
     """Change the tags and note of a run, also while it trains; without options, show them."""
     from dynlora.store.notes import annotate_notes
 
-    notes = annotate_notes(run_folder(runs_dir, run_id), add=add, remove=remove, note=note)
-    words = f"{run_id}: {', '.join(in_rows(notes.tags)) or 'no tags'}" + (f"\n{notes.note}" if notes.note else "")
-    return {"id": run_id, "tags": list(notes.tags), "note": notes.note}, words
+    notes = annotate_notes(folder, add=add, remove=remove, note=note)
+    words = f"{folder.name}: {', '.join(in_rows(notes.tags)) or 'no tags'}" + (f"\n{notes.note}" if notes.note else "")
+    return {"id": folder.name, "tags": list(notes.tags), "note": notes.note}, words
 
 
 @click.command()
@@ -137,13 +149,11 @@ def runs(*, where: str, runs_dir: Path) -> Report:
 
 
 @click.command()
-@click.argument("run_id", metavar="ID")
-@in_runs
+@of_run
 @reports
-def show(*, run_id: str, runs_dir: Path) -> Report:
+def show(*, folder: Path) -> Report:
     """Show one run."""
-    launch.wake(runs_dir)
-    folder = run_folder(runs_dir, run_id)
+    launch.wake(folder.parent)
     document = {**show_document(folder), "trackers": tracker_rows(folder)}
     words = format_summary(document) + format_trackers(document["trackers"])
     facts = facts_of(folder, document)
@@ -179,7 +189,6 @@ def compare(*, run_ids: tuple[str, ...], runs_dir: Path) -> Report:
 
 
 @click.command()
-@click.argument("run_id", metavar="ID")
 @click.option("--text", multiple=True, help="A text; repeat the option for more.")
 @click.option("--text-pair", multiple=True, help="The second text of a pair, one per --text.")
 @click.option(
@@ -189,16 +198,15 @@ def compare(*, run_ids: tuple[str, ...], runs_dir: Path) -> Report:
     default=None,
     help="CSV, JSON, JSONL, Parquet, Excel, or one text per line.",
 )
-@click.option("--which", default="last", show_default=True, help="last or best.")
-@in_runs
+@WHICH
+@of_run
 @reports
 def predict(
-    *, run_id: str, text: tuple[str, ...], text_pair: tuple[str, ...], path: Path | None, which: str, runs_dir: Path
+    *, folder: Path, text: tuple[str, ...], text_pair: tuple[str, ...], path: Path | None, which: str
 ) -> Report:
     """Predict texts with the adapter of a run."""
     from dynlora.inference.session import answers_of_file, load_run
 
-    folder = run_folder(runs_dir, run_id)
     if text_pair and len(text_pair) != len(text):
         raise ConfigError(f"--text-pair: {len(text_pair)} given for {len(text)} --text; give one for each --text")
     if path is None and not (text and all(item.strip() for item in text)):
@@ -212,18 +220,17 @@ def predict(
 
 
 @click.command()
-@click.argument("run_id", metavar="ID")
 @click.option("--split", default="validation", show_default=True, help="train or validation.")
 @click.option("--baked", is_flag=True, help="Replace each gate by its mean, as in an export.")
-@click.option("--which", default="last", show_default=True, help="last or best.")
-@in_runs
+@WHICH
+@of_run
 @reports
-def evaluate(*, run_id: str, split: str, baked: bool, which: str, runs_dir: Path) -> Report:
+def evaluate(*, folder: Path, split: str, baked: bool, which: str) -> Report:
     """Evaluate the adapter of a run on a split of its data."""
     from dynlora.inference.session import evaluate_run
 
-    result = evaluate_run(run_folder(runs_dir, run_id), split=split, baked=baked, which=which)
-    return {"id": run_id, **result}, f"{split}, {result['rows']:,} examples: {format_metrics(result['metrics'])}"
+    result = evaluate_run(folder, split=split, baked=baked, which=which)
+    return {"id": folder.name, **result}, f"{split}, {result['rows']:,} examples: {format_metrics(result['metrics'])}"
 
 
 MAX_REPORTED = 50
@@ -257,7 +264,6 @@ def report(run_ids: tuple[str, ...], out: Path, runs_dir: Path) -> Any:
 
 
 @click.command()
-@click.argument("run_id", metavar="ID")
 @click.option(
     "--out",
     type=OutFolder(lambda out: output_folder(out, "--out", lambda folder: True)),
@@ -265,14 +271,13 @@ def report(run_ids: tuple[str, ...], out: Path, runs_dir: Path) -> Any:
     help="Folder to write to; by default the current one.",
 )
 @click.option("--dark", is_flag=True, help="Draw the pictures light on dark.")
-@in_runs
+@of_run
 @reports
-def share(run_id: str, out: Path, dark: bool, runs_dir: Path) -> Any:
+def share(folder: Path, out: Path, dark: bool) -> Any:
     """Write what can be shared of a run: pictures with its verdict (PNG, and GIF up to 3 MB), and its report."""
     from dynlora.viz.report import Shared, shared_files
 
-    launch.wake(runs_dir)
-    folder = run_folder(runs_dir, run_id)
+    launch.wake(folder.parent)
     files, missing = {}, {}
     with files_into(out):
         for one in shared_files(folder, is_dark=dark, progress=partial(progress, "frames drawn")):
@@ -283,7 +288,7 @@ def share(run_id: str, out: Path, dark: bool, runs_dir: Path) -> Any:
                 missing[one.name] = one.reason
     lines = [f"wrote {out / name}, {file['bytes'] / 1e6:.1f} MB" for name, file in files.items()]
     lines += [f"{name}: {reason}" for name, reason in missing.items()]
-    return {"id": run_id, "out": str(out), "files": files, "missing": missing}, "\n".join(lines)
+    return {"id": folder.name, "out": str(out), "files": files, "missing": missing}, "\n".join(lines)
 
 
 _GALLERY = "<p>Written by dynlora "
@@ -319,18 +324,16 @@ def gallery(out: Path, run_ids: tuple[str, ...], title: str, runs_dir: Path) -> 
 
 
 @click.command()
-@click.argument("run_id", metavar="ID")
 @click.option(
     "--signal", required=True, help=("rank, importance, gate, grad_norm, delta_norm or another recorded signal.")
 )
 @click.option("--format", "format_", type=click.Choice(["csv", "parquet", "json"]), default="csv", show_default=True)
 @click.option("--out", type=OutFile(), default=STDOUT, show_default=True, help="File to write; - is standard output.")
-@in_runs
-def signals(run_id: str, signal: str, format_: str, out: Path, runs_dir: Path) -> None:
+@of_run
+def signals(folder: Path, signal: str, format_: str, out: Path) -> None:
     """Write one signal as a wide table: column step, then one per module."""
     from dynlora.store import queries, whole_tables
 
-    folder = run_folder(runs_dir, run_id)
     try:
         frame = queries.signal_frame(folder, signal)
     except KeyError as error:

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from dynlora.cli.options import Whole, in_runs, in_runs_anywhere
+from dynlora.cli.options import RUN_ID, Whole, in_runs, in_runs_anywhere
 from dynlora.config_files import read_run_config
 from dynlora.errors import DynloraError
 from dynlora.jobs import environment
@@ -82,7 +82,7 @@ def warm(context: click.Context) -> None:
 
 
 @click.command(name="check-queued", hidden=True)
-@click.argument("run_id", metavar="ID")
+@RUN_ID
 @in_runs
 def check_queued(run_id: str, runs_dir: Path) -> None:
     """Check runs of the queue whole, ID and all whose check was asked for; one that cannot be trained has failed then.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from dynlora.cli.kinds import setting_options
 from dynlora.cli.options import Real, Whole, configured, in_runs, reports
 from dynlora.cli.run_commands import Report
 from dynlora.config import RunConfig, parse_config
@@ -25,7 +26,7 @@ from dynlora.jobs import launch
 from dynlora.jobs import queue as run_queue
 from dynlora.jobs.queue import LOCK_WAIT_S, OPEN, QUEUE_LOCK, is_pending, put_in_queue, read_status
 from dynlora.jobs.spawn import locked, own_folder, runs_root
-from dynlora.jobs.sweep import MOST_SEEDS, MOST_TRIALS, SECTION, choices_of, count, section_choices
+from dynlora.jobs.sweep import SECTION, Request, choices_of, count, section_choices
 from dynlora.store.lifecycle import unmark_active
 from dynlora.store.notes import annotate_notes, read_notes
 from dynlora.store.schema import command_text, new_run_id, run_folder
@@ -43,7 +44,6 @@ def search(
     overrides: tuple[str, ...],
     name: str | None,
     runs_dir: Path,
-    study: str | None,
     **settings: Any,
 ) -> Report:
     """Search, confirm the best trial on new seeds, and say what came out.
@@ -53,22 +53,22 @@ def search(
         overrides: KEY=RANGE or KEY=A,B,C.
         name: of the study where `study` is not given.
         runs_dir: folder of the runs.
-        study: name of the study; one that exists continues.
-        settings: the other fields of `Request`.
+        settings: the fields of `Request`; None for the default.
 
     Raises:
         ConfigError: when what was asked for breaks a rule.
         UnknownStrategyError: when it names a method that does not exist.
         RunBusyError: when another process searches in the same study.
     """
-    from dynlora.integrations.search.driver import Request
     from dynlora.integrations.search.run import run_all, searches
     from dynlora.strategies import strategy_class
 
     base = read_yaml(config) if config is not None else {}
     listed = _texts(base.pop(SECTION, None))
     listed |= {split_override(one)[0]: one.partition("=")[2] for one in overrides}
-    request = Request(study=(name or "search").replace(" ", "-") if study is None else study, **settings)
+    named = {} if name is None else {"study": name.replace(" ", "-")}
+    given = {key: value for key, value in settings.items() if value is not None}
+    request = Request.parse({**named, **given})
     studies = searches(request, base, listed)
     for name in {name for one in studies for name in _methods(one.base, one.space)}:
         strategy_class(name)
@@ -330,27 +330,7 @@ def _reported(tag: str, ids: Sequence[str], ended: dict[str, str]) -> Report:
     is_flag=True,
     help="Search instead, with Optuna: --set key=1e-4..1e-2:log, 0.0..0.3, 1..16 or a,b,c. Waits for its runs.",
 )
-@click.option(
-    "--trials",
-    type=Whole(1, MOST_TRIALS),
-    default=20,
-    show_default=True,
-    help="Search: trials of each study, earlier ones included.",
-)
-@click.option("--study", default=None, metavar="NAME", help="Search: name of the study; one that exists continues.")
-@click.option("--objective", default="loss", show_default=True, metavar="METRIC", help="Search: what is made best.")
-@click.option("--sampler", type=click.Choice(["tpe", "random"]), default="tpe", show_default=True, help="Search.")
-@click.option("--pruner", type=click.Choice(["median", "none"]), default="median", show_default=True, help="Search.")
-@click.option("--each", default="", metavar="KEY=A,B", help="Search: a study for each value, with as many trials each.")
-@click.option("--rates", is_flag=True, help="Search: learning rates over a wide range; with --each, tuned fairly.")
-@click.option(
-    "--confirm",
-    type=Whole(0, MOST_SEEDS),
-    default=3,
-    show_default=True,
-    metavar="SEEDS",
-    help="Search: new seeds for the best and the default.",
-)
+@setting_options(Request)
 @cluster_options
 @reports
 def sweep(is_search: bool, wait: bool, on: str | None, **options: Any) -> Any:

@@ -10,10 +10,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import yaml
+from pydantic import AfterValidator, Field
 
+from dynlora.config import Section
 from dynlora.config_files import parse_value, split_override, yaml_text
 from dynlora.errors import ConfigError, DynloraError, storing
 from dynlora.jobs import helper_job
@@ -160,8 +162,33 @@ STUDIES_DIR = ".studies"
 """Folder of a runs folder that holds studies."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
-MOST_TRIALS, MOST_SEEDS = 1000, 50
-"""Of one study: trials, and new seeds that confirm its best."""
+
+
+def _study(name: str) -> str:
+    """Return the name of a study.
+
+    Raises:
+        ConfigError: when it is too long, or has other signs.
+    """
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"--study {name[:60]}: must be 1 to 40 letters, digits and _ . -, such as rates-1")
+    return name
+
+
+class Request(Section):
+    """What a search is asked for; the options of `dynlora sweep --search` are made of it."""
+
+    study: Annotated[str, AfterValidator(_study)] = Field(
+        "search", description="Search: name of the study; one that exists continues."
+    )
+    trials: int = Field(20, ge=1, le=1000, description="Search: trials of each study, earlier ones included.")
+    objective: str = Field("loss", description="Search: metric that is made best.")
+    sampler: Literal["tpe", "random"] = Field("tpe", description="Search: Parzen estimator, or random (the control).")
+    pruner: Literal["median", "none"] = Field("median", description="Search: what stops trials early.")
+    each: str = Field("", description="Search: a study for each value of KEY=A,B, with as many trials each.")
+    rates: bool = Field(False, description="Search: learning rates over a wide range; with --each, tuned fairly.")
+    confirm: int = Field(3, ge=0, le=50, description="Search: new seeds for the best and the default.")
+
 
 MOST_LISTED = 20
 """Newest searches that are listed."""

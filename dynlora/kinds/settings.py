@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from dynlora.config import Name, Section
 from dynlora.config_files import read_yaml, yaml_text
-from dynlora.errors import ConfigError, DynloraError, checked
+from dynlora.errors import ConfigError, DynloraError
 from dynlora.store.meta import FROM_EVENTS, OTHER, TRAIN, kind_of
 from dynlora.store.reader import RunReader
 from dynlora.store.schema import command_text
@@ -47,9 +47,10 @@ def marker(info: FieldInfo, of: type[T]) -> T | None:
 
 
 def annotation_of(info: FieldInfo) -> Any:
-    """Return the type of a setting without its being optional."""
+    """Return the type of a setting without its being optional; one of several types is written as text."""
     if typing.get_origin(info.annotation) in (typing.Union, types.UnionType):
-        return next(part for part in typing.get_args(info.annotation) if part is not type(None))
+        first, *others = (part for part in typing.get_args(info.annotation) if part is not type(None))
+        return str if others else first
     return info.annotation
 
 
@@ -95,17 +96,8 @@ class KindSettings(Section):
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
-        """Check plain values and return the settings.
-
-        Raises:
-            ConfigError: for the first thing wrong: one sentence with key, value, rule and remedy.
-        """
-        return checked(cls, {key: value for key, value in values.items() if key != "kind"})
-
-    @classmethod
-    def of(cls, **values: Any) -> Self:
-        """Return settings given by name, as `parse` does."""
-        return cls.parse(values)
+        """Return checked settings, as every `Section` does; their kind may be among the values."""
+        return super().parse({key: value for key, value in values.items() if key != "kind"})
 
     @classmethod
     def of_run(cls, folder: Path) -> Self:

@@ -24,7 +24,7 @@ from dynlora.config_files import parse_value, set_key
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunNotFoundError, TrainingDiverged
 from dynlora.jobs import helper_job, launch, quick_launch
 from dynlora.jobs.queue import OPEN, read_status, wake
-from dynlora.jobs.sweep import check_once
+from dynlora.jobs.sweep import Request, check_once
 from dynlora.safe_files import read_plain
 from dynlora.store.notes import annotate_notes
 from dynlora.store.queries import scalars_frame
@@ -249,31 +249,6 @@ LOOK_S = 0.3
 """Seconds between two looks at a run."""
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked for.
-
-    Attributes:
-        study: name of the study, or of the first part of the names.
-        trials: of each study.
-        objective: metric, or loss.
-        sampler: tpe or random.
-        pruner: median or none.
-        each: KEY=A,B,C: a study for each value; empty for one study.
-        rates: whether the learning rate is searched over a wide range where no range is given.
-        confirm: new seeds on which the best of each study and the default are trained.
-    """
-
-    study: str
-    trials: int = 20
-    objective: str = "loss"
-    sampler: str = "tpe"
-    pruner: str = "median"
-    each: str = ""
-    rates: bool = False
-    confirm: int = 3
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from dynlora.integrations.search.driver import (
     Choice,
     Driver,
     Range,
-    Request,
     Say,
     Search,
     Space,
@@ -24,7 +23,7 @@ from dynlora.integrations.search.driver import (
     space_of,
 )
 from dynlora.jobs.spawn import Folder, locked, own_folder, runs_root
-from dynlora.jobs.sweep import MOST_SEEDS, MOST_TRIALS, NAME, STUDIES_DIR
+from dynlora.jobs.sweep import NAME, STUDIES_DIR, Request
 from dynlora.tasks import registry
 
 ENOUGH_TRIALS = 6
@@ -160,7 +159,6 @@ def searches(request: Request, base: Mapping[str, Any], listed: Mapping[str, str
     Raises:
         ConfigError: when a name, a number, a range or the configuration breaks a rule.
     """
-    _check(request)
     preset = {"train.lr": RATES} if request.rates and "train.lr" not in listed else {}
     space = space_of({**listed, **preset})
     fixed = {key: one.values[0] for key, one in space.items() if isinstance(one, Choice) and len(one.values) == 1}
@@ -222,19 +220,3 @@ def _studies(request: Request) -> dict[str, dict[str, Any]]:
             "strategy.name=lora,dynamic"
         )
     return studies
-
-
-def _check(request: Request) -> None:
-    """Refuse numbers and names that break a rule.
-
-    Raises:
-        ConfigError: for the first one.
-    """
-    if not NAME.fullmatch(request.study):
-        raise ConfigError(f"--study {request.study[:60]}: must be 1 to 40 letters, digits and _ . -, such as rates-1")
-    for name, value, low, most in (
-        ("trials", request.trials, 1, MOST_TRIALS),
-        ("confirm", request.confirm, 0, MOST_SEEDS),
-    ):
-        if not low <= value <= most:
-            raise ConfigError(f"--{name} {value}: must be from {low} to {most}; change it")

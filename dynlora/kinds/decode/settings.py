@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
-from dynlora.config import GENERATIVE, Name
+from dynlora.blocks import Blocks, parse_blocks
+from dynlora.config import GENERATIVE, Name, Section
 from dynlora.errors import RunRoleError
 from dynlora.kinds.named_runs import NamedRun, RunField, named_run
 from dynlora.kinds.settings import FormField, KindSettings
@@ -187,3 +188,28 @@ class DecodeSettings(KindSettings):
         """Return the display name, or a description when none was given."""
         judged = self.reward if self.reward in REWARDS else "a judge"
         return self.name or f"Decode with {judged}, seed {self.seed}"
+
+
+Steps = Annotated[int, Field(ge=1, le=10_000_000)]
+"""Optimizer steps of a training."""
+
+
+class Preparation(Section):
+    """The three runs that a decode needs: which are trained, and on what."""
+
+    model: Name = Field("smollm2-135m", description="Model of target and draft.")
+    data: Name = Field("arithmetic", description="Data with worked solutions and answers.")
+    layers: Annotated[Blocks, BeforeValidator(parse_blocks)] = Field(
+        12,
+        description="Blocks of the draft: a number, so many of the most influential, or numbers of blocks, as 0-14.",
+    )
+    steps: Steps = Field(160, description="Training steps of the target.")
+    draft_steps: Steps = Field(1000, description="Of the draft.")
+    judge_model: Name = Field("minilm", description="Model of the judge.")
+    judge_steps: Steps = Field(600, description="Of the judge.")
+    problems: int = Field(1500, ge=10, le=1_000_000, description="Solved for the judge.")
+    temperature: float = Field(0.7, ge=0, le=2, description="Of these solutions; 0 shows the judge few mistakes.")
+    step_string: str = Field("\n", description=r"Text that ends a step.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of all runs.")
+    draft: Name | None = Field(None, description="A draft that is trained already.")
+    target: Name | None = Field(None, description="A target that is trained already.")

@@ -15,11 +15,11 @@ import pytest
 
 from dynlora.cli.sweep import words
 from dynlora.errors import ConfigError
-from dynlora.integrations.search.driver import Driver, Ended, Range, Request, optuna
+from dynlora.integrations.search.driver import Driver, Ended, Range, optuna
 from dynlora.integrations.search.run import _run as run_one
 from dynlora.integrations.search.run import searches, study_file
 from dynlora.jobs import quick_launch, spawn
-from dynlora.jobs.sweep import STUDIES_DIR
+from dynlora.jobs.sweep import STUDIES_DIR, Request
 from dynlora.store.notes import read_notes
 from dynlora.store.queries import list_runs
 from tests.command_line import document, run
@@ -80,7 +80,7 @@ def test_a_poor_trial_is_a_stopped_run(tiny_bert: Path, tiny_data: Path, tmp_pat
     values = tiny_values(tiny_bert, tiny_data)
     values["train"]["steps"] = 100_000
     values["log"] = {**values.get("log", {}), "eval_every": 10}
-    (search,) = searches(Request("p", 7), values, {"train.lr": "1e-7..2e-7:log"})
+    (search,) = searches(Request.of(study="p", trials=7), values, {"train.lr": "1e-7..2e-7:log"})
     (tmp_path / STUDIES_DIR).mkdir()
     messages: list[str] = []
     driver = Driver(search, tmp_path, study_file(tmp_path, "p"), messages.append)
@@ -106,7 +106,11 @@ def driver(tiny_bert: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest
     """A search whose queue starts nothing."""
     monkeypatch.setattr(quick_launch, "wake", lambda _: None)
     (tmp_path / STUDIES_DIR).mkdir()
-    (search,) = searches(Request("q", 3), tiny_values(tiny_bert, tiny_data), {"train.lr": "1e-4..1e-1:log"})
+    (search,) = searches(
+        Request.of(study="q", trials=3),
+        tiny_values(tiny_bert, tiny_data),
+        {"train.lr": "1e-4..1e-1:log"},
+    )
     return Driver(search, tmp_path, study_file(tmp_path, "q"), print)
 
 
@@ -127,7 +131,7 @@ def test_what_confirms_a_new_best_is_a_new_run_and_what_is_there_is_not_made_aga
 def test_a_study_continues_with_what_it_began_with(driver: Driver, change: str) -> None:
     changes = {
         "settings": {"base": {**driver.search.base, "seed": 5}},
-        "objective": {"request": replace(driver.search.request, objective="perplexity")},
+        "objective": {"request": driver.search.request.model_copy(update={"objective": "perplexity"})},
         "ranges": {"space": {"train.lr": Range(1e-3, 1e-1, False, True)}},
     }[change]
     Driver(driver.search, driver.runs_dir, study_file(driver.runs_dir, "q"), print)

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.integrations.search.driver import Choice, Range, Request, space_of
+from dynlora.integrations.search.driver import Choice, Range, space_of
 from dynlora.integrations.search.run import MOST_STUDIES, searches
+from dynlora.jobs.sweep import Request
 
 LR = {"train.lr": "1e-4..1e-2:log"}
 
@@ -83,20 +84,20 @@ def test_a_range_holds_numbers_alone() -> None:
     [
         ({"study": "../up"}, r"--study ../up: must be 1 to 40 letters"),
         ({"study": "a" * 41}, "must be 1 to 40 letters"),
-        ({"trials": 0}, "--trials 0: must be from 1"),
-        ({"confirm": 51}, "--confirm 51: must be from 0 to 50"),
+        ({"trials": 0}, "trials=0: must be at least 1"),
+        ({"confirm": 51}, "confirm=51: must be at most 50"),
         ({"objective": "luck"}, "--objective luck: must be one of .*accuracy.*loss"),
         ({"each": "seed=" + ",".join(map(str, range(MOST_STUDIES + 1)))}, "at most 16 short values"),
     ],
 )
 def test_what_is_asked_for_is_checked(fields: dict, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        searches(Request(**{"study": "s", **fields}), {}, LR)
+        searches(Request.parse({"study": "s", **fields}), {}, LR)
 
 
 def test_the_configuration_is_checked_before_anything_is_made() -> None:
     with pytest.raises(ConfigError, match=r"train\.steps=-3"):
-        searches(Request("s"), {"train": {"steps": -3}}, LR)
+        searches(Request.of(study="s"), {"train": {"steps": -3}}, LR)
 
 
 @pytest.mark.parametrize(
@@ -109,12 +110,12 @@ def test_the_configuration_is_checked_before_anything_is_made() -> None:
 )
 def test_both_ends_of_a_range_are_checked_before_anything_is_made(listed: dict[str, str], words: str) -> None:
     with pytest.raises(DynloraError, match=words):
-        searches(Request("s"), {}, listed)
+        searches(Request.of(study="s"), {}, listed)
 
 
 def test_each_value_gets_a_study_with_the_same_trials_and_preset_rates() -> None:
     studies = searches(
-        Request("fair", 8, each="strategy.name=lora,dynamic", rates=True),
+        Request.of(study="fair", trials=8, each="strategy.name=lora,dynamic", rates=True),
         {"train": {"steps": 80}},
         {"adapter.rank": "4"},
     )
@@ -126,12 +127,13 @@ def test_each_value_gets_a_study_with_the_same_trials_and_preset_rates() -> None
 
 
 def test_the_direction_follows_the_objective() -> None:
-    directions = {name: searches(Request("s", objective=name), {}, LR)[0].direction for name in ("loss", "accuracy")}
+    requests = {name: Request.of(study="s", objective=name) for name in ("loss", "accuracy")}
+    directions = {name: searches(request, {}, LR)[0].direction for name, request in requests.items()}
     assert directions == {"loss": "minimize", "accuracy": "maximize"}
 
 
 def test_a_run_holds_the_values_of_its_trial() -> None:
-    (search,) = searches(Request("s"), {"seed": 3}, {**LR, "adapter.rank": "1..8"})
+    (search,) = searches(Request.of(study="s"), {"seed": 3}, {**LR, "adapter.rank": "1..8"})
     config = search.config({"train.lr": 0.002, "adapter.rank": 4}, "trial 7", seed=9)
     assert (config["train"]["lr"], config["adapter"]["rank"], config["seed"], config["name"]) == (
         0.002,

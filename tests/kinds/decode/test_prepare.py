@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,8 @@ import transformers
 
 from dynlora.engine.data.text_data import Rows
 from dynlora.errors import ConfigError
-from dynlora.kinds.decode.work.prepare import Preparation, draft_config, judged_rows, labelled, steps_of, write_rows
+from dynlora.kinds.decode.settings import Preparation
+from dynlora.kinds.decode.work.prepare import draft_config, judged_rows, labelled, steps_of, write_rows
 from dynlora.kinds.decode.work.rewards import judged_text
 from dynlora.store.summary import run_summary
 from tests.command_line import document, run
@@ -38,7 +38,7 @@ def test_a_partial_solution_is_right_while_all_its_steps_are() -> None:
 
 
 def test_rows_are_split_by_problem_and_the_same_every_time(runs: Runs, tmp_path: Path) -> None:
-    wanted = Preparation(problems=40, step_string=STEP)
+    wanted = Preparation.of(problems=40, step_string=STEP)
     counts = write_rows(runs.folder / runs.draft, tmp_path / "one", wanted)
     again = write_rows(runs.folder / runs.draft, tmp_path / "two", wanted)
     sides = {}
@@ -56,11 +56,11 @@ def test_rows_are_split_by_problem_and_the_same_every_time(runs: Runs, tmp_path:
 def test_steps_of_one_label_are_one_sentence(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dynlora.kinds.decode.work.prepare.Reference.is_right", lambda reference, step: True)
     with pytest.raises(ConfigError, match=r"--problems 10: all steps of the draft are right"):
-        write_rows(runs.folder / runs.draft, tmp_path / "rows", Preparation(problems=10, step_string=STEP))
+        write_rows(runs.folder / runs.draft, tmp_path / "rows", Preparation.of(problems=10, step_string=STEP))
 
 
 def test_a_draft_is_the_blocks_that_were_named() -> None:
-    config = draft_config(Preparation(layers="0-9,28-29"))
+    config = draft_config(Preparation.of(layers="0-9,28-29"))
     assert (config.model.name, config.model.layers, config.train.steps) == ("smollm2-135m", "0-9,28-29", 1000)
 
 
@@ -74,10 +74,10 @@ def test_a_number_of_blocks_takes_the_most_influential(tmp_path: Path) -> None:
     model.save_pretrained(folder)
     (tmp_path / "problems").mkdir()
     problems = save_problems(tmp_path / "problems")
-    wanted = Preparation(model=str(folder), data=str(problems), layers=1)
+    wanted = Preparation.of(model=str(folder), data=str(problems), layers=1)
     assert draft_config(wanted).model.layers == "1-1"
     with pytest.raises(ConfigError, match=r"--layers 4: the model has 2 blocks"):
-        draft_config(replace(wanted, layers=4))
+        draft_config(wanted.model_copy(update={"layers": 4}))
 
 
 @pytest.mark.journey

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dynlora.blocks import Blocks
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import read_run_config
 from dynlora.engine.data.batches import calibration_batches
@@ -21,6 +19,7 @@ from dynlora.engine.model.some_blocks import block_influence, most_influential
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError
 from dynlora.inference.session import load_run
+from dynlora.kinds.decode.settings import Preparation
 from dynlora.kinds.decode.work.rewards import Reference, judged_text
 from dynlora.kinds.named_runs import named_run
 from dynlora.store.schema import command_text
@@ -30,9 +29,6 @@ from dynlora.training.folder_work import RunFailedError
 from dynlora.training.inputs import load_inputs, read_data
 
 RIGHT, WRONG = "right", "wrong"
-DRAFT_BLOCKS = 12
-"""Of the draft, out of the 30 of `smollm2-135m`."""
-
 LOOKS = 2
 """Batches of training examples that blocks are chosen by."""
 
@@ -44,41 +40,6 @@ MOSTLY = 0.9
 
 FOLDER = "judge-data"
 """Beside the runs: the rows that judges learn from, in a folder for each draft."""
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """What is to be prepared.
-
-    Attributes:
-        model: of target and draft.
-        data: with worked solutions and answers.
-        layers: blocks of the draft: a number, so many of the most influential, or the numbers of blocks.
-        steps: optimizer steps of the target.
-        draft_steps: of the draft, which has to learn more.
-        judge_model: of the judge.
-        judge_steps: of the judge.
-        problems: training problems that the draft solves for the judge.
-        temperature: of these solutions; 0 would show the judge few mistakes.
-        step_string: ends a step.
-        seed: of all runs.
-        draft: id or folder of a run that is there already; None trains one.
-        target: likewise.
-    """
-
-    model: str = "smollm2-135m"
-    data: str = "arithmetic"
-    layers: Blocks = DRAFT_BLOCKS
-    steps: int = 160
-    draft_steps: int = 1000
-    judge_model: str = "minilm"
-    judge_steps: int = 600
-    problems: int = 1500
-    temperature: float = 0.7
-    step_string: str = "\n"
-    seed: int = 0
-    draft: str | None = None
-    target: str | None = None
 
 
 def prepare(
