@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read once, when the hub's client is imported
 os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")  # else datasets tells a server of each file it reads
+os.environ.setdefault("USE_HUB_KERNELS", "NO")  # else transformers fetches and runs code of the hub for some models
 
 SPIN_COUNT = "10000"
 """Turns that a thread of torch's OpenMP (libgomp) waits awake before it sleeps; libgomp's own value is 300,000.
