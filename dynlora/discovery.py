@@ -76,6 +76,11 @@ def declared(group: str) -> frozenset[str]:
     return frozenset(point.name for point in _points(group))
 
 
+def versions(group: str) -> list[str]:
+    """Return a line for each plug-in of a group, another one when its package changes its version; none is loaded."""
+    return sorted(f"{point.name} = {point.value} of {_package(point)}" for point in _points(group))
+
+
 def joined(own: Mapping[str, T], plugins: Mapping[str, T]) -> dict[str, T]:
     """Return what dynlora and plug-ins bring; dynlora's own names stay its own."""
     for name in sorted(set(own) & set(plugins)):

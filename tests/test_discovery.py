@@ -24,6 +24,7 @@ from dynlora.contracts.harness import ListRecorder, MemoryKeeper, make_trainer, 
 from dynlora.data_files.columns import Columns
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError, DataError
+from dynlora.jobs.launch import _catalog_version
 from dynlora.kinds.run_kind import registry as kinds
 from dynlora.viz.kit.panel import panels_of_plugins
 from dynlora.viz.report.documents import run_document
@@ -65,6 +66,19 @@ def plugged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
     monkeypatch.undo()
     forget()
+
+
+def test_pages_ask_again_for_the_methods_when_a_plug_in_comes_or_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalogs = {_catalog_version()}
+    monkeypatch.syspath_prepend(str(tmp_path))
+    install(tmp_path, {"dynlora.strategies": {"halve": "dynlora_example.halve:Halve"}})
+    catalogs.add(_catalog_version())
+    about = tmp_path / "dynlora_example-0.1.0.dist-info" / "METADATA"
+    about.write_text(about.read_text().replace("Version: 0.1.0", "Version: 0.2.0"))
+    catalogs.add(_catalog_version())
+    assert len(catalogs) == 3
 
 
 def test_a_method_of_a_plug_in_is_listed_described_and_holds_the_contract(plugged: Path) -> None:

@@ -21,6 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from dynlora import discovery
 from dynlora.assets.hub import cache_dir
 from dynlora.config_files import yaml_text
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunBusyError, StorageError, storing
@@ -139,10 +140,11 @@ def catalog() -> dict[str, Any]:
 
 
 def _catalog_version() -> str:
-    """Return a digest of everything the catalogue is made of: a field's choices and help come from any engine file."""
+    """Return a digest of what the catalogue is made of: plug-ins and any engine file, as choices come from there."""
     digest = hashlib.sha256()
     with suppress(PackageNotFoundError):
         digest.update(version("dynlora").encode())
+    digest.update("\0".join(discovery.versions("strategies")).encode())
     sources = (path for folder in ("engine", "strategies") for path in (_PACKAGE / folder).rglob("*.py"))
     for path in sorted(sources):
         digest.update(path.relative_to(_PACKAGE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
