@@ -8,7 +8,6 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -401,11 +400,11 @@ def checked(
             f"section `{SECTION}`, or start a single run with `{single}`"
         )
     count(choices)
-    from dynlora.training.run import plan
+    from dynlora.training.run import plans
 
     settings = [with_run_folder(one, runs_dir) for one in combinations(base, choices, name)]
     # all are checked before the first folder is made
-    return settings, [replace(plan(item), inputs=None) for item in settings]
+    return settings, plans(settings)
 
 
 def combinations(base: Mapping[str, Any], choices: Mapping[str, list[Any]], name: str | None) -> list[RunConfig]:

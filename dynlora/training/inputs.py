@@ -72,13 +72,17 @@ class Inputs:
         return pack(tokens, min(self.config.data.max_length, self.base.tokenizer.model_max_length))
 
 
-def load_inputs(config: RunConfig, start: Path | None = None, began_in: str | None = None) -> Inputs:
+def load_inputs(
+    config: RunConfig, start: Path | None = None, began_in: str | None = None, like: Inputs | None = None
+) -> Inputs:
     """Load and check everything a config names.
 
     Args:
         config: the settings.
         start: where the adapter that the run starts from is kept, if not where the settings say.
         began_in: bf16 or fp32, which a run that is resumed began in.
+        like: of another run of the same sweep, whose model and data are taken where the settings name the same. The
+            head is that of the other seed then, so these inputs are for a check alone.
 
     Raises:
         ConfigError, AssetError, DataError: one sentence that names what is wrong and what to change.
@@ -92,19 +96,14 @@ def load_inputs(config: RunConfig, start: Path | None = None, began_in: str | No
         strategy.attach_start(partial(read_start, source, start))
     if config.train.epochs is None:
         strategy.check(config.train.max_steps(0), config.adapter.rank)
-    data = read_data(config)
+    shared = like if like is not None and _same_sources(config, like.config) else None
+    data = shared.data if shared and shared.config.seed == config.seed else read_data(config)
     total = config.train.max_steps(len(data.train))
     strategy.check(total, config.adapter.rank)
     _check_batch(config)
-    base = load_base(
-        assets.resolve_model(config.model.name),
-        task=data.task,
-        seed=config.seed,
-        dropout=config.model.dropout,
-        weights=weights_of(config, began_in),
-        layers=config.model.layers,
-    )
-    data, base = _prepared(config, data, base)
+    base = _base(config, data.task, began_in) if shared is None else replace(shared.base, task=data.task)
+    if shared is None or data is not shared.data:
+        data, base = _prepared(config, data, base)
     if isinstance(data.task, WritingTask):
         data.task.check_tokenizer(base.tokenizer, data.train)
     if config.data.packing:
@@ -115,6 +114,24 @@ def load_inputs(config: RunConfig, start: Path | None = None, began_in: str | No
     total = config.train.max_steps(len(inputs.sequences(usable(inputs.encoded("train")))))
     strategy.check(total, config.adapter.rank)
     return replace(inputs, total=total)
+
+
+def _same_sources(config: RunConfig, other: RunConfig) -> bool:
+    """Say whether two configs name the same data and load the same model."""
+    first, second = ((one.model, one.data, one.train.precision) for one in (config, other))
+    return first == second
+
+
+def _base(config: RunConfig, task: Task, began_in: str | None) -> BaseModel:
+    """Return the model that a config names, with the head of its task."""
+    return load_base(
+        assets.resolve_model(config.model.name),
+        task=task,
+        seed=config.seed,
+        dropout=config.model.dropout,
+        weights=weights_of(config, began_in),
+        layers=config.model.layers,
+    )
 
 
 def _prepared(config: RunConfig, data: TextData, base: BaseModel) -> tuple[TextData, BaseModel]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,25 @@ def plan(config: RunConfig, start: Path | None = None) -> PlannedRun:
     inputs = load_inputs(config, start)
     trainer_check(inputs)
     return planned(inputs)
+
+
+def plans(configs: Sequence[RunConfig]) -> list[PlannedRun]:
+    """Check the configs of a sweep whole, in the order given; what has the same data or model loads it once.
+
+    Raises:
+        DynloraError: when something one of them names cannot be used.
+    """
+    order = sorted(
+        range(len(configs)), key=lambda at: (repr(configs[at].model), repr(configs[at].data), configs[at].seed)
+    )
+    checked: dict[int, PlannedRun] = {}
+    inputs = None
+    for at in order:
+        check_trackers(configs[at].log.to)
+        inputs = load_inputs(configs[at], like=inputs)
+        trainer_check(inputs)
+        checked[at] = replace(planned(inputs), inputs=None)
+    return [checked[at] for at in range(len(configs))]
 
 
 def trainer_check(inputs: Inputs) -> None:

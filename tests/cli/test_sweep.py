@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,11 @@ from dynlora.jobs import launch
 from dynlora.jobs import sweep as sweep_requests
 from dynlora.jobs.sweep import choices_of, count, enqueue_sweep, listed, section_choices
 from dynlora.store.queries import list_runs
+from dynlora.training import inputs
+from dynlora.training.run import plan, plans
 from tests.command_line import document, run
 from tests.jobs.helpers import helper
-from tests.tiny import tiny_arguments
+from tests.tiny import tiny_arguments, tiny_config
 
 CHILD = """
 import json, sys, yaml
@@ -148,3 +152,18 @@ def test_what_a_sweep_would_ignore_or_train_twice_is_refused(
 def test_a_list_of_paths_is_no_range() -> None:
     space = space_of({"data.path": "../a.csv,../b.csv", "train.lr": "1e-3,2e-3"})
     assert space["data.path"].text() == "../a.csv,../b.csv"
+
+
+def test_runs_of_a_sweep_are_checked_as_alone_and_load_the_same_model_once(
+    tiny_bert: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs = [
+        tiny_config(tiny_bert, tiny_data, strategy__name=name, seed=seed, data__max_train=rows)
+        for rows, name, seed in itertools.product((40, 30), ("lora", "dynamic"), (1, 0))
+    ]
+    loaded: list[Path] = []
+    load = inputs.load_base
+    monkeypatch.setattr(inputs, "load_base", lambda folder, **rest: (loaded.append(folder), load(folder, **rest))[1])
+    together = plans(configs)
+    assert len(loaded) == 2  # the task may be another one with other data
+    assert together == [replace(plan(config), inputs=None) for config in configs]

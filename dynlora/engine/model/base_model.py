@@ -13,7 +13,7 @@ import logging
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class BaseModel:
         head: dotted names of the modules trained in full.
         folder: where it was loaded from.
         task: what the head is for.
+        trials: what trial forwards showed, by targets; a check and the training after it ask the same.
     """
 
     model: PreTrainedModel
@@ -54,6 +55,7 @@ class BaseModel:
     head: list[str]
     folder: Path
     task: Task
+    trials: dict[Any, Any] = field(default_factory=dict[Any, Any], repr=False, compare=False)
 
 
 @dataclass(frozen=True)
