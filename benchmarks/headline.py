@@ -90,7 +90,7 @@ def exported(arguments: argparse.Namespace, lr: float) -> dict[str, float]:
             with torch.no_grad():
                 logits = theirs(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
             losses.append(torch.nn.functional.cross_entropy(logits, batch["labels"], reduction="none"))
-        recorded = float(queries.run_summary(run)["metrics"]["loss"] or np.nan)
+        recorded = float(queries.run_summary(run).metrics["loss"] or np.nan)
     return {"run": recorded, "peft": float(torch.cat(losses).mean()), "rows": len(tokens)}
 
 

@@ -144,8 +144,8 @@ def outcome_of(
     """Return error, ranks and parameters of a finished run; the control is cut to the budget first."""
     names, costs = [info.name for info in infos], np.array([info.cost for info in infos])
     summary, budget = run_summary(folder), rank * int(costs.sum())
-    error: Any = summary["metrics"][RELATIVE_ERROR]
-    ranks = [summary["ranks"].get(name, 0) for name in names]
+    error: Any = summary.metrics[RELATIVE_ERROR]
+    ranks = [summary.ranks.get(name, 0) for name in names]
     with RunReader(folder) as reader:
         peak = max(int(held @ costs) for held in reader.signal("rank")[1])
     if side == WIDE:
@@ -165,7 +165,7 @@ def outcome_of(
         },
         "parameters": {"end": int(np.dot(ranks, costs)), "peak": peak, "budget": budget},
         "ranks": ranks,
-        "train_s": summary["time"]["train_s"],
+        "train_s": summary.time["train_s"],
     }
 
 

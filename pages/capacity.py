@@ -25,7 +25,7 @@ if adapter_cards.adapter_in_address():
 run = run_picker.pick_run(without=adapter_cards.adapter_link, suits=shows)
 url_state.remember_address()
 with live.guarded():
-    IS_ACTIVE = queries.run_summary(run.folder)["status"] in run_summary.ACTIVE
+    IS_ACTIVE = queries.run_summary(run.folder).status in run_summary.ACTIVE
 
 
 @live.following(3, active=IS_ACTIVE)
@@ -68,7 +68,7 @@ def show_knockouts() -> None:
     url_state.follow_address()
     with cached_queries.one_refresh():
         summary, modules = queries.run_summary(run.folder), cached_queries.modules(run.folder)
-        if not len(modules) or not summary["step"]:
+        if not len(modules) or not summary.step:
             return
         words = "Importance of each module: the loss without it, against the scores"
         with url_state.section("ablation", words, ("heldout", "score")) as is_open:

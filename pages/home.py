@@ -56,7 +56,7 @@ with right:
 with live.guarded(), left, st.spinner("Loading a run"):
     ENDED = home_cards.run_view(home_cards.newest_moved(FIRST)) or home_cards.sample_view(FIRST)
 with place:
-    home_cards.doors(LIVE or (ENDED.summary["id"] if ENDED else None))
+    home_cards.doors(LIVE or (ENDED.summary.id if ENDED else None))
 with left:
     show_picture()
     show_runs()

@@ -23,7 +23,7 @@ from dynlora.viz.ui.panel_cards import pairs
 frame.enter()
 run = run_picker.pick_run(suits=inputs_view.shows)
 with live.guarded():
-    IS_ACTIVE = queries.run_summary(run.folder)["status"] in run_summary.ACTIVE
+    IS_ACTIVE = queries.run_summary(run.folder).status in run_summary.ACTIVE
 
 
 @live.following(5, active=IS_ACTIVE)
@@ -44,7 +44,7 @@ def show_inputs() -> None:
         map_name = inputs_view.choose_map(inputs_of(reading))
         steps, *places = st.columns([6, 2, 2], vertical_alignment="bottom")
         with steps:
-            step = url_state.step_slider(summary["step"], bound)
+            step = url_state.step_slider(summary.step, bound)
         choose_modules(reading, places)
         reading = replace(reading, step=step)
         view = inputs_of(reading)
@@ -71,7 +71,7 @@ def show_served(view: InputsReading) -> None:
     """List the groups with the modules that open and close for them."""
     if len(view.groups):
         with cards.card("Modules by input group", "served"):
-            table = served(view.gates, view.modules, view.effect, view.groups, view.summary["metric"])
+            table = served(view.gates, view.modules, view.effect, view.groups, view.summary.metric)
             cards.rows(table.round(4))
             cards.note("Values: gate minus its mean over the groups. Only differences beyond chance are listed.")
 

@@ -34,17 +34,17 @@ run = run_picker.pick_run(suits=run_picker.has_model, others=run_picker.askable(
 with live.guarded():
     summary = queries.run_summary(run.folder)
     modules = cached_queries.modules(run.folder)
-    examples = queries.examples_frame(run.folder, summary["step"])
+    examples = queries.examples_frame(run.folder, summary.step)
     signals = cached_queries.signal_names(run.folder)
-KIND = registry()[summary["kind"]]
+KIND = registry()[summary.kind]
 run_picker.run_views(run.id, summary, "playground" if KIND.allocates else "")
-if not summary["step"] or (modules.empty and KIND.allocates):
+if not summary.step or (modules.empty and KIND.allocates):
     then = "The playground is available after the first checkpoint."
     cards.note(run_summary.nothing_recorded(summary, "step", then))
     st.stop()
 task, is_gated = playground_model.task_of(summary, examples), "gate" in signals
 if not run_picker.has_model(run.folder):
-    playground_cards.without_model(run, is_active=summary["status"] in run_summary.ACTIVE)
+    playground_cards.without_model(run, is_active=summary.status in run_summary.ACTIVE)
 elif task.writes:
     other = chat_cards.talk_cards(run, task, summary, examples)
     playground_cards.file_card(playground_cards.Asked(run, task, is_gated, "", None, other))

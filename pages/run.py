@@ -24,8 +24,8 @@ url_state.keep_address()
 run = run_picker.pick_run()
 with live.guarded():
     BEFORE = queries.run_summary(run.folder)
-IS_ACTIVE = BEFORE["status"] in run_summary.ACTIVE
-frame.tab_title(f"{STATUS_WORDS.get(BEFORE['status'], BEFORE['status'])}: {BEFORE['name']}")
+IS_ACTIVE = BEFORE.status in run_summary.ACTIVE
+frame.tab_title(f"{STATUS_WORDS.get(BEFORE.status, BEFORE.status)}: {BEFORE.name}")
 
 
 @live.following(2, active=IS_ACTIVE)
@@ -33,7 +33,7 @@ def show_run() -> None:
     """Draw everything that changes while the run trains."""
     with live.guarded(), one_refresh():
         summary = queries.run_summary(run.folder)
-        if IS_ACTIVE and summary["status"] not in run_summary.ACTIVE:
+        if IS_ACTIVE and summary.status not in run_summary.ACTIVE:
             st.rerun()
         judged, ranks = judged_run(run, summary), ranks_of_run(run, summary)
         strip = result_strip(summary, judged.verdict, ranks)
@@ -42,7 +42,7 @@ def show_run() -> None:
             return
         is_detailed = "machine" in st.query_params.get_all(url_state.SECTION)
         run_picker.run_views(run.id, summary, "run")
-        settings = ranks_to_use.lora_settings(summary, summary["ranks"])
+        settings = ranks_to_use.lora_settings(summary, summary.ranks)
         live_cards.run_strip(run, summary, strip, judged, ranks, settings, share_button)
         live_cards.run_actions(run, summary, is_detailed=is_detailed)
         if is_detailed:
@@ -51,7 +51,7 @@ def show_run() -> None:
         view = RunView(run.folder, reading, reading.store)
         if reading.scalars.empty:
             cards.note(run_summary.nothing_recorded(summary, "step", "Charts appear after the first steps."))
-            if summary["status"] in ("running", "stopping"):
+            if summary.status in ("running", "stopping"):
                 health_card(run.folder, summary)
             return
         selection_note(reading)

@@ -17,7 +17,7 @@ with live.guarded():
     modules = cached_queries.modules(run.folder)
     compressed = shrink.measured(run, summary)
 run_picker.run_views(run.id, summary, "shrink")
-if summary["status"] in run_summary.ACTIVE:
+if summary.status in run_summary.ACTIVE:
     cards.note("The sizes of an adapter are measured once its run has ended.")
     st.stop()
 if modules.empty:

@@ -46,7 +46,7 @@ CHROMIUM = (
 def sample() -> str:
     """Return the id of the sample run of `dynamic` whose need for rank is known."""
     summaries = [queries.run_summary(folder) for folder in sample_runs_dir().iterdir() if (folder / "run.db").is_file()]
-    return next(run["id"] for run in summaries if run["strategy"] == "dynamic" and needed_modules(run))
+    return next(run.id for run in summaries if run.strategy == "dynamic" and needed_modules(run))
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -12,6 +12,7 @@ import pandas as pd
 
 from dynlora.errors import CorruptRunError
 from dynlora.store import queries
+from dynlora.store.summary import RunSummary
 from dynlora.text import kind_labels
 
 
@@ -221,14 +222,14 @@ class RunQueries:
         return ranks
 
     def budget(
-        self, folder: Path, summary: Mapping[str, Any], first: int | None = None, last: int | None = None
+        self, folder: Path, summary: RunSummary, first: int | None = None, last: int | None = None
     ) -> pd.DataFrame:
         """Return how much of the budget was in use from step `first` to `last`, as `frames.budget_line` does.
 
         Raises:
             DynloraError: when the run cannot be read.
         """
-        params = summary["params"]
+        params = summary.params
         counted = self.ask(queries.scalars_frame, folder, "adapter_parameters", "train", COLUMNS)
         if len(counted):
             return recorded_line(counted, params.get("budget"), first, last)

@@ -21,6 +21,7 @@ from dynlora.analysis.run_summary import sample_words
 from dynlora.store import queries
 from dynlora.store.measurements import Effects
 from dynlora.store.meta import section
+from dynlora.store.summary import RunSummary
 from dynlora.text import metric_words, one_line
 
 
@@ -51,15 +52,14 @@ def _at(names: Sequence[str], value: Any) -> Any:
 NOT_TRAINED = " (not trained on)"
 
 
-def told_apart(names: Sequence[str], summary: Mapping[str, Any]) -> list[str]:
+def told_apart(names: Sequence[str], summary: RunSummary) -> list[str]:
     """Return the names of groups, marked where the run never saw the group in training.
 
     Args:
         names: of the groups, as recorded.
         summary: as `queries.run_summary` returns it.
     """
-    data = (summary.get("config") or {}).get("data")
-    trained = data.get("train_groups") if isinstance(data, dict) else None
+    trained = section(summary.config, "data").get("train_groups")
     if not isinstance(trained, list | tuple) or not trained:
         return list(names)
     return [name if name in trained else f"{name}{NOT_TRAINED}" for name in names]
@@ -185,7 +185,7 @@ class InputsReading:
     """
 
     folder: Path
-    summary: Mapping[str, Any]
+    summary: RunSummary
     modules: pd.DataFrame
     step: int
     store: RunQueries
@@ -222,7 +222,7 @@ class InputsReading:
     def examples(self) -> pd.DataFrame:
         """The probe set with names for groups, labels and predictions; groups not trained on are marked."""
         frame = self.store.ask(queries.examples_frame, self.folder, self.step)
-        examples = named(frame, self.names, list(self.summary["labels"]))
+        examples = named(frame, self.names, list(self.summary.labels))
         marked = dict(zip(self.names, self.groups["group"], strict=True))
         return examples.assign(group=[marked.get(name, name) for name in examples["group"]])
 
@@ -235,7 +235,7 @@ class InputsReading:
     def measured(self) -> Effects | None:
         """What was measured of the run's adapter after its end; None where nothing was, or it has changed since."""
         effects = Effects.read(effects_file(self.folder))
-        if effects is None or not effects.effects or (effects.which, effects.step) != ("last", self.summary["step"]):
+        if effects is None or not effects.effects or (effects.which, effects.step) != ("last", self.summary.step):
             return None
         size = len(self.examples), len(self.store.modules(self.folder))
         return effects if (len(effects.effects), len(effects.effects[0])) == size else None
@@ -263,11 +263,11 @@ class InputsReading:
     @cached_property
     def groupings(self) -> dict[str, list[str]]:
         """The group of each probe example by what it is grouped by; small groups are joined with their neighbour."""
-        examples, data = self.examples, section(self.summary.get("config"), "data")
+        examples, data = self.examples, section(self.summary.config, "data")
         every = {}
         if len(self.names) > 1 and examples["group"].notna().all():
             every["group"] = joined(examples["group"].tolist(), self.groups["group"].tolist())
-        labels = [str(label) for label in self.summary["labels"]]
+        labels = [str(label) for label in self.summary.labels]
         if len(labels) > 1 and data.get("group_by") != "label":
             every["class"] = joined(examples["label"].tolist(), labels)
         if len(examples) and data.get("group_by") != "length":

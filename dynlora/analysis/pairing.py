@@ -15,21 +15,22 @@ from dynlora.analysis.run_summary import loss_unit
 from dynlora.analysis.seed_groups import Group, set_values
 from dynlora.analysis.stats import LEVEL, Difference, normal_reach, paired_difference, t_reach
 from dynlora.store import queries
+from dynlora.store.summary import RunSummary
 
 FEWEST_SEEDS = 3
 """Common seeds below which nothing is called better or worse: the interval would hold for the examples only."""
 
 
-def same_task(runs: pd.DataFrame, summary: Mapping[str, Any]) -> pd.DataFrame:
+def same_task(runs: pd.DataFrame, row: Mapping[str, Any]) -> pd.DataFrame:
     """Return the other runs on the model and data of a run, of its length, in the order given.
 
     Args:
         runs: as `queries.list_runs` returns them.
-        summary: of the run, as `queries.run_summary` returns it.
+        row: of the run, or its summary as plain values.
     """
-    alike = runs[runs["id"] != summary["id"]]
+    alike = runs[runs["id"] != row["id"]]
     for column in ("model", "data", "max_steps"):
-        alike = alike[alike[column] == summary.get(column)]
+        alike = alike[alike[column] == row.get(column)]
     return alike
 
 
@@ -38,15 +39,13 @@ def terms(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return row["model"], row["data"], row["max_steps"], (row["params"] or {}).get("budget"), row["is_own"]
 
 
-def pairs(
-    summaries: Mapping[str, Mapping[str, Any]], first: Group, second: Group
-) -> tuple[list[tuple[int, str, str]], str]:
+def pairs(summaries: Mapping[str, RunSummary], first: Group, second: Group) -> tuple[list[tuple[int, str, str]], str]:
     """Return the pairs (seed, run of the first group, run of the second), and why there are no more of them.
 
     A pair has one seed, one data set with the same settings, and as many rows in both runs. Of several runs with one
     seed the last of the list counts.
     """
-    by_seed = [{summaries[run].get("seed"): run for run in group.runs} for group in (first, second)]
+    by_seed = [{summaries[run].seed: run for run in group.runs} for group in (first, second)]
     shared = [seed for seed in by_seed[0] if seed in by_seed[1] and isinstance(seed, int)]
     shared_pairs = [(seed, by_seed[0][seed], by_seed[1][seed]) for seed in sorted(shared)]
     comparable = [pair for pair in shared_pairs if _data(summaries[pair[1]]) == _data(summaries[pair[2]])]
@@ -60,9 +59,9 @@ def pairs(
     return comparable, ""
 
 
-def _data(summary: Mapping[str, Any]) -> tuple[Any, ...]:
-    settings = set_values({"data": (summary.get("config") or {}).get("data") or {}})
-    return summary.get("data"), settings, summary.get("data_size"), summary.get("labels")
+def _data(summary: RunSummary) -> tuple[Any, ...]:
+    settings = set_values({"data": summary.config.get("data") or {}})
+    return summary.data, settings, summary.data_size, summary.labels
 
 
 def is_significant(rows: Sequence[np.ndarray], difference: Difference, level: float = LEVEL) -> bool:
@@ -158,7 +157,7 @@ class RunPairs:
     """
 
     folders: Mapping[str, Path]
-    summaries: Mapping[str, Mapping[str, Any]]
+    summaries: Mapping[str, RunSummary]
     ask: Ask
 
     def differences(self, pairs: Sequence[tuple[int, str, str]]) -> list[Side]:
@@ -191,7 +190,7 @@ class RunPairs:
         losses = [self._last(run, "held_out_loss") for run in (first, second)]
         if losses[0] is None or losses[1] is None or len(losses[0]) != len(losses[1]):
             return None
-        right = [self._right(run) if self.summaries[first].get("labels") else None for run in (first, second)]
+        right = [self._right(run) if self.summaries[first].labels else None for run in (first, second)]
         both = None if right[0] is None or right[1] is None else right[1] - right[0]
         return losses[1] - losses[0], both
 
@@ -231,7 +230,7 @@ class RunPairs:
         if not texts[0] or texts[0] != texts[1]:
             return None
         loss = (frames[1]["loss"] - frames[0]["loss"]).to_numpy(float)
-        labels = [str(label) for label in self.summaries[first].get("labels") or []]
+        labels = [str(label) for label in self.summaries[first].labels]
         if not labels:
             return loss, None
         right = [results.is_right(frame, labels) for frame in frames]

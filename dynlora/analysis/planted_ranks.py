@@ -11,9 +11,8 @@ import numpy as np
 from dynlora.analysis.run_reading import uniform_rank
 from dynlora.analysis.run_summary import main_metric
 from dynlora.store.meta import section, table
+from dynlora.store.summary import RunSummary
 from dynlora.text import metric_words, one_line, plural, score, sentence_case
-
-Summary = Mapping[str, Any]
 
 PLANTED_DATA = "planted"
 """Name of the data whose need is known."""
@@ -35,18 +34,18 @@ PLANTED_SETTINGS: dict[str, Any] = {
 """A short training in which uniform LoRA is far from the planted ranks: the preset and the demo."""
 
 
-def needed_modules(summary: Summary) -> frozenset[str]:
+def needed_modules(summary: RunSummary) -> frozenset[str]:
     """Return the names of the modules that need rank; none where the data of the run does not say so."""
     return frozenset(table(_truth(summary).get("sizes")))
 
 
-def outlined(summary: Summary) -> str:
+def outlined(summary: RunSummary) -> str:
     """Say what the outline in a map of the modules means; empty where the data does not say what is needed."""
     return "Outlined: where rank is needed." if needed_modules(summary) else ""
 
 
-def _truth(summary: Summary) -> dict[str, Any]:
-    return table(table(summary.get("task_facts")).get("planted"))
+def _truth(summary: RunSummary) -> dict[str, Any]:
+    return table(summary.task_facts.get("planted"))
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Placement:
         return f"the {plural(self.needed, 'module')} that {'needs' if self.needed == 1 else 'need'} them"
 
 
-def placement(summary: Summary, ranks: Mapping[str, int] | None = None) -> Placement | None:
+def placement(summary: RunSummary, ranks: Mapping[str, int] | None = None) -> Placement | None:
     """Return where the components of a run are; None where none of its modules is known to need rank.
 
     Args:
@@ -79,7 +78,7 @@ def placement(summary: Summary, ranks: Mapping[str, int] | None = None) -> Place
         ranks: by module; the last ones by default.
     """
     needed = needed_modules(summary)
-    ranks = table(summary.get("ranks")) if ranks is None else ranks
+    ranks = summary.ranks if ranks is None else ranks
     placed = [rank for name, rank in ranks.items() if name in needed]
     if not placed:
         return None
@@ -88,7 +87,7 @@ def placement(summary: Summary, ranks: Mapping[str, int] | None = None) -> Place
     return Placement(len(placed), sum(placed), sum(ranks.values()), uniform)
 
 
-def placement_sentence(summary: Summary, ranks: Mapping[str, int] | None = None) -> str:
+def placement_sentence(summary: RunSummary, ranks: Mapping[str, int] | None = None) -> str:
     """Say how many components are in the modules that need them, beside uniform LoRA; empty where that is not known.
 
     Args:
@@ -109,7 +108,7 @@ MOST_GROUPS = 6
 """Groups that a sentence names."""
 
 
-def placements(groups: Mapping[str, Sequence[Summary]]) -> dict[str, str]:
+def placements(groups: Mapping[str, Sequence[RunSummary]]) -> dict[str, str]:
     """Return how many components of each group of runs are where they are needed, as 7 of 33; means of several runs.
 
     Args:
@@ -121,19 +120,19 @@ def placements(groups: Mapping[str, Sequence[Summary]]) -> dict[str, str]:
     return {name: " of ".join(_means(group)) for name, group in groups.items() if group}
 
 
-def _teacher(summary: Summary) -> tuple[Any, ...]:
+def _teacher(summary: RunSummary) -> tuple[Any, ...]:
     """Return what runs of one teacher share; the sizes of its updates differ a little with the seed of a run."""
-    truth, data = _truth(summary), section(summary.get("config"), "data")
+    truth, data = _truth(summary), section(summary.config, "data")
     return needed_modules(summary), truth.get("seed"), truth.get("rank"), data.get("planted_strength")
 
 
-def _means(group: Sequence[Summary]) -> list[str]:
+def _means(group: Sequence[RunSummary]) -> list[str]:
     """Return the mean components in the modules that need them, and in all."""
     counts = [(one.placed, one.total) for one in map(placement, group) if one is not None]
     return [f"{mean:,.1f}".removesuffix(".0") for mean in np.mean(counts, axis=0)]
 
 
-def compared_sentence(groups: Mapping[str, Sequence[Summary]]) -> str:
+def compared_sentence(groups: Mapping[str, Sequence[RunSummary]]) -> str:
     """Say the results of groups of runs beside each other, with their components where these are needed.
 
     Args:
@@ -143,8 +142,10 @@ def compared_sentence(groups: Mapping[str, Sequence[Summary]]) -> str:
     if len(counts) < 2:
         return ""
     first = next(run for group in groups.values() for run in group)
-    one, metric = placement(first), sentence_case(metric_words(main_metric(first)[0]))
-    results = {name: [value for run in groups[name] if (value := main_metric(run)[1]) is not None] for name in counts}
+    one, metric = placement(first), sentence_case(metric_words(main_metric(dict(first))[0]))
+    results = {
+        name: [value for _, value in map(main_metric, map(dict, groups[name])) if value is not None] for name in counts
+    }
     words = [
         f"{one_line(name, 60)} {score(float(np.mean(values)) if values else None)} ({counts[name]})"
         for name, values in results.items()

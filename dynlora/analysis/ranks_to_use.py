@@ -14,6 +14,7 @@ import pandas as pd
 
 from dynlora.analysis import retention
 from dynlora.analysis.run_reading import RunReading
+from dynlora.store.summary import RunSummary
 from dynlora.text import listed, one_line, plural, sentence_case, signed
 
 HELPS, UNCLEAR, HARMS, UNKNOWN = "helps", "not shown to help", "harms", "not measured"
@@ -89,12 +90,12 @@ def evidence(
     return Evidence(frame.reset_index(drop=True), seeds, rows if len(effects) else 0)
 
 
-def are_final(summary: Mapping[str, Any]) -> bool:
+def are_final(summary: RunSummary) -> bool:
     """Say whether a run has ended with ranks that plain LoRA can take; one stopped before a rank could move has not."""
-    first, status = summary.get("first_reallocation"), summary["status"]
-    has_moved = first is None or (summary["step"] or 0) > first
+    first, status = summary.first_reallocation, summary.status
+    has_moved = first is None or summary.step > first
     has_ended = status == "finished" or status == "stopped" and has_moved
-    return has_ended and lora_settings(summary, summary["ranks"]) is not None
+    return has_ended and lora_settings(summary, summary.ranks) is not None
 
 
 def evidence_of(run: RunReading, others: Sequence[Mapping[str, int]] = ()) -> Evidence | None:
@@ -110,7 +111,7 @@ def evidence_of(run: RunReading, others: Sequence[Mapping[str, int]] = ()) -> Ev
     ablation = retention.kept(run.folder)
     return evidence(
         run.modules,
-        summary["ranks"],
+        summary.ranks,
         run.values("rank", None),
         retention.effects(ablation, run.modules),
         0 if ablation is None else ablation.rows,
@@ -189,7 +190,7 @@ class LoraSettings:
     is_scaling_known: bool
 
 
-def lora_settings(summary: Mapping[str, Any], ranks: Mapping[str, int]) -> LoraSettings | None:
+def lora_settings(summary: RunSummary, ranks: Mapping[str, int]) -> LoraSettings | None:
     """Return the settings that train plain LoRA with these ranks; None when no module has one, or they are sums.
 
     PEFT scales an update by alpha / r, so alpha is given as scaling · rank: the scaling stays what the run had.
@@ -199,10 +200,10 @@ def lora_settings(summary: Mapping[str, Any], ranks: Mapping[str, int]) -> LoraS
         ranks: of the modules, by name.
     """
     live = {name: rank for name, rank in ranks.items() if rank > 0}
-    if not live or summary.get("ranks_are_sums"):
+    if not live or summary.ranks_are_sums:
         return None
-    recorded = {name: value for name, value in (summary.get("scaling") or {}).items() if value}
-    adapter = (summary.get("config") or {}).get("adapter") or {}
+    recorded = {name: value for name, value in summary.scaling.items() if value}
+    adapter = summary.config.get("adapter") or {}
     base = _number(adapter.get("rank")) or 4.0
     usual = (_number(adapter.get("alpha")) or 2 * base) / base
     scaling = {name: float(recorded.get(name, usual)) for name in live}
@@ -210,7 +211,7 @@ def lora_settings(summary: Mapping[str, Any], ranks: Mapping[str, int]) -> LoraS
     alpha = _commonest([scaling[name] for name in live]) * r
     own_alpha = {name: scaling[name] * rank for name, rank in live.items()}
     return LoraSettings(
-        summary.get("peft_task_type"),
+        summary.peft_task_type,
         r,
         alpha,
         list(live),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from dynlora.analysis import ranks_to_use, verdict_text
 from dynlora.analysis.ranks_to_use import Evidence
@@ -21,9 +20,8 @@ from dynlora.analysis.run_summary import (
 )
 from dynlora.analysis.stats import share_interval
 from dynlora.analysis.verdict import MOST_SEEDS, Contest, Verdict
+from dynlora.store.summary import RunSummary
 from dynlora.text import duration, listed, metric_words, one_line, percent, plural, score, sentence_case, signed
-
-Summary = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class ResultStrip:
         return (self.metric, self.verdict, self.ranks, self.cost)
 
 
-def result_strip(summary: Summary, verdict: Verdict | None, ranks: Evidence | None) -> ResultStrip:
+def result_strip(summary: RunSummary, verdict: Verdict | None, ranks: Evidence | None) -> ResultStrip:
     """Return the answers for a run in any state.
 
     Args:
@@ -61,11 +59,11 @@ def result_strip(summary: Summary, verdict: Verdict | None, ranks: Evidence | No
     return ResultStrip(_metric(summary), _help(summary, verdict), _ranks(summary, ranks), _cost(summary))
 
 
-def _metric(summary: Summary) -> Answer:
+def _metric(summary: RunSummary) -> Answer:
     """Return the metric that decides, with its 95 % interval where it is a fraction of examples."""
-    name, value = main_metric(summary)
+    name, value = main_metric(dict(summary))
     if value is None:
-        is_over = summary["status"] not in ACTIVE
+        is_over = summary.status not in ACTIVE
         return Answer("Result", "–", f"The run {'was not evaluated' if is_over else 'has not been evaluated yet'}.")
     rows = _rows(summary, name)
     question = f"{sentence_case(metric_words(name))}, {plural(rows, 'held-out example') if rows else 'held out'}"
@@ -75,22 +73,22 @@ def _metric(summary: Summary) -> Answer:
     return Answer(question, score(value))
 
 
-def _rows(summary: Summary, name: str) -> int | None:
+def _rows(summary: RunSummary, name: str) -> int | None:
     """Return on how many held-out examples the metric rests; None when that is not known."""
     if name == GENERATED:
-        return evaluated_prompts(summary, summary["step"])
-    return (summary.get("evaluated") or {}).get("rows") or evaluated_rows(summary, summary["step"])
+        return evaluated_prompts(summary, summary.step)
+    return summary.evaluated.get("rows") or evaluated_rows(summary, summary.step)
 
 
-def _help(summary: Summary, verdict: Verdict | None) -> Answer:
+def _help(summary: RunSummary, verdict: Verdict | None) -> Answer:
     """Return whether the method helps here, or what is missing to say so."""
-    if summary["status"] != "finished" or verdict is None:
+    if summary.status != "finished" or verdict is None:
         question = f"Does {_method(summary)} help?"
-        if summary["status"] in ACTIVE:
+        if summary.status in ACTIVE:
             return Answer(question, "Not known yet", "The verdict comes when the run has finished.")
         return Answer(question, "No verdict", "Only finished runs with a result are compared.")
     contest = verdict.decisive or next(iter(verdict.contests), None)
-    is_baseline = summary["id"] in (*verdict.baseline.runs, *verdict.baseline.repeats)
+    is_baseline = summary.id in (*verdict.baseline.runs, *verdict.baseline.repeats)
     if contest is None:
         missing = "other method" if verdict.is_plain else "plain LoRA run"
         question = "Does another method help?" if verdict.is_plain else f"Does {_method(summary)} help?"
@@ -99,8 +97,8 @@ def _help(summary: Summary, verdict: Verdict | None) -> Answer:
     return Answer(f"Does {subject} help?", *_outcome(contest, one_line(verdict.baseline.label, 40)))
 
 
-def _method(summary: Summary) -> str:
-    return one_line(method_of(summary) or "this method", 40)
+def _method(summary: RunSummary) -> str:
+    return one_line(method_of(dict(summary)) or "this method", 40)
 
 
 def _outcome(contest: Contest, baseline: str) -> tuple[str, str]:
@@ -141,11 +139,11 @@ MOST_KINDS = 3
 """Kinds of modules in the answer."""
 
 
-def _ranks(summary: Summary, ranks: Evidence | None) -> Answer:
+def _ranks(summary: RunSummary, ranks: Evidence | None) -> Answer:
     """Return the mean rank of the kinds of modules, the highest first."""
     question = "Ranks to use"
     if ranks is None:
-        is_over = summary["status"] not in ACTIVE
+        is_over = summary.status not in ACTIVE
         if is_over:
             return Answer(question, "–", "The run ended before its ranks were final.")
         return Answer(question, "Not known yet", "Known when the run has ended.")
@@ -160,12 +158,12 @@ def _ranks(summary: Summary, ranks: Evidence | None) -> Answer:
     return Answer(question, " · ".join(kinds[:MOST_KINDS]), "Mean by kind.")
 
 
-def _cost(summary: Summary) -> Answer:
+def _cost(summary: RunSummary) -> Answer:
     """Return the time of training and evaluation, and the parameters in use."""
-    params = summary.get("params") or {}
+    params = summary.params
     used, share = parameters_in_use(params), budget_share(params)
     of = "" if share is None else f", {percent(share / 100)} of budget"
-    seconds = seconds_taken(summary)
+    seconds = seconds_taken(dict(summary))
     time = "–" if seconds is None else duration(seconds)
-    answer = f"{time} so far" if seconds is not None and summary["status"] in ACTIVE else time
+    answer = f"{time} so far" if seconds is not None and summary.status in ACTIVE else time
     return Answer("Cost", answer, "" if used is None else f"{plural(used, 'parameter')}{of}")

@@ -19,7 +19,7 @@ from dynlora.analysis.learning import LEARNING, symptoms_of
 from dynlora.analysis.module_effects import REACTION, Reaction, reactions
 from dynlora.analysis.retention import RETENTION, Retention, retentions
 from dynlora.store import queries
-from dynlora.store.meta import section, table
+from dynlora.store.meta import section
 from dynlora.store.reader import RunReader
 from dynlora.store.run import open_run
 from dynlora.store.summary import RunSummary
@@ -66,7 +66,7 @@ class About:
         return f"{one_line(sentence_case(self.word), 60)} by module over time"
 
 
-def known(summary: Mapping[str, Any], recorded: Sequence[str]) -> dict[str, About]:
+def known(summary: RunSummary, recorded: Sequence[str]) -> dict[str, About]:
     """Return the signals over modules that a run recorded, by name: those that every run has, then its method's own.
 
     What a run says of its method's own signals is not trusted: what is no text is left out.
@@ -76,10 +76,10 @@ def known(summary: Mapping[str, Any], recorded: Sequence[str]) -> dict[str, Abou
     return {name: about for name, about in signals.items() if name in recorded}
 
 
-def own(summary: Mapping[str, Any]) -> dict[str, About]:
+def own(summary: RunSummary) -> dict[str, About]:
     """Return what a run says of its method's own signals, by name; what is no text is left out."""
     signals = {}
-    for name, about in table(summary.get("own_signals")).items():
+    for name, about in summary.own_signals.items():
         if isinstance(about, Mapping) and isinstance(about.get("title"), str):
             choices = about.get("choices")
             names = [str(choice) for choice in choices[:_MOST_CHOICES]] if isinstance(choices, list) else []
@@ -92,11 +92,11 @@ def own(summary: Mapping[str, Any]) -> dict[str, About]:
     return signals
 
 
-def uniform_rank(summary: Mapping[str, Any]) -> int | None:
+def uniform_rank(summary: RunSummary) -> int | None:
     """Return the rank every row would have under uniform LoRA; None when it is not known, or a row is many modules."""
-    if summary.get("ranks_are_sums"):
+    if summary.ranks_are_sums:
         return None
-    rank = section(summary.get("config"), "adapter").get("rank")
+    rank = section(summary.config, "adapter").get("rank")
     return rank if isinstance(rank, int) and 0 < rank <= 1024 else None
 
 
@@ -156,9 +156,9 @@ class RunReading:
     @property
     def opening_signal(self) -> str:
         """The signal that a map opens on: importance where no rank moves, which has nothing to say."""
-        if self.event_steps or self.summary.get("planned_events") or "importance" not in self.signals:
+        if self.event_steps or self.summary.planned_events or "importance" not in self.signals:
             return "rank"
-        first, last = self.ranks(0), self.ranks(self.summary["step"])
+        first, last = self.ranks(0), self.ranks(self.summary.step)
         return "importance" if np.array_equal(first, last) else "rank"
 
     @property
@@ -236,14 +236,13 @@ class RunReading:
         summary = self.summary
         evaluated = run_summary.evaluation(self.evaluations)
         counts = run_summary.confusion(evaluated[1]) if evaluated else None
-        planned, warnings = summary.get("planned_events"), summary.get("data_warnings")
-        first, look = summary.get("first_reallocation"), self.learning
+        first, look = summary.first_reallocation, self.learning
         return Evidence(
-            step=summary["step"],
-            max_steps=summary["max_steps"],
-            first_reallocation=first if isinstance(first, int) else summary["max_steps"],
-            planned_events=planned if isinstance(planned, int) else None,
-            budget=summary["params"].get("budget"),
+            step=summary.step,
+            max_steps=summary.max_steps,
+            first_reallocation=summary.max_steps if first is None else first,
+            planned_events=summary.planned_events,
+            budget=summary.params.get("budget"),
             modules=self.modules,
             line=self.store.budget(self.folder, summary),
             ranks=self.whole("rank", CHECKED_COLUMNS),
@@ -254,10 +253,10 @@ class RunReading:
             loss=run_summary.series(queries.scalars_frame(self.folder, "loss", "train", 1000), "loss", "train"),
             confusion=counts[0] if counts else None,
             evaluated_at=evaluated[0] if evaluated else 0,
-            has_classes=bool(summary.get("labels")) or not summary.get("task"),
+            has_classes=bool(summary.labels) or not summary.task,
             learning=None if look is None else symptoms_of(look[1]),
             learning_step=0 if look is None else look[0],
-            data_warnings=[str(words) for words in warnings] if isinstance(warnings, list) else [],
+            data_warnings=summary.data_warnings,
         )
 
     # --- what is chosen
@@ -360,8 +359,8 @@ def read_run(folder: Path, store: RunQueries | None = None, summary: RunSummary 
         store.ask(queries.events_frame, folder, ("reallocate",)),
         store,
         first=0,
-        last=summary["step"],
-        step=summary["step"],
+        last=summary.step,
+        step=summary.step,
     )
 
 
@@ -376,19 +375,17 @@ def recorded_over(folder: Path, axis: str) -> dict[str, str]:
         return {name: rows[name].unit for name in reader.recorded() if rows[name].axis == axis}
 
 
-def setup_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
+def setup_frame(summary: RunSummary) -> pd.DataFrame:
     """Return how a run was made: method, its fidelity, size, versions and machine; columns what and value."""
-    created = summary.get("created")
-    facts = {"id": str(summary["id"]), "strategy": run_summary.method_with_fidelity(summary)}
-    if isinstance(created, int | float) and 0 <= created < 4e9:
+    created = summary.created
+    facts = {"id": summary.id, "strategy": run_summary.method_with_fidelity(summary)}
+    if created is not None and created < 4e9:
         facts["created"] = datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    facts |= {
-        f"parameters, {name}": number(value) for name, value in summary["params"].items() if isinstance(value, int)
-    }
+    facts |= {f"parameters, {name}": number(value) for name, value in summary.params.items()}
     facts |= machine(summary)
     return pd.DataFrame({"what": list(facts), "value": list(facts.values())}, dtype=object)
 
 
-def machine(summary: Mapping[str, Any]) -> dict[str, str]:
+def machine(summary: RunSummary) -> dict[str, str]:
     """Return the versions and the machine that a run was made with, in words."""
-    return {str(key).replace("_", " "): str(value) for key, value in (summary.get("machine") or {}).items()}
+    return {key.replace("_", " "): str(value) for key, value in summary.machine.items()}

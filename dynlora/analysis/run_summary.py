@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from dynlora.store.catalogue import deciding_metric
-from dynlora.store.meta import finite
+from dynlora.store.meta import finite, section
+from dynlora.store.summary import RunSummary
 from dynlora.text import (
     ago,
     metric_words,
@@ -33,17 +34,17 @@ RANDOM = "random allocation"
 """What is added to the name of a method whose ranks move at random: the control has a colour of its own."""
 
 
-def last_planned_step(summary: Mapping[str, Any]) -> int:
+def last_planned_step(summary: RunSummary) -> int:
     """Return the planned last step of a queued or running run, or the last step of one that has ended."""
-    step, planned = summary["step"], summary.get("max_steps") or 0
-    return max(step, planned) if summary["status"] in ACTIVE else step
+    step, planned = summary.step, summary.max_steps
+    return max(step, planned) if summary.status in ACTIVE else step
 
 
-def is_uniform(summary: Mapping[str, Any]) -> bool:
+def is_uniform(summary: RunSummary) -> bool:
     """Say whether a run is LoRA as it is: equal ranks from a new start, no gates, nothing to move, no own signal."""
-    ranks = list((summary.get("ranks") or {}).values())
-    own = summary.get("own_signals") or (summary.get("params") or {}).get("gate")
-    still = not summary.get("planned_events") and not own and not summary.get("origin")
+    ranks = list(summary.ranks.values())
+    own = summary.own_signals or summary.params.get("gate")
+    still = not summary.planned_events and not own and not summary.origin
     return bool(ranks) and len(set(ranks)) == 1 and still
 
 
@@ -56,9 +57,7 @@ def method_of(row: Mapping[str, Any]) -> str:
     strategy = row.get("strategy")
     if not isinstance(strategy, str):
         return ""
-    config = row.get("config")
-    section = config.get("strategy") if isinstance(config, Mapping) else None
-    is_random = isinstance(section, Mapping) and section.get("allocation") == "random"
+    is_random = section(row.get("config"), "strategy").get("allocation") == "random"
     return f"{strategy}, {RANDOM}" if is_random else strategy
 
 
@@ -81,37 +80,34 @@ def main_metric(row: Mapping[str, Any]) -> tuple[str, float | None]:
     return name, (row.get("metrics") or {}).get(name)
 
 
-def loss_unit(summary: Mapping[str, Any]) -> str:
+def loss_unit(summary: RunSummary) -> str:
     """Return the unit of a run's loss; runs of earlier versions tell by their classes."""
-    known = (summary.get("task_facts") or {}).get("loss_unit")
-    return str(known)[:40] if known else "nats" if summary.get("labels") else "squared error"
+    known = summary.task_facts.get("loss_unit")
+    return str(known)[:40] if known else "nats" if summary.labels else "squared error"
 
 
-def is_sampled(summary: Mapping[str, Any]) -> bool:
+def is_sampled(summary: RunSummary) -> bool:
     """Say whether the last evaluation of a run took a sample of the held-out examples."""
-    evaluated = summary.get("evaluated") or {}
+    evaluated = summary.evaluated
     return bool(evaluated.get("rows")) and evaluated["rows"] < (evaluated.get("of") or 0)
 
 
-def interim_rows(summary: Mapping[str, Any]) -> tuple[int, int] | None:
+def interim_rows(summary: RunSummary) -> tuple[int, int] | None:
     """Return (held-out examples of an evaluation before the last, all of them); None where each takes all."""
-    log, size = (summary.get("config") or {}).get("log"), summary.get("data_size")
-    rows = log.get("eval_rows") if isinstance(log, dict) else None
-    of = size.get("held_out") if isinstance(size, dict) else None
+    rows, of = section(summary.config, "log").get("eval_rows"), summary.data_size.get("held_out")
     return (rows, of) if isinstance(rows, int) and isinstance(of, int) and rows < of else None
 
 
-def evaluated_rows(summary: Mapping[str, Any], step: int) -> int | None:
+def evaluated_rows(summary: RunSummary, step: int) -> int | None:
     """Return on how many held-out examples the evaluation of a step was made; None when that is not known."""
     interim = interim_rows(summary)
     if interim is not None:
-        return interim[int(step >= summary["max_steps"])]
-    size = summary.get("data_size")
-    rows = size.get("held_out") if isinstance(size, dict) else None
+        return interim[int(step >= summary.max_steps)]
+    rows = summary.data_size.get("held_out")
     return rows if isinstance(rows, int) else None
 
 
-def sample_words(summary: Mapping[str, Any]) -> str:
+def sample_words(summary: RunSummary) -> str:
     """Say on how many held-out examples a run is evaluated; empty where each evaluation takes all."""
     interim = interim_rows(summary)
     if interim is None:
@@ -122,12 +118,12 @@ def sample_words(summary: Mapping[str, Any]) -> str:
     )
 
 
-def with_rows(series: pd.DataFrame, summary: Mapping[str, Any]) -> pd.DataFrame:
+def with_rows(series: pd.DataFrame, summary: RunSummary) -> pd.DataFrame:
     """Return numbers of evaluations with the column `examples`: on how many held-out ones; as it is where on all."""
     counts = interim_rows(summary)
     if counts is None:
         return series
-    frame = series.assign(examples=[counts[int(step >= summary["max_steps"])] for step in series["step"]])
+    frame = series.assign(examples=[counts[int(step >= summary.max_steps)] for step in series["step"]])
     if "name" in frame:
         is_generated = frame["name"] == GENERATED
         prompts = frame["step"].map(lambda step: evaluated_prompts(summary, step))
@@ -135,32 +131,32 @@ def with_rows(series: pd.DataFrame, summary: Mapping[str, Any]) -> pd.DataFrame:
     return frame
 
 
-def evaluated_prompts(summary: Mapping[str, Any], step: int) -> int | None:
+def evaluated_prompts(summary: RunSummary, step: int) -> int | None:
     """Return how many prompts the evaluation of a step continued; None when that is not known."""
-    log, size = ((summary.get("config") or {}).get("log") or {}), summary.get("data_size") or {}
-    prompts, interim, of = log.get("generate_rows"), log.get("generate_interim"), size.get("held_out")
+    log, of = section(summary.config, "log"), summary.data_size.get("held_out")
+    prompts, interim = log.get("generate_rows"), log.get("generate_interim")
     if not isinstance(prompts, int) or not isinstance(of, int):
         return None
-    is_last = step >= summary["max_steps"] or summary.get("metric") == GENERATED
+    is_last = step >= summary.max_steps or summary.metric == GENERATED
     return min(prompts, of) if is_last or not isinstance(interim, int) else min(prompts, of, interim)
 
 
-def about(summary: Mapping[str, Any]) -> str:
+def about(summary: RunSummary) -> str:
     """Return the line under a run's title: method, model and data, steps, seed."""
-    model, data = (source_name(summary.get(key) or "?") for key in ("model", "data"))
-    parts = [format_strategy(summary), f"{model} on {data}", plural(summary["max_steps"], "step")]
-    return " · ".join(parts if summary.get("seed") is None else [*parts, f"seed {summary['seed']}"])
+    model, data = (source_name(name or "?") for name in (summary.model, summary.data))
+    parts = [format_strategy(dict(summary)), f"{model} on {data}", plural(summary.max_steps, "step")]
+    return " · ".join(parts if summary.seed is None else [*parts, f"seed {summary.seed}"])
 
 
-def state_words(summary: Mapping[str, Any]) -> str:
+def state_words(summary: RunSummary) -> str:
     """Return the state of a run, of one that has ended with the step it reached and how long ago that was."""
-    word = STATUS_WORDS.get(str(summary["status"]), str(summary["status"]))
-    if summary["status"] in ACTIVE:
+    word = STATUS_WORDS.get(summary.status, summary.status)
+    if summary.status in ACTIVE:
         return word
-    is_whole, age = summary["step"] >= summary["max_steps"], ago(summary.get("heartbeat_age_s"))
+    is_whole, age = summary.step >= summary.max_steps, ago(summary.heartbeat_age_s)
     if is_whole:
         return f"{word} {age}".rstrip()
-    return f"{word} at step {summary['step']:,}{', ' if age else ''}{age}"
+    return f"{word} at step {summary.step:,}{', ' if age else ''}{age}"
 
 
 def origin_words(origin: Mapping[str, Any], name: str) -> str:
@@ -185,18 +181,17 @@ def format_strategy(row: Mapping[str, Any]) -> str:
     return name if isinstance(name, str) and name else "no strategy"
 
 
-def method_with_fidelity(row: Mapping[str, Any]) -> str:
+def method_with_fidelity(summary: RunSummary) -> str:
     """Return the name of the strategy with how close it is to its paper."""
-    name, fidelity = format_strategy(row), row.get("fidelity")
-    fidelity = fidelity if isinstance(fidelity, str) else ""
+    name, fidelity = format_strategy(dict(summary)), summary.fidelity or ""
     words = f"from its {fidelity}" if fidelity in ("code", "description") else one_line(fidelity, 30)
     return f"{name} ({words})" if words else name
 
 
-def headline(summary: Mapping[str, Any], reallocations: int, times: pd.DataFrame) -> dict[str, str]:
+def headline(summary: RunSummary, reallocations: int, times: pd.DataFrame) -> dict[str, str]:
     """Return the figures that matter first on the Capacity page: label to value; `times` as `step_times`."""
-    params = summary.get("params") or {}
-    name, value = main_metric(summary)
+    params = summary.params
+    name, value = main_metric(dict(summary))
     share = budget_share(params)
     active = parameters_in_use(params)
     return {
@@ -235,9 +230,9 @@ GENERATED = "exact_match"
 """The metric that is of the generated texts alone."""
 
 
-def writes(summary: Mapping[str, Any]) -> bool:
+def writes(summary: RunSummary) -> bool:
     """Say whether a run's model learns to write texts, so that its rows have completions and no labels."""
-    return bool((summary.get("task_facts") or {}).get("generates"))
+    return bool(summary.task_facts.get("generates"))
 
 
 def held_out(scalars: pd.DataFrame) -> pd.DataFrame:
@@ -259,7 +254,7 @@ def strategy_share(times: pd.DataFrame) -> float | None:
     return float(times["strategy_ms"].sum()) / total if total > 0 else None
 
 
-def nothing_recorded(summary: Mapping[str, Any], what: str, then: str) -> str:
+def nothing_recorded(summary: RunSummary, what: str, then: str) -> str:
     """Say that a run has nothing to show, and, while it is active, what appears when.
 
     Args:
@@ -267,7 +262,7 @@ def nothing_recorded(summary: Mapping[str, Any], what: str, then: str) -> str:
         what: it has not recorded, such as "step".
         then: what appears when, a sentence.
     """
-    if summary["status"] in ACTIVE:
+    if summary.status in ACTIVE:
         return f"No {what} has been recorded yet. {then}"
     return f"This run has recorded no {what}, so there is nothing to show here."
 
@@ -283,15 +278,15 @@ def seconds_taken(row: Mapping[str, Any]) -> float | None:
     return None if trained is None else trained + (finite(times.get("evaluated_s")) or 0.0)
 
 
-def format_progress(summary: Mapping[str, Any], phase: str = "") -> str:
+def format_progress(row: Mapping[str, Any], phase: str = "") -> str:
     """Return the state of a run: its step, what it does besides steps, and how long it still needs.
 
     Args:
-        summary: as `queries.run_summary` returns it; a row of a list has no activity.
+        row: a summary as plain values, or a row of the list of runs, which has no activity.
         phase: what it does, where the summary does not say.
     """
-    activity = summary.get("activity") or {}
-    text = f"step {summary['step']:,} of {summary['max_steps']:,}"
+    activity = row.get("activity") or {}
+    text = f"step {row['step']:,} of {row['max_steps']:,}"
     if phase := one_line(activity.get("phase") or phase, 120):
         text += f": {phase}"
     if (remaining := activity.get("remaining_s")) is not None:
@@ -342,23 +337,23 @@ def log_text(logs: pd.DataFrame) -> str:
     return "\n".join(f"{time} {one_line(level, 12):8} {one_line(message, 1000)}" for time, level, message in rows)
 
 
-def phase(summary: Mapping[str, Any], last_lines: Callable[[], pd.DataFrame]) -> str:
+def phase(summary: RunSummary, last_lines: Callable[[], pd.DataFrame]) -> str:
     """Return the last line of a running run's log before its first step; empty when it has made one.
 
     Args:
         summary: as `queries.run_summary` returns it.
         last_lines: returns the last lines of its log, columns level and message.
     """
-    if summary["status"] != "running" or summary["step"]:
+    if summary.status != "running" or summary.step:
         return ""
     logs = last_lines()
     messages = logs[logs["level"] == "info"]["message"]
     return one_line(messages.iloc[-1], 120) if len(messages) else ""
 
 
-def progress_share(summary: Mapping[str, Any]) -> float:
+def progress_share(row: Mapping[str, Any]) -> float:
     """Return how much of a run is done, from 0 to 1."""
-    return min(max(summary["step"] / summary["max_steps"], 0.0), 1.0) if summary["max_steps"] > 0 else 0.0
+    return min(max(row["step"] / row["max_steps"], 0.0), 1.0) if row["max_steps"] > 0 else 0.0
 
 
 def confusion_table(counts: Sequence[Sequence[float]], labels: Sequence[str]) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from dynlora.config import RunConfig
 from dynlora.config_files import METHOD, RANKS_FROM, START_FROM, as_made
 from dynlora.store.meta import section
 from dynlora.store.search import flat
+from dynlora.store.summary import RunSummary
 from dynlora.text import one_line, source_name
 
 LABELS = {
@@ -203,16 +204,16 @@ class Group:
         return min((*self.runs, *self.repeats))
 
 
-def grouped(summaries: Sequence[Mapping[str, Any]], ignoring: Collection[str] = ()) -> list[Group]:
+def grouped(rows: Sequence[Mapping[str, Any]], ignoring: Collection[str] = ()) -> list[Group]:
     """Return the runs in groups of equal configuration but for seed and name, in the order given, a seed counted once.
 
     Args:
-        summaries: of the runs, or their rows in the list.
+        rows: of the list, or summaries as plain values.
         ignoring: further settings, by dotted key, in which runs of one group may differ.
     """
     members: dict[str, list[Mapping[str, Any]]] = {}
-    for summary in summaries:
-        members.setdefault(_key(summary, ignoring), []).append(summary)
+    for row in rows:
+        members.setdefault(_key(row, ignoring), []).append(row)
     labels = _labels([runs[0] for runs in members.values()], ignoring)
     return [
         Group(label, *_by_seed(runs), method_of(runs[0])) for label, runs in zip(labels, members.values(), strict=True)
@@ -253,9 +254,9 @@ def by_method(summaries: Sequence[Mapping[str, Any]]) -> list[Group]:
     return [Group(label, tuple(runs), method=method_of(rows[runs[0]])) for label, runs in members.items()]
 
 
-def alone(names: Mapping[str, str], summaries: Mapping[str, Mapping[str, Any]]) -> list[Group]:
+def alone(names: Mapping[str, str], summaries: Mapping[str, RunSummary]) -> list[Group]:
     """Return each run as its own group, by its display name."""
-    return [Group(name, (run,), method=method_of(summaries[run])) for run, name in names.items()]
+    return [Group(name, (run,), method=method_of(dict(summaries[run]))) for run, name in names.items()]
 
 
 def _settings(summary: Mapping[str, Any], ignoring: Collection[str]) -> dict[str, Any]:
@@ -265,20 +266,20 @@ def _settings(summary: Mapping[str, Any], ignoring: Collection[str]) -> dict[str
 
 
 def other_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Return the settings beside the method, seed and log in which two runs differ, by dotted key, as words."""
-    differ, _ = differences_of([one.get("config") or {} for one in (first, second)])
+    """Return the settings beside the method, seed and log in which two configurations differ, by key, as words."""
+    differ, _ = differences_of([first, second])
     return {key: (ours, theirs) for key, (ours, theirs) in differ.items() if not key.startswith("strategy.")}
 
 
-def confounders(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+def confounders(first: RunSummary, second: RunSummary) -> dict[str, tuple[str, str]]:
     """Return the settings that hide what the method does: those in which runs of two methods differ beside their rate.
 
     Runs of one method have none: there such a setting is what is compared.
     """
-    ours, theirs = ((one.get("strategy"), section(one.get("config"), "strategy")) for one in (first, second))
+    ours, theirs = ((one.strategy, section(one.config, "strategy")) for one in (first, second))
     if ours == theirs:
         return {}
-    return {key: words for key, words in other_differences(first, second).items() if key != "train.lr"}
+    return {key: words for key, words in other_differences(first.config, second.config).items() if key != "train.lr"}
 
 
 def _word(key: str, value: Any) -> str:
@@ -324,7 +325,7 @@ def _short(key: str) -> str:
     return section if last == "name" and section else last
 
 
-def clock(kind: str, summary: Mapping[str, Any], each: pd.DataFrame, line: pd.DataFrame) -> pd.DataFrame | None:
+def clock(kind: str, summary: RunSummary, each: pd.DataFrame, line: pd.DataFrame) -> pd.DataFrame | None:
     """Return what the x axis counts at each step: columns step and x; None when the run has not recorded it.
 
     tokens = those of each step added up, padding left out; rows = steps · batch_size · grad_accum; seconds =
@@ -336,11 +337,11 @@ def clock(kind: str, summary: Mapping[str, Any], each: pd.DataFrame, line: pd.Da
         each: columns step and value, every step: its ms or its tokens; asked for with seconds and tokens only.
         line: as `capacity.budget_line` returns it; asked for with parameter-steps only.
     """
-    last = max(1, int(summary["step"]))
+    last = max(1, summary.step)
     if kind == "step":
         return pd.DataFrame({"step": [0, last], "x": [0.0, float(last)]})
     if kind == "rows":
-        train = (summary.get("config") or {}).get("train") or {}
+        train = section(summary.config, "train")
         rows = [train.get("batch_size"), train.get("grad_accum") or 1]
         if not all(isinstance(value, int) for value in rows):
             return None

@@ -24,7 +24,6 @@ from dynlora.text import listed, one_line
 SIMPLER = ("unclear", "equal", "tie")
 """Outcomes after which the simpler configuration is used."""
 
-Summary = Mapping[str, Any]
 Differences = Callable[[Sequence[tuple[int, str, str]]], Sequence[Side]]
 """Returns what pairs of runs (seed, first, second) differ by, as `RunPairs.differences` does."""
 
@@ -180,7 +179,7 @@ class Verdict:
 
 
 def verdict(
-    summaries: Mapping[str, Summary], differences: Differences, focus: str | None = None, margin: float = MARGIN
+    summaries: Mapping[str, RunSummary], differences: Differences, focus: str | None = None, margin: float = MARGIN
 ) -> Verdict | None:
     """Return the verdict on finished runs; None when none has a result.
 
@@ -190,14 +189,14 @@ def verdict(
         focus: id of a run whose configuration alone is set against the baseline.
         margin: points within which two configurations are equal; a point is `NATS_PER_POINT` of loss.
     """
-    done = {run: one for run, one in summaries.items() if one["status"] == "finished" and _result(one) is not None}
+    done = {run: one for run, one in summaries.items() if one.status == "finished" and _result(one) is not None}
     if not done or (focus is not None and focus not in done):
         return None
     task = _task(done[focus]) if focus else _commonest(_task(one) for one in done.values())
     members = {run: one for run, one in done.items() if _task(one) == task}
     first = next(iter(members.values()))
-    metric = main_metric(first)[0]
-    groups = seed_groups.grouped(list(members.values()))
+    metric = main_metric(dict(first))[0]
+    groups = seed_groups.grouped(list(map(dict, members.values())))
     means = {group.label: _mean([_result(members[run]) or 0.0 for run in group.runs]) for group in groups}
     ranked = sorted(groups, key=lambda group: means[group.label], reverse=metric not in LOW_IS_GOOD)
     focused = next((group for group in groups if _holds(group, focus)), None)
@@ -206,7 +205,7 @@ def verdict(
     compared = (1 if len(others) == 1 else len(groups) - 1) if plain else len(groups)
     contests = [_contest(members, baseline, group, differences, compared, margin) for group in others]
     return Verdict(
-        str(first.get("data") or "?"),
+        str(first.data or "?"),
         metric,
         ranked,
         means,
@@ -219,7 +218,7 @@ def verdict(
 
 
 def _baselines(
-    members: Mapping[str, Summary], groups: Sequence[Group], focus: Group | None, budget: Any
+    members: Mapping[str, RunSummary], groups: Sequence[Group], focus: Group | None, budget: Any
 ) -> list[Group]:
     """Return the groups of plain LoRA, the best baseline first.
 
@@ -234,12 +233,12 @@ def _baselines(
     return sorted((group for group in groups if is_uniform(members[group.runs[0]])), key=worth)
 
 
-def _confounders(members: Mapping[str, Summary], group: Group, other: Group) -> dict[str, tuple[str, str]]:
+def _confounders(members: Mapping[str, RunSummary], group: Group, other: Group) -> dict[str, tuple[str, str]]:
     return seed_groups.confounders(members[group.runs[0]], members[other.runs[0]])
 
 
 def _sides(
-    members: Mapping[str, Summary], ranked: Sequence[Group], plain: Sequence[Group], focus: Group | None
+    members: Mapping[str, RunSummary], ranked: Sequence[Group], plain: Sequence[Group], focus: Group | None
 ) -> tuple[Group, Sequence[Group]]:
     """Return the baseline, and what is set against it, what can be judged first.
 
@@ -256,20 +255,20 @@ def _sides(
     return ranked[1], ranked[:1]
 
 
-def _budget(summary: Summary) -> Any:
-    return (summary.get("params") or {}).get("budget")
+def _budget(summary: RunSummary) -> Any:
+    return summary.params.get("budget")
 
 
-def _result(summary: Summary) -> float | None:
+def _result(summary: RunSummary) -> float | None:
     """Return the last value of the metric that decides."""
-    return main_metric(summary)[1]
+    return main_metric(dict(summary))[1]
 
 
-def _task(summary: Summary) -> str:
+def _task(summary: RunSummary) -> str:
     """Return what runs must share to be set against each other; a setting that is not set is as one that is missing."""
-    chosen = set_values({"data": (summary.get("config") or {}).get("data") or {}})
-    shared = [summary.get("model"), summary.get("data"), chosen, main_metric(summary)[0]]
-    return json.dumps([*shared, summary.get("max_steps")], sort_keys=True, default=str)
+    chosen = set_values({"data": summary.config.get("data") or {}})
+    shared = [summary.model, summary.data, chosen, main_metric(dict(summary))[0]]
+    return json.dumps([*shared, summary.max_steps], sort_keys=True, default=str)
 
 
 def _commonest(tasks: Iterable[str]) -> str:
@@ -289,7 +288,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _contest(
-    members: Mapping[str, Summary], baseline: Group, group: Group, differences: Differences, of: int, margin: float
+    members: Mapping[str, RunSummary], baseline: Group, group: Group, differences: Differences, of: int, margin: float
 ) -> Contest:
     if other := _confounders(members, group, baseline):
         settings = listed(differing(other))
@@ -297,11 +296,11 @@ def _contest(
         return Contest(group, why=why, other=other, is_confounded=True)
     pairs, why = pairing.pairs(members, baseline, group)
     sides = [side for side in differences(pairs) if side.differences] if pairs else []
-    other = seed_groups.other_differences(members[group.runs[0]], members[baseline.runs[0]])
+    other = seed_groups.other_differences(members[group.runs[0]].config, members[baseline.runs[0]].config)
     if not sides:
         return Contest(group, other=other, why=why or "The runs have no results on common held-out examples.")
     summary = members[group.runs[0]]
-    side = _decisive_side(sides, main_metric(summary)[0])
+    side = _decisive_side(sides, main_metric(dict(summary))[0])
     rows = list(side.differences.values())
     difference, level = stats.paired_difference(rows), 1 - (1 - LEVEL) / of
     unit = "nats" if loss_unit(summary) == "nats" else ""
@@ -342,7 +341,7 @@ MOST_READ = 30
 """Most other runs of a task that are opened for a verdict."""
 
 
-def run_verdict(folder: Path, summary: Mapping[str, Any], among: Collection[str] | None = None) -> Verdict | None:
+def run_verdict(folder: Path, summary: RunSummary, among: Collection[str] | None = None) -> Verdict | None:
     """Return the verdict on a finished run; None where it is not finished, or another run cannot be read.
 
     Args:
@@ -350,9 +349,9 @@ def run_verdict(folder: Path, summary: Mapping[str, Any], among: Collection[str]
         summary: as `queries.run_summary` returns it.
         among: ids of the runs that it may be compared with; all of its folder by default.
     """
-    if summary["status"] != "finished":
+    if summary.status != "finished":
         return None
-    alike = same_task(queries.list_runs(folder.parent), summary)
+    alike = same_task(queries.list_runs(folder.parent), dict(summary))
     is_read = (alike["status"] == "finished") & (alike["id"].isin(among) if among is not None else True)
     ids = alike.loc[is_read, "id"].head(MOST_READ)
     folders = {folder.name: folder} | {run: folder.parent / run for run in ids}

@@ -11,7 +11,7 @@ import pandas as pd
 from dynlora.analysis import seed_groups
 from dynlora.analysis.pairing import FEWEST_SEEDS
 from dynlora.analysis.run_summary import ACTIVE, seconds_taken
-from dynlora.analysis.verdict import MOST_SEEDS, SIMPLER, Contest, Summary, Verdict, differing
+from dynlora.analysis.verdict import MOST_SEEDS, SIMPLER, Contest, RunSummary, Verdict, differing
 from dynlora.text import listed, metric_words, one_line, plural, rough_duration, score, signed, source_name
 
 
@@ -35,7 +35,7 @@ class NextRuns:
         return sum(len(seeds) for seeds in self.seeds.values())
 
 
-def next_runs(result: Verdict, summaries: Mapping[str, Summary]) -> NextRuns | None:
+def next_runs(result: Verdict, summaries: Mapping[str, RunSummary]) -> NextRuns | None:
     """Return the runs that would make the decisive contest clear; None when it is, or when no few runs would.
 
     Both sides get the seeds that the other has, and new ones until there are enough.
@@ -60,11 +60,11 @@ def next_runs(result: Verdict, summaries: Mapping[str, Summary]) -> NextRuns | N
     return NextRuns(seeds, _seconds(seeds, summaries), under_way) if seeds or under_way else None
 
 
-def _seeds_of(summaries: Mapping[str, Summary], run: str, states: Sequence[str]) -> set[int]:
+def _seeds_of(summaries: Mapping[str, RunSummary], run: str, states: Sequence[str]) -> set[int]:
     """Return the seeds of the runs of a run's configuration that are in one of some states."""
-    alike = seed_groups.configuration(summaries[run])
-    members = (one for one in summaries.values() if one["status"] in states and isinstance(one.get("seed"), int))
-    return {one["seed"] for one in members if seed_groups.configuration(one) == alike}
+    alike = seed_groups.configuration(dict(summaries[run]))
+    members = (one for one in summaries.values() if one.status in states and isinstance(one.seed, int))
+    return {one.seed for one in members if seed_groups.configuration(dict(one)) == alike}
 
 
 def _seeds(has: Sequence[set[int]], n: int) -> list[int]:
@@ -75,10 +75,10 @@ def _seeds(has: Sequence[set[int]], n: int) -> list[int]:
     return [seed for seed in seeds if seed >= 0][:n] + [next(new) for _ in range(max(0, n - len(seeds)))]
 
 
-def _seconds(seeds: Mapping[str, Sequence[int]], summaries: Mapping[str, Summary]) -> float | None:
+def _seconds(seeds: Mapping[str, Sequence[int]], summaries: Mapping[str, RunSummary]) -> float | None:
     total = 0.0
     for run, todo in seeds.items():
-        took = seconds_taken(summaries[run])
+        took = seconds_taken(dict(summaries[run]))
         if took is None:
             return None
         total += len(todo) * took

@@ -40,6 +40,7 @@ from dynlora.jobs.spawn import log_from_here
 from dynlora.jobs.trackers import check_trackers
 from dynlora.kinds.train.kind import lora_config
 from dynlora.store.schema import DEFAULT_RUNS_DIR, run_folder
+from dynlora.store.summary import RunSummary
 
 
 def read_config(config: Path | None, overrides: tuple[str, ...], name: str | None) -> RunConfig:
@@ -324,11 +325,9 @@ def suggested(
 
     request = AdviceRequest(budget, leave_out=leave_out, look_steps=steps or LOOK_STEPS, is_timed=not no_timing)
     answer = look(settings, request)
-    summary = {
-        "config": settings.model_dump(mode="json"),
-        "scaling": answer["scaling"],
-        "peft_task_type": answer["task_type"],
-    }
+    summary = RunSummary.model_construct(
+        config=settings.model_dump(mode="json"), scaling=answer["scaling"], peft_task_type=answer["task_type"]
+    )
     document = {**answer, "lora_config": lora_config(summary, answer["ranks"]), "evidence": advice.EVIDENCE}
     if out is not None:
         write_out(out, (json.dumps(document, indent=1) + "\n").encode())

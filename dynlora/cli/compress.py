@@ -155,7 +155,7 @@ def shrink(request: Request) -> tuple[Any, str]:
     measured = _last(_until_worse(sizes, None if request.curve or request.budget else request.limit))
     chosen = _chosen(measured, request)
     if request.recorded is not None:
-        measured = measured.model_copy(update={"step": run_summary(request.recorded)["step"]})
+        measured = measured.model_copy(update={"step": run_summary(request.recorded).step})
     run = folder or request.recorded
     if run is not None and request.curve:  # a part of the sizes says nothing of the smallest that is good enough
         _keep(run, measured)
@@ -215,7 +215,7 @@ def _settings(request: Request) -> RunConfig:
             f"compress {request.run_id}: the run was recorded, so its dataset is not available; add "
             "--set data.path=FILE, and data.text and data.label where they are named otherwise"
         )
-    base = run_summary(request.recorded)["config"]["model"]["name"]
+    base = run_summary(request.recorded).config["model"]["name"]
     return load_config(request.config, [f"model.name={base}", *request.overrides])
 
 

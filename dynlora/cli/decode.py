@@ -139,22 +139,22 @@ def found_by(outcome: Any, runs_dir: Path) -> tuple[dict[str, Any], str]:
 
     summary = run_summary(outcome.folder)
     document = {
-        "id": summary["id"],
-        "status": summary["status"],
-        "step": summary["step"],
-        "max_steps": summary["max_steps"],
-        **summary["results"],
+        "id": summary.id,
+        "status": summary.status,
+        "step": summary.step,
+        "max_steps": summary.max_steps,
+        **summary.results,
     }
     lines = [words(in_rows(document))] if document.get("points") is not None else []
     if outcome.state == "stopped":
         by = signals.Signals(outcome.signal or signals.SIGTERM).name
-        again = command_text("resume", summary["id"], runs_dir=runs_dir)
+        again = command_text("resume", summary.id, runs_dir=runs_dir)
         lines.insert(
-            0, f"Stopped by {by} after {summary['step']:,} of {summary['max_steps']:,} solutions; `{again}` continues."
+            0, f"Stopped by {by} after {summary.step:,} of {summary.max_steps:,} solutions; `{again}` continues."
         )
     if outcome.error:
         lines.insert(0, f"Failed: {outcome.error}")
-    return document, "\n".join([*lines, f"run {summary['id']}"])
+    return document, "\n".join([*lines, f"run {summary.id}"])
 
 
 @rsd.command()

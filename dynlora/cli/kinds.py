@@ -162,7 +162,7 @@ def worked_on(settings: KindSettings, runs_dir: Path) -> Report:
         again = command_text("resume", run_id, runs_dir=runs_dir)
         words = f"stopped {run_id} with its state saved\nnext: {again}"
         return {"id": run_id, "status": "stopped"}, words, 128 + (outcome.signal or signal.SIGTERM)
-    document = {"id": run_id, "status": "finished", **run_summary(folder)["results"]}
+    document = {"id": run_id, "status": "finished", **run_summary(folder).results}
     conclusion = kind.conclusion(kind.read(folder))
     words = [in_rows(f"{conclusion.text} {conclusion.basis}".strip()), *kind.lines(in_rows(document), runs_dir)]
     return document, "\n".join(words), 0

@@ -33,7 +33,7 @@ from dynlora.jobs import helper_job, launch
 from dynlora.kinds.run_kind import registry
 from dynlora.safe_files import is_empty, output_folder, read_plain
 from dynlora.store.schema import command_text, run_folder
-from dynlora.store.summary import RunSummary, readable, run_summary
+from dynlora.store.summary import readable, run_summary
 
 Report = tuple[Any, str]
 
@@ -71,9 +71,9 @@ def format_summary(document: Mapping[str, Any]) -> str:
     return f"{document['id']}  {document['name']}\n{standing if kind is None else kind.standing(document)}"
 
 
-def show_document(folder: Path) -> RunSummary:
+def show_document(folder: Path) -> dict[str, Any]:
     """Return a run as `show --json` prints it; the model's folder is resolved now, not remembered."""
-    document = run_summary(folder)
+    document = run_summary(folder).model_dump()
     try:
         document["model_path"] = str(assets.resolve_model(document["model"] or ""))
     except DynloraError:
@@ -94,8 +94,8 @@ def stop(*, run_id: str, now: bool, runs_dir: Path) -> Report:
         return {"id": run_id, "status": status}, f"{run_id}: {status}{saving if status == 'stopping' else ''}"
     status = launch.end_now(runs_dir, run_id)
     summary = run_summary(run_folder(runs_dir, run_id))
-    lost = max(0, summary["step"] - (summary["checkpoint_step"] or 0)) if status == "interrupted" else 0
-    words = f"; {lost} steps since the checkpoint of step {summary['checkpoint_step'] or 0} are lost" if lost else ""
+    lost = max(0, summary.step - (summary.checkpoint_step or 0)) if status == "interrupted" else 0
+    words = f"; {lost} steps since the checkpoint of step {summary.checkpoint_step or 0} are lost" if lost else ""
     return {"id": run_id, "status": status, "lost_steps": lost}, f"{run_id}: {status}{words}"
 
 

@@ -462,7 +462,7 @@ def _wait(runs_dir: Path, ids: list[str]) -> None:
     while open_ids:
         time.sleep(1)
         launch.wake(runs_dir)
-        open_ids = {i for i in open_ids if run_summary(run_folder(runs_dir, i))["status"] in OPEN}
+        open_ids = {i for i in open_ids if run_summary(run_folder(runs_dir, i)).status in OPEN}
 
 
 @click.command()
@@ -482,7 +482,7 @@ def queue(run_id: str | None, move: str | None, runs_dir: Path) -> Any:
         return {"id": run_id, "position": position, "waiting": of}, f"{run_id} is at position {position} of {of}"
     line = run_queue.in_line(runs_dir)
     rows = [
-        {"position": place, "id": waiting, "name": run_summary(run_folder(runs_dir, waiting))["name"]}
+        {"position": place, "id": waiting, "name": run_summary(run_folder(runs_dir, waiting)).name}
         for place, waiting in enumerate(line, 1)
     ]
     words = "\n".join(f"{row['position']:>3}  {row['id']}  {row['name']}" for row in rows)

@@ -184,15 +184,15 @@ def test_a_finished_run_is_recorded_whole(made: Made) -> None:
     """It is of its kind and at its last step, it has a conclusion and results, and it does not start again."""
     kind, summary = made.kind, run_summary(made.folder)
     assert kind_of_run(made.folder) is kind
-    assert (summary["status"], summary["kind"]) == ("finished", kind.name)
-    assert summary["step"] == summary["max_steps"] > 0
+    assert (summary.status, summary.kind) == ("finished", kind.name)
+    assert summary.step == summary.max_steps > 0
     conclusion = kind.conclusion(kind.read(made.folder))
     assert conclusion.text.endswith(".")
-    facts = kind.facts(made.folder, summary)
+    facts = kind.facts(made.folder, dict(summary))
     assert facts["conclusion"] == f"{conclusion.text} {conclusion.basis}".strip()
     assert kind.headline(kind.read(made.folder))
-    assert kind.standing(summary)
-    document = {"id": made.folder.name, "status": "finished", **summary["results"]}
+    assert kind.standing(dict(summary))
+    document = {"id": made.folder.name, "status": "finished", **summary.results}
     assert all(isinstance(line, str) for line in kind.lines(document, made.folder.parent))
     with pytest.raises(ConfigError, match="the run is finished"):
         kind.resume(made.folder)
@@ -216,9 +216,9 @@ def test_stopped_and_resumed_it_is_the_same(made: Made, monkeypatch: pytest.Monk
         outcome = made.kind.resume(folder, is_new=True)
     assert (outcome.state, outcome.signal) == ("stopped", 2)
     summary = run_summary(folder)
-    assert 0 <= summary["step"] < summary["max_steps"]
+    assert 0 <= summary.step < summary.max_steps
     assert made.kind.follow(folder) == made.kind.read(folder)
-    assert made.kind.progress(made.kind.follow(folder), summary["step"]).text
+    assert made.kind.progress(made.kind.follow(folder), summary.step).text
     if made.kind.models:
         assert not made.kind.has_model(folder)
         with pytest.raises(ConfigError, match=folder.name):

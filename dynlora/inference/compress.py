@@ -338,7 +338,7 @@ def write_size(
         write_adapter(staging, compression.config, model, form, name or compression.config.title)
         origin = Origin(
             run=None if run is None else run.name,
-            name=name if run is None else queries.run_summary(run)["name"],
+            name=name if run is None else queries.run_summary(run).name,
             which=which,
             step=model.step,
             parameters=size.parameters,
@@ -373,7 +373,7 @@ def queue_recovery(
     start = start_folder(runs_dir, name, compressed, size)
     if not is_kept(start):
         write_size(subject, start, size, run=run, which=compressed.which, name=name)
-    title = name if run is None else queries.run_summary(run)["name"]
+    title = name if run is None else queries.run_summary(run).name
     called = recovery_name(title, size.parameters / compressed.parameters, steps)
     planned = plan(parse_config(recovery_values(subject.config.model_dump(mode="json"), start, steps, called)))
     (folder,) = put_in_queue(runs_dir, [partial(planned.create, runs_dir, "queued")])

@@ -210,17 +210,17 @@ def export_run(
         return _export_recorded(folder, recorded, out, form, which)
     with staged(out) as staging:
         config, model, summary = read_run_config(folder), load_run(folder, which), queries.run_summary(folder)
-        is_recorded = which == "last" and summary["status"] == "finished" and strength == 1
-        recorded = summary["metrics"] if is_recorded else None
+        is_recorded = which == "last" and summary.status == "finished" and strength == 1
+        recorded = summary.metrics if is_recorded else None
         if strength != 1:
             model.adapters.scale(strength)
         report = {"folder": str(out), "format": form.format, "form": form.name, "which": which, "strength": strength}
         report |= _averaged(config, model, form, measure, recorded or {})
-        write_adapter(staging, config, model, form, summary["name"])
+        write_adapter(staging, config, model, form, summary.name)
         if form.starts_runs:
             whole = model.adapters.adapter_parameter_count()["active"]
             origin = Origin(
-                run=folder.name, name=summary["name"], which=which, step=model.step, parameters=whole, of=whole
+                run=folder.name, name=summary.name, which=which, step=model.step, parameters=whole, of=whole
             )
             origin.write(staging / ORIGIN_NAME)
         describe(staging, folder, config, model, report, verdict, retention)
@@ -246,7 +246,7 @@ def _export_recorded(folder: Path, adapter: Path, out: Path, form: Form, which: 
                     shutil.copyfileobj(source, copy)
     else:
         convert(adapter, out, form)
-    metrics = queries.run_summary(folder)["metrics"]
+    metrics = queries.run_summary(folder).metrics
     return {
         "folder": str(out),
         "format": form.format,
@@ -339,12 +339,13 @@ def describe(
     name, base = config.model.name, assets.shared_model_name(config.model.name)
     curve = queries.scalars_frame(folder, "loss", "validation")[["step", "value"]].to_numpy(float).tolist()
     facts = Facts(
-        summary={
-            **queries.run_summary(folder),
-            "step": model.step,
-            "ranks": {module.info.name: module.rank for module in model.adapters},
-            "params": model.adapters.adapter_parameter_count(),
-        },
+        summary=queries.run_summary(folder).model_copy(
+            update={
+                "step": model.step,
+                "ranks": {module.info.name: module.rank for module in model.adapters},
+                "params": model.adapters.adapter_parameter_count(),
+            }
+        ),
         base=base,
         is_on_hub=not Path(base).is_absolute(),
         is_rounded=bool(name in assets.MODELS and assets.MODELS[name].converted),

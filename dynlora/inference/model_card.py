@@ -13,6 +13,7 @@ from xml.sax.saxutils import escape
 from dynlora.analysis.ranks_to_use import axolotl, lora_settings
 from dynlora.blocks import Blocks, in_words
 from dynlora.inference.forms import forms, raised_loss
+from dynlora.store.summary import RunSummary
 from dynlora.text import printable
 
 WIDTH, HEIGHT, MARGIN = 640, 240, 40
@@ -136,7 +137,7 @@ class Facts:
         retention: what the adapter forgot, in sentences; None where it was not measured.
     """
 
-    summary: Mapping[str, Any]
+    summary: RunSummary
     base: str
     is_on_hub: bool
     is_rounded: bool
@@ -161,7 +162,7 @@ def model_card(facts: Facts) -> dict[str, str]:
     python = {"peft": _snippet(facts), "merged": _merged_snippet(facts)}
     parts = [
         _head(facts, library=form.library),
-        f"# {'Model' if form.holds_model else 'Adapter'} of the run {_code(summary['name'])}",
+        f"# {'Model' if form.holds_model else 'Adapter'} of the run {_code(summary.name)}",
         _result(facts),
         *_gates_matter(report),
         "## Load it",
@@ -189,7 +190,7 @@ def model_card(facts: Facts) -> dict[str, str]:
 
 def _head(facts: Facts, *, library: str) -> str:
     """Return the metadata that the hub reads, as JSON, which is YAML too."""
-    strategy = printable(facts.summary.get("strategy") or "lora", 60)
+    strategy = printable(facts.summary.strategy or "lora", 60)
     tags = {
         "library_name": library,
         "tags": list(dict.fromkeys(["lora", "dynlora", strategy])),
@@ -217,9 +218,9 @@ def _cell(text: str) -> str:
     return text.replace("|", r"\|")
 
 
-def _data(summary: Mapping[str, Any]) -> str:
+def _data(summary: RunSummary) -> str:
     """Return the data set as code, of a local file or folder the name alone."""
-    name = str(summary.get("data"))
+    name = str(summary.data)
     return _code(Path(name).name if Path(name).is_absolute() else name)
 
 
@@ -239,13 +240,13 @@ def _headline(facts: Facts) -> tuple[Mapping[str, Any], str]:
     Those of the export where it was measured on all held-out examples; else those of the last evaluation in training.
     """
     summary, report = facts.summary, facts.report
-    held_out = (summary.get("data_size") or {}).get("held_out")
+    held_out = summary.data_size.get("held_out")
     where = f"{held_out:,} held-out examples" if isinstance(held_out, int) else "the held-out examples"
     rows, of = report.get("rows"), report.get("of")
     if rows is None or of is None or rows >= of:
         return report["metrics_after"], where
-    if report["which"] == "last" and summary.get("metrics"):
-        return summary["metrics"], f"{where} (as trained)"
+    if report["which"] == "last" and summary.metrics:
+        return summary.metrics, f"{where} (as trained)"
     return report["metrics_after"], f"a sample of {rows:,} of {of:,} held-out examples"
 
 
@@ -317,15 +318,15 @@ def _padding(facts: Facts) -> list[str]:
 
 def _training(facts: Facts) -> str:
     summary = facts.summary
-    params = summary.get("params") or {}
+    params = summary.params
     active = params.get("active")
     rows = {
         "Base model": _base(facts) + _frozen(summary),
-        "Method": _code(summary.get("strategy")),
+        "Method": _code(summary.strategy),
         "Data": _data(summary),
         **({} if facts.generates else {"Labels": _labels(summary)}),
-        "Adapter": f"{facts.report['which']}, step {summary['step']:,}",
-        "Seed": _code(summary.get("seed")),
+        "Adapter": f"{facts.report['which']}, step {summary.step:,}",
+        "Seed": _code(summary.seed),
         "Adapter parameters": f"{active:,}" if isinstance(active, int) else "not recorded",
     }
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows.items())])
@@ -338,9 +339,9 @@ def _base(facts: Facts) -> str:
     return (_code(facts.base) if facts.is_on_hub else f"{_code(Path(facts.base).name)}, a local folder") + part
 
 
-def _frozen(summary: Mapping[str, Any]) -> str:
+def _frozen(summary: RunSummary) -> str:
     """Return how the frozen weights were kept while the adapter was trained, where not in fp32."""
-    settings = (summary.get("config") or {}).get("model") or {}
+    settings = summary.config.get("model") or {}
     if (kind := settings.get("quantization")) is not None:
         return (
             f", quantised to {_code(kind)} while training: on the whole weights the adapter's effect differs a little"
@@ -348,8 +349,8 @@ def _frozen(summary: Mapping[str, Any]) -> str:
     return ", in bf16 while training" if settings.get("dtype") == "bf16" else ""
 
 
-def _labels(summary: Mapping[str, Any]) -> str:
-    return ", ".join(_code(label) for label in summary.get("labels") or []) or "numbers"
+def _labels(summary: RunSummary) -> str:
+    return ", ".join(_code(label) for label in summary.labels) or "numbers"
 
 
 def _exactness(report: Mapping[str, Any], reaction: str | None) -> list[str]:
@@ -428,14 +429,14 @@ def _compressed(report: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _ranks(summary: Mapping[str, Any]) -> str:
-    rows = (f"| {_cell(_code(name))} | {rank} |" for name, rank in (summary.get("ranks") or {}).items())
+def _ranks(summary: RunSummary) -> str:
+    rows = (f"| {_cell(_code(name))} | {rank} |" for name, rank in summary.ranks.items())
     return "\n".join(["| module | rank |", "|---|---:|", *rows])
 
 
 def _to_train_again(facts: Facts) -> list[str]:
     """Return these ranks as Axolotl takes them, folded; nothing of a model that predicts labels."""
-    settings = lora_settings(facts.summary, facts.summary.get("ranks") or {}) if facts.generates else None
+    settings = lora_settings(facts.summary, facts.summary.ranks) if facts.generates else None
     if settings is None:
         return []
     yaml = axolotl(settings).replace("`", "'")

@@ -185,7 +185,7 @@ class RunKind(ABC):
 
         Args:
             folder: of the run.
-            summary: as `store.summary.run_summary` returns it.
+            summary: as plain values.
         """
         conclusion = self.conclusion(self.read(folder))
         words = f"{conclusion.text} {conclusion.basis}".strip()

@@ -103,7 +103,7 @@ class ComparisonPlots:
         name = metric or compared.metric
         side = split or ("train" if metric == "loss" else "validation")
         one_of("split", side, ("train", "validation"))
-        known = sorted({key for one in compared.rows for key in one["metrics"]})
+        known = sorted({key for one in compared.rows for key in one.metrics})
         remedy = f"held-out metrics of these runs are {listed(known, 12)}" if known else "wait for an evaluation"
         missing = f"no run has recorded {name!r} of the split {side!r} over {x}; {remedy}"
         panel = TrainingLoss() if side == "train" else HeldOutMetric()

@@ -186,7 +186,7 @@ class Plots:
         if not run.has_ranks:
             raise self._no_ranks()
         data = panel.data(RunView(run.folder, run, self._store))
-        return Replay(run.summary["id"], panel.element_values(data, self._colours), self._colours, plays)
+        return Replay(run.summary.id, panel.element_values(data, self._colours), self._colours, plays)
 
     def importance_vs_rank(self, step: int | None = None) -> PageFigure:
         """Draw the fraction of rank against the fraction of importance, a point for each module.

@@ -18,6 +18,7 @@ from dynlora.analysis.result_strip import result_strip
 from dynlora.analysis.run_reading import read_run
 from dynlora.analysis.run_summary import STATUS_WORDS
 from dynlora.analysis.verdict import run_verdict
+from dynlora.store.summary import RunSummary
 from dynlora.text import one_line, score
 from dynlora.viz.kit import rank_picture, theme
 
@@ -167,26 +168,26 @@ def run_card(folder: Path) -> str:
     """
     run = read_run(folder)
     summary, modules = run.summary, run.modules
-    is_over = summary["status"] not in run_summary.ACTIVE
+    is_over = summary.status not in run_summary.ACTIVE
     return filled(
         "run_card.html",
-        name=summary["name"],
+        name=summary.name,
         about=run_summary.about(summary),
-        status_word=STATUS_WORDS.get(summary["status"], summary["status"]),
-        steps=run_summary.format_progress(summary),
-        share=None if is_over else run_summary.progress_share(summary),
-        error=summary.get("error") or "",
+        status_word=STATUS_WORDS.get(summary.status, summary.status),
+        steps=run_summary.format_progress(dict(summary)),
+        share=None if is_over else run_summary.progress_share(dict(summary)),
+        error=summary.error or "",
         strip=result_strip(summary, run_verdict(folder, summary), ranks_to_use.evidence_of(run)).answers,
         figures=_figures(summary, len(run.event_steps)),
         id=folder.name,
-        ranks=rank_grid(summary["ranks"], modules),
+        ranks=rank_grid(summary.ranks, modules),
     )
 
 
-def _figures(summary: Mapping[str, Any], moved: int) -> dict[str, str]:
+def _figures(summary: RunSummary, moved: int) -> dict[str, str]:
     """Return what the strip does not say: label to value; what is not known yet is left out."""
-    loss = (summary.get("metrics") or {}).get("loss")
-    is_said = loss is None or run_summary.main_metric(summary)[0] == "loss"
+    loss = summary.metrics.get("loss")
+    is_said = loss is None or run_summary.main_metric(dict(summary))[0] == "loss"
     figures = {
         f"Loss, held-out ({run_summary.loss_unit(summary)})": None if is_said else score(loss),
         "Reallocations": f"{moved}" if moved else None,

@@ -432,7 +432,7 @@ def _with_tables(folder: Path, target: Path, entries: list[Entry]) -> Manifest:
     with RunReader(spare) as reader:
         status = reader.status()
     notes = read_notes(folder)
-    summary = {key: value for key, value in run_summary(spare).items() if key not in LEFT_OUT}
+    summary = {key: value for key, value in run_summary(spare) if key not in LEFT_OUT}
     summary |= {"tags": list(notes.tags), "note": notes.note}
     return Manifest(
         folder.name, sorted(entries, key=lambda entry: entry.path), now(), status.heartbeat, status.opened, summary

@@ -24,6 +24,7 @@ from dynlora.store.meta import DECODE, is_count, kind_of, metrics_of
 from dynlora.store.notes import NO_NOTES, Notes, read_notes
 from dynlora.store.reader import RunReader
 from dynlora.store.record import Record
+from dynlora.store.summary import RunSummary
 
 LISTING_NAME = ".listing.json"
 SAVE_AFTER = 50
@@ -229,12 +230,14 @@ def deciding_metric(meta: dict[str, Any]) -> str:
 
 def _row(folder: Path, facts: Facts, notes: Notes, reason: str | None = None) -> dict[str, Any]:
     meta, status = facts.meta, facts.status
+    name = store_meta.text(meta.get("name")) or folder.name
+    values = {key: meta.get(key) for key in KEYS} | {"id": folder.name, "name": name, "status": status["status"]}
+    summary = vars(RunSummary.model_validate(values))
     own = {key: status.get(key) for key in ("step", "max_steps", "error", "heartbeat_age_s", "stalled_s")}
     return {
         "id": folder.name,
-        **store_meta.stated(meta, KEYS),
+        **{key: summary[key] for key in KEYS},
         **own,
-        "name": store_meta.text(meta.get("name")) or folder.name,
         "status": status["status"],
         "metric": deciding_metric(meta) or None,
         "folder": str(folder),

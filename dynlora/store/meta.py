@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 from dynlora.config import RunConfig
@@ -106,26 +106,6 @@ def config(value: Any) -> dict[str, Any]:
 def section(config: Any, name: str) -> Mapping[str, Any]:
     """Return a section of a configuration that nobody checked, empty when it has none."""
     return table(table(config).get(name))
-
-
-READERS: Mapping[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("name", "strategy", "model", "model_path", "data", "fidelity", "metric"), text),
-    **dict.fromkeys(("task", "peft_task_type"), text),
-    **dict.fromkeys(("seed", "first_reallocation", "checkpoint_step"), whole),
-    **dict.fromkeys(("metrics", "best", "time", "scaling"), numbers),
-    **dict.fromkeys(("params", "evaluated"), counts),
-    **dict.fromkeys(("own_signals", "task_facts", "data_size", "machine"), table),
-    **dict.fromkeys(("labels", "data_warnings", "data_repairs"), texts),
-    "planned_events": planned,
-    "created": moment,
-    "config": config,
-}
-"""What brings a value of a run's meta to its kind, by key."""
-
-
-def stated(meta: Mapping[str, Any], keys: Iterable[str] = READERS) -> dict[str, Any]:
-    """Return what a run says of itself, by key."""
-    return {key: READERS[key](meta.get(key)) for key in keys}
 
 
 def meta_of(config: RunConfig, fidelity: str | None, own_signals: Mapping[str, Any]) -> dict[str, Any]:

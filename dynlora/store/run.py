@@ -17,8 +17,6 @@ from dynlora.store.schema import command_text
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dynlora.store.summary import RunSummary
-
 
 class StoredRun:
     """A run folder; each call reads what is there now, so a run can be watched while it trains."""
@@ -65,11 +63,9 @@ class StoredRun:
             return config(reader.meta(("config",)).get("config"))
 
     @property
-    def summary(self) -> RunSummary:
+    def summary(self) -> dict[str, Any]:
         """The run in one JSON document, as `dynlora show ID --json` prints it."""
-        from dynlora.store.summary import run_summary
-
-        return run_summary(self._store("vectors", "rollups"))
+        return queries.run_summary(self._store("vectors", "rollups")).model_dump()
 
     @property
     def modules(self) -> pd.DataFrame:
@@ -137,7 +133,7 @@ def module_scores(folder: Path) -> dict[str, np.ndarray]:
     """
     recorded = set(open_run(folder).recorded())
     moved = queries.rank_moves(folder)["step"].to_numpy(int)
-    end = int(queries.run_summary(folder)["step"])
+    end = queries.run_summary(folder).step
     signals = {"importance at the end": ("importance", end), "final rank": ("rank", end)}
     if len(moved):
         signals["importance at the first decision"] = ("importance", int(moved.min()))

@@ -6,25 +6,32 @@ import hashlib
 import math
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypedDict, cast
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, SkipValidation
 
 from dynlora.errors import ConfigError, CorruptRunError
 from dynlora.store.lifecycle import now
 from dynlora.store.meta import (
     DECODE,
     FROM_EVENTS,
+    TRAIN,
+    config,
     continues_from_events,
+    counts,
     finite,
     kind_of,
     metrics_of,
     moment,
+    numbers,
+    planned,
     short_text,
-    stated,
     table,
     text,
+    texts,
+    whole,
 )
 from dynlora.store.reader import RunReader
 from dynlora.store.record import Count, Record, Which, one_line
@@ -140,68 +147,113 @@ def check_can_resume(folder: Path, opened: int) -> None:
     )
 
 
-class RunSummary(TypedDict):
-    """A run as plain JSON values; `run_summary` says what each key holds."""
+Text = Annotated[str | None, PlainValidator(text), Field(default=None)]
+"""What a run calls something; None where it does not say."""
 
-    id: str
-    name: str
+Number = Annotated[int | None, PlainValidator(whole), Field(default=None)]
+"""A whole number; None where it is unknown."""
+
+Numbers = Annotated[dict[str, float | None], PlainValidator(numbers), Field(default_factory=dict)]
+"""Numbers by name, whole ones as they were written."""
+
+Counts = Annotated[dict[str, int], PlainValidator(counts), Field(default_factory=dict)]
+"""Whole numbers from zero on by name."""
+
+Table = Annotated[dict[str, Any], PlainValidator(table), Field(default_factory=dict)]
+"""A JSON object."""
+
+Texts = Annotated[list[str], PlainValidator(texts), Field(default_factory=list)]
+"""A list of texts."""
+
+Config = Annotated[dict[str, Any], PlainValidator(config), Field(default_factory=dict)]
+"""A whole configuration."""
+
+Place = Annotated[str, SkipValidation]
+"""Name of a folder: it may hold bytes that are no text."""
+
+
+class RunSummary(BaseModel):
+    """A run as JSON values; what it says of itself is brought to its kind, a value of another counts as never written.
+
+    Attributes:
+        id, name, status, strategy, model, model_path, data, seed, step, max_steps: of the run.
+        metrics: of the last evaluation.
+        best: evaluation, with `rows` where these are a sample.
+        params: parameters by what they are for.
+        ranks: by module.
+        time: seconds and milliseconds by what they were spent on.
+        config: the whole configuration.
+        kind: train, decode, recycle or another.
+        evaluated: `rows` of the last evaluation, `of` all held-out examples.
+        scaling: by module.
+        created: seconds since the epoch.
+        fidelity: of the method to its paper.
+        own_signals: what the method records beside the usual.
+        metric: the one that decides.
+        labels: names of the classes.
+        task, peft_task_type, task_facts: what is learned.
+        planned_events: reallocations the schedule plans, or None.
+        first_reallocation: step after which it plans the first.
+        data_size, data_warnings, data_repairs: of the data, and what was done to its rows.
+        origin: of a run that starts from an adapter: run, name, which, step, parameters, of, share; else None.
+        ranks_are_sums: rows of an import are layers or families.
+        machine: that it ran on.
+        checkpoint_step: what a hard end falls back to.
+        results: what a decode or a recycle found; empty for a training.
+        activity: of a running run: `phase`, empty while it takes steps, and `remaining_s`, or None.
+        error, stalled_s, heartbeat_age_s, other_host: see `Status`.
+        folder: of the run.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: Place
+    name: Place
     status: str
-    strategy: str | None
-    model: str | None
-    model_path: str | None
-    data: str | None
-    seed: int | None
-    step: int
-    max_steps: int
-    metrics: Mapping[str, float | None]
-    best: dict[str, float | None]
-    params: dict[str, int]
-    ranks: dict[str, int]
-    time: dict[str, float | None]
-    config: dict[str, Any]
-    kind: str
-    evaluated: dict[str, int]
-    scaling: dict[str, float | None]
-    created: float | None
-    fidelity: str | None
-    own_signals: dict[str, Any]
-    metric: str | None
-    labels: list[str]
-    task: str | None
-    peft_task_type: str | None
-    task_facts: dict[str, Any]
-    planned_events: int | None
-    first_reallocation: int | None
-    data_size: dict[str, Any]
-    data_warnings: list[str]
-    data_repairs: list[str]
-    origin: dict[str, Any] | None
-    ranks_are_sums: bool
-    machine: dict[str, Any]
-    checkpoint_step: int | None
-    results: dict[str, Any]
-    activity: dict[str, Any] | None
-    error: str | None
-    stalled_s: float | None
-    heartbeat_age_s: float
-    other_host: bool
-    folder: str
+    strategy: Text
+    model: Text
+    model_path: Text
+    data: Text
+    seed: Number
+    step: int = 0
+    max_steps: int = 0
+    metrics: Numbers
+    best: Numbers
+    params: Counts
+    ranks: dict[str, int] = Field(default_factory=dict)
+    time: Numbers
+    config: Config
+    kind: str = TRAIN
+    evaluated: Counts
+    scaling: Numbers
+    created: Annotated[float | None, PlainValidator(moment)] = None
+    fidelity: Text
+    own_signals: Table
+    metric: Text
+    labels: Texts
+    task: Text
+    peft_task_type: Text
+    task_facts: Table
+    planned_events: Annotated[int | None, PlainValidator(planned)] = None
+    first_reallocation: Number
+    data_size: Table
+    data_warnings: Texts
+    data_repairs: Texts
+    origin: Annotated[dict[str, Any] | None, PlainValidator(origin_of)] = None
+    ranks_are_sums: bool = False
+    machine: Table
+    checkpoint_step: Number
+    results: Table
+    activity: dict[str, Any] | None = None
+    error: str | None = None
+    stalled_s: float | None = None
+    heartbeat_age_s: float = 0.0
+    other_host: bool = False
+    folder: Place = ""
 
 
 def run_summary(folder: str | os.PathLike[str]) -> RunSummary:
-    """Return a run as plain JSON values (NaN and infinities as null).
-
-    Keys: id, name, status, strategy, model, model_path, data, seed, step, max_steps, metrics of the last evaluation,
-    best (with `rows` where these are a sample), params, ranks by module, time, config; then kind (train, decode or
-    recycle), evaluated (`rows` of the last evaluation, `of` all held-out examples), scaling by module, created (seconds
-    since the epoch), fidelity, own_signals (what the method records beside the usual), metric (the one that decides),
-    labels (names of the classes), task, peft_task_type, task_facts, planned_events (reallocations the schedule plans,
-    or null), first_reallocation (step after which it plans the first), data_size, data_warnings, data_repairs (what
-    was done to the rows), origin (of a run that starts from an adapter: run, name, which, step, parameters, of, share;
-    else null), ranks_are_sums (rows of an import are layers
-    or families), machine, checkpoint_step (what a hard end falls back to), results (what a decode or a recycle found;
-    empty for a training), activity (of a running run: `phase`, empty while it takes steps, and `remaining_s`, or
-    null), error, stalled_s, heartbeat_age_s, other_host, folder.
+    """Return what a run says of itself, and its state.
 
     Raises:
         RunNotFoundError: when there is no such run.
@@ -211,28 +263,21 @@ def run_summary(folder: str | os.PathLike[str]) -> RunSummary:
     with RunReader(path) as reader:
         meta, status, ranks, modules = reader.meta(), reader.status(), last_ranks(reader), reader.modules()
     kind = kind_of(meta)
-    summary: dict[str, Any] = {
+    values = {
+        **meta,
+        **asdict(status),
         "id": path.name,
-        **stated(meta),
         "name": text(meta.get("name")) or path.name,
-        "status": status.status,
-        "step": status.step,
-        "max_steps": status.max_steps,
         "ranks": ranks,
         "kind": kind,
-        "origin": origin_of(meta.get("origin")),
         "ranks_are_sums": bool(table(meta.get("imported"))) and any(map(_is_sum, modules)),
         "results": table(meta.get(f"{kind}_results")),
         "activity": activity_of(meta, status),
-        "error": status.error,
-        "stalled_s": status.stalled_s,
-        "heartbeat_age_s": status.heartbeat_age_s,
-        "other_host": status.other_host,
         "folder": str(path),
     }
     if kind == DECODE:
-        summary["metrics"] = metrics_of(meta)
-    return cast(RunSummary, {key: summary[key] for key in RunSummary.__annotations__})
+        values["metrics"] = metrics_of(meta)
+    return RunSummary.model_validate(values)
 
 
 def activity_of(meta: Mapping[str, Any], status: Status) -> dict[str, Any] | None:

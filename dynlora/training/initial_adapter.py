@@ -133,12 +133,12 @@ def read_ranks(source: str) -> dict[str, int]:
 def _of_run(source: str, folder: Path) -> dict[str, int]:
     """Return the last ranks of a run."""
     summary = queries.run_summary(folder)
-    if summary["ranks_are_sums"]:
+    if summary.ranks_are_sums:
         raise ConfigError(
             f"strategy.ranks_from={source}: an imported run whose ranks are sums over layers or families of modules; "
             "give a run that recorded each module"
         )
-    return dict(summary["ranks"])
+    return summary.ranks
 
 
 def _of_file(source: str, path: Path) -> dict[str, int]:

@@ -17,6 +17,7 @@ from dynlora.analysis.frames import described
 from dynlora.analysis.ranks_to_use import LoraSettings, lora_settings
 from dynlora.jobs import advice
 from dynlora.jobs.advice import RANKS, RATE, Topic
+from dynlora.store.summary import RunSummary
 from dynlora.text import markdown_text, sentence_case
 from dynlora.viz.kit import rank_picture, theme
 from dynlora.viz.kit.theme import Palette
@@ -72,7 +73,7 @@ def lora_settings_of(answer: Mapping[str, Any], config: Mapping[str, Any]) -> Lo
         answer: the advice.
         config: that it was asked for, as plain values.
     """
-    summary = {"config": config, "scaling": answer["scaling"], "peft_task_type": answer["task_type"]}
+    summary = RunSummary.model_construct(config=config, scaling=answer["scaling"], peft_task_type=answer["task_type"])
     return lora_settings(summary, answer["ranks"])
 
 

@@ -63,7 +63,7 @@ def ranks_card(run: Chosen, summary: RunSummary) -> None:
         run: the run.
         summary: as `queries.run_summary` returns it.
     """
-    ranks, settings = ranks_of_run(run, summary), ranks_to_use.lora_settings(summary, summary["ranks"])
+    ranks, settings = ranks_of_run(run, summary), ranks_to_use.lora_settings(summary, summary.ranks)
     if ranks is None or settings is None:
         return
     why_not = "" if has_model(run.folder) else measured.why_not(cached_queries.ask(queries.recorded_by, run.folder))
@@ -76,12 +76,12 @@ def ranks_card(run: Chosen, summary: RunSummary) -> None:
         snippets(ranks_to_use.snippets(settings), 250)
 
 
-def _other_seeds(run: Chosen, summary: Mapping[str, Any]) -> list[Mapping[str, int]]:
+def _other_seeds(run: Chosen, summary: RunSummary) -> list[Mapping[str, int]]:
     """Return the last ranks of the newest finished runs that differ in their seed alone, one for each seed."""
-    alike = seed_groups.configuration(summary)
+    alike = seed_groups.configuration(dict(summary))
     ranks: dict[Any, Mapping[str, int]] = {}
-    for row in plain_rows(same_task(list_all(), summary)):
-        is_other = row["status"] == "finished" and row["seed"] != summary["seed"] and row["seed"] not in ranks
+    for row in plain_rows(same_task(list_all(), dict(summary))):
+        is_other = row["status"] == "finished" and row["seed"] != summary.seed and row["seed"] not in ranks
         if is_other and len(ranks) < MOST_SEEDS and seed_groups.configuration(row) == alike:
             last = _ranks(row["id"])
             if last:
@@ -92,7 +92,7 @@ def _other_seeds(run: Chosen, summary: Mapping[str, Any]) -> list[Mapping[str, i
 def _ranks(run_id: str) -> Mapping[str, int]:
     """Return the last ranks of a run; none where it cannot be read, which is no reason to hide this one's."""
     try:
-        return cached_queries.ask(queries.run_summary, find_run(run_id).folder)["ranks"]
+        return cached_queries.ask(queries.run_summary, find_run(run_id).folder).ranks
     except DynloraError:
         return {}
 
@@ -115,7 +115,7 @@ def capacity_controls(view: RunReading) -> RunReading:
         segmented("rows", "Order of the modules", orders, orders[0], capacity_frames.ORDERS.__getitem__)
         words = ", ".join(_selection(as_addressed(view))) or "all modules"
         with st.popover(f"Filter: {safe(words)}", icon=":material/filter_alt:", key="filter"):
-            step_range(view.summary["step"], last_planned_step(view.summary))
+            step_range(view.summary.step, last_planned_step(view.summary))
             choose_modules(view, [st.container() for _ in range(3)])
             _show_all()
     return as_addressed(view)
@@ -185,7 +185,7 @@ def _signal_name(view: RunReading) -> Callable[[str], str]:
 
 def as_addressed(view: RunReading) -> RunReading:
     """Return the view that the address asks for."""
-    first, last = addressed_range(view.summary["step"])
+    first, last = addressed_range(view.summary.step)
     return replace(
         with_chosen_modules(view),
         first=first,
@@ -275,18 +275,18 @@ def ranks_of(state: pd.DataFrame) -> str:
     return f"{n} with rank {low}" if low == high else f"{n} with ranks from {low} to {high}"
 
 
-def outlook(summary: Mapping[str, Any], events: int) -> str:
+def outlook(summary: RunSummary, events: int) -> str:
     """Say what comes next in a run that trains."""
-    planned, step = summary.get("planned_events"), summary["step"]
-    if summary["status"] not in ACTIVE:
+    planned, step = summary.planned_events, summary.step
+    if summary.status not in ACTIVE:
         return ""
     left = f" {plural(planned, 'reallocation')} planned, {events} done." if isinstance(planned, int) else ""
-    return f"Step {step:,} of {summary['max_steps']:,}.{left} This page follows the run."
+    return f"Step {step:,} of {summary.max_steps:,}.{left} This page follows the run."
 
 
-def _may_have_helped(summary: Mapping[str, Any]) -> bool:
+def _may_have_helped(summary: RunSummary) -> bool:
     """Say whether a run has a verdict on what it moved: it ended as planned, and planned to move rank."""
-    return summary["status"] == "finished" and summary.get("planned_events") != 0
+    return summary.status == "finished" and summary.planned_events != 0
 
 
 def capacity_conclusion(run: RunReading) -> None:
@@ -295,7 +295,7 @@ def capacity_conclusion(run: RunReading) -> None:
     Raises:
         DynloraError: when the run cannot be read.
     """
-    state, run_id = replace(run, step=run.last, kind=None, depth=None).state, str(run.summary["id"])
+    state, run_id = replace(run, step=run.last, kind=None, depth=None).state, run.summary.id
     steps = (run.first, run.last, len(run.events_shown))
     ranks = dict(zip(state["name"], state["rank"].fillna(0).astype(int), strict=True))
     moved = capacity_text(state, run.ranks(run.first), *run.traced(), *steps)
@@ -306,7 +306,7 @@ def capacity_conclusion(run: RunReading) -> None:
         with in_row("conclusion-next", gap="medium"):
             if _may_have_helped(run.summary):
                 link("pages/run.py", "Did it help? See Result", run=run_id)
-            if run.summary.get("planned_events") == 0:
+            if run.summary.planned_events == 0:
                 link("pages/launch.py", "Train it with a method that moves rank", **{"from": run_id})
 
 

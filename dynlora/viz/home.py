@@ -29,6 +29,7 @@ from dynlora.errors import DynloraError
 from dynlora.kinds.run_kind import registry
 from dynlora.kinds.train.panels.replay import speech
 from dynlora.store import queries
+from dynlora.store.summary import RunSummary
 from dynlora.text import ago, first_sentence, markdown_text, one_line, score
 from dynlora.viz import tour
 from dynlora.viz.capacity import capacity_view
@@ -108,16 +109,16 @@ PLACE = "Data, models and runs stay on this machine."
 TOUR = "New here? Six short stops explain rank, importance and gates."
 
 
-def picture_title(summary: Mapping[str, Any], *, is_live: bool) -> str:
+def picture_title(summary: RunSummary, *, is_live: bool) -> str:
     """Return the title of the picture: which run it is, how far one that trains has come, and what is synthetic.
 
     Args:
         summary: as `queries.run_summary` returns it.
         is_live: whether the run trains now.
     """
-    name = one_line(summary["name"], 60)
+    name = one_line(summary.name, 60)
     if is_live:
-        return f"Training now: {name}, {format_progress(summary)}"
+        return f"Training now: {name}, {format_progress(dict(summary))}"
     return f"Does rank find its place? {name} (synthetic)" if outlined(summary) else f"Rank over training: {name}"
 
 
@@ -153,19 +154,19 @@ def beside(view: RunReading, runs: pd.DataFrame) -> str:
     """Say the result of a run beside that of samples of the same teacher; empty where its need is not known."""
     if not needed_modules(view.summary):
         return ""
-    summaries: dict[str, Mapping[str, Any]] = {view.summary["id"]: view.summary}
+    summaries: dict[str, RunSummary] = {view.summary.id: view.summary}
     for row in _samples(runs):
         with suppress(DynloraError):
             summaries.setdefault(row["id"], queries.run_summary(Path(row["folder"])))
-    groups: dict[str, list[Mapping[str, Any]]] = {}
+    groups: dict[str, list[RunSummary]] = {}
     for summary in summaries.values():
         groups.setdefault(_side(summary), []).append(summary)
     return compared_sentence(groups)
 
 
-def _side(summary: Mapping[str, Any]) -> str:
+def _side(summary: RunSummary) -> str:
     """Return what a run on planted ranks is beside others: its method, and whether its ranks are planted or equal."""
-    method, one = summary["strategy"], placement(summary)
+    method, one = summary.strategy, placement(summary)
     if one is not None and one.placed == one.total:
         return f"{method} with the planted ranks"
     return f"uniform {method}" if is_uniform(summary) else method

@@ -25,6 +25,7 @@ from dynlora.kinds.run_kind import RunKind, kind_of_run, registry
 from dynlora.kinds.settings import FormField, KindSettings, annotation_of, is_several, marker
 from dynlora.store import queries
 from dynlora.store.schema import command_text
+from dynlora.store.summary import RunSummary
 from dynlora.text import plural, sentence_case
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.report.button import report_button
@@ -81,19 +82,19 @@ class KindPage:
             st.stop()
         run = pick_run(self.title, page=self.name)
         with guarded():
-            return run, queries.run_summary(run.folder)["status"] in ACTIVE
+            return run, queries.run_summary(run.folder).status in ACTIVE
 
     def draw(self, run: Chosen, *, was_active: bool) -> None:
         """Draw all that the kind of a run declares: the head, the conclusion with what to do next, and the panels."""
         summary = cached_queries.live_summary(run.folder, was_active=was_active)
         kind = kind_of_run(run.folder)
         result = kind.follow(run.folder) if was_active else cached_queries.ask(kind.read, run.folder)
-        done = kind.done.format(step=summary["step"], total=summary["max_steps"])
+        done = kind.done.format(step=summary.step, total=summary.max_steps)
         self._head(run, summary, kind.headline(result), done)
         place, choice = st.container(), kind.choice(result)
         chosen = {} if choice is None else {choice.name: pick(choice)}
         with place:
-            step = summary["step"]
+            step = summary.step
             words = kind.progress(result, step, chosen) if was_active else kind.conclusion(result, chosen)
             with conclusion(words.text, words.basis):
                 for name, frame in kind.tables(result).items():
@@ -102,14 +103,14 @@ class KindPage:
                     _next_steps(kind, run)
         panel_cards(kind.panels, RunView(run.folder, result, cached_queries.CachedQueries(), chosen))
 
-    def _head(self, run: Chosen, summary: Mapping[str, Any], about: str, done: str) -> None:
+    def _head(self, run: Chosen, summary: RunSummary, about: str, done: str) -> None:
         """Draw what the run is, how far it is, its buttons, and what is wrong with it."""
-        name = str(summary["name"])
+        name = summary.name
         titled(name if self.noun or name.lower().startswith(self.name) else f"{self.title}: {name}", about)
         with in_row(f"{self.name}-head"):
-            badge(summary["status"])
+            badge(summary.status)
             st.caption(done, width="content")
-            run_buttons(run, summary["status"])
+            run_buttons(run, summary.status)
             report_button([run])
         status_line(summary)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from dynlora.errors import DynloraError
 from dynlora.store import queries
 from dynlora.store.measurements import Knockouts
 from dynlora.store.run import module_scores
+from dynlora.store.summary import RunSummary
 from dynlora.text import number
 from dynlora.viz import measured as viz_measured
 from dynlora.viz.kit.panel import Picks
@@ -42,7 +42,7 @@ BEGUN: dict[Path, Streamed] = {}
 """The last ablation of each run that this server began: whoever looks at the run watches it and may stop it."""
 
 
-def knockout_card(run: Chosen, summary: Mapping[str, Any], modules: pd.DataFrame) -> None:
+def knockout_card(run: Chosen, summary: RunSummary, modules: pd.DataFrame) -> None:
     """Draw the ablations of a run; while some are under way, again and again.
 
     Args:
@@ -71,7 +71,7 @@ def _under_way(folder: Path) -> Streamed | None:
     return None if stream is None or stream.ended else stream
 
 
-def _draw(run: Chosen, summary: Mapping[str, Any], modules: pd.DataFrame, twins: pd.DataFrame) -> None:
+def _draw(run: Chosen, summary: RunSummary, modules: pd.DataFrame, twins: pd.DataFrame) -> None:
     folder = run.folder
     knockouts = Knockouts.read(knockout_file(folder))
     _controls(run, summary, knockouts)
@@ -82,16 +82,16 @@ def _draw(run: Chosen, summary: Mapping[str, Any], modules: pd.DataFrame, twins:
     names = modules.sort_values("position")["name"].tolist()
     bars = viz_measured.effects(knockouts, modules, colours(), st.query_params.get("module"))
     picture(bars, "effects", Picks("module", names))
-    note(retention.adapter_caption(knockouts, summary["step"]))
+    note(retention.adapter_caption(knockouts, summary.step))
     _against_scores(folder, effect, modules, twins)
     groups = retention.by_group(knockouts, modules)
     if len(groups) > 1:
         st.markdown("**Loss change by input group**")
         picture(viz_measured.by_group(knockouts, modules, colours()), "by-group")
-    _pairs(run, knockouts, modules, summary["step"])
+    _pairs(run, knockouts, modules, summary.step)
 
 
-def _controls(run: Chosen, summary: Mapping[str, Any], knockouts: Knockouts | None) -> None:
+def _controls(run: Chosen, summary: RunSummary, knockouts: Knockouts | None) -> None:
     """Draw what starts and stops an ablation, and how far the one under way has come."""
     stream = BEGUN.get(run.folder)
     if stream is not None and not stream.ended:
@@ -102,7 +102,7 @@ def _controls(run: Chosen, summary: Mapping[str, Any], knockouts: Knockouts | No
     if is_read_only():
         note("This dashboard is read-only. Start the ablation on the machine of the dashboard, or with dynlora ablate.")
         return
-    if not summary["step"]:
+    if not summary.step:
         note("The run has not trained any step yet.")
         return
     if not has_model(run.folder):
@@ -204,7 +204,7 @@ def _start(run: Chosen, sets: list[list[int]] | None, size: int) -> bool:
     return True
 
 
-def uniform_twins(folder: Path, summary: Mapping[str, Any], runs: pd.DataFrame) -> pd.DataFrame:
+def uniform_twins(folder: Path, summary: RunSummary, runs: pd.DataFrame) -> pd.DataFrame:
     """Return the finished runs that spread the same budget evenly over the same model and data, the nearest seed first.
 
     Args:
@@ -214,9 +214,9 @@ def uniform_twins(folder: Path, summary: Mapping[str, Any], runs: pd.DataFrame) 
     """
     same = runs[(runs["status"] == "finished") & (runs["id"] != folder.name)]
     for column in ("model", "data", "max_steps"):
-        same = same[same[column] == summary.get(column)]
+        same = same[same[column] == getattr(summary, column)]
     same = same.loc[_mask(same, [(params or {}).get("budget") == budget_of(summary) for params in same["params"]])]
-    apart = (pd.to_numeric(same["seed"], errors="coerce") - (summary.get("seed") or 0)).abs()
+    apart = (pd.to_numeric(same["seed"], errors="coerce") - (summary.seed or 0)).abs()
     near = same.assign(apart=apart).sort_values("apart", kind="stable").head(MOST_TWINS)
     return near.loc[_mask(near, [_is_uniform(Path(path)) for path in near["folder"]])]
 
@@ -234,6 +234,6 @@ def _mask(rows: pd.DataFrame, mask: list[bool]) -> pd.Series:
     return pd.Series(mask, index=rows.index, dtype=bool)
 
 
-def budget_of(summary: Mapping[str, Any]) -> Any:
+def budget_of(summary: RunSummary) -> Any:
     """Return the parameters a run may spend."""
-    return (summary.get("params") or {}).get("budget")
+    return summary.params.get("budget")

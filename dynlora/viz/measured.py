@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from dynlora.analysis import retention
 from dynlora.analysis.retention import Agreement, compress_file
 from dynlora.store.measurements import FEWEST, Compressed, Half, Knockouts, Size
-from dynlora.store.summary import CALLBACK
+from dynlora.store.summary import CALLBACK, RunSummary
 from dynlora.text import percent, plotly_text, plural, score, sentence_case, signed
 from dynlora.viz.kit import rank_picture, theme
 from dynlora.viz.kit.module_map import MapView, colour_of
@@ -176,7 +176,7 @@ TOLERANCES = (0.001, 0.005, 0.01, 0.02, 0.05)
 """Increases of the held-out loss that can count as none, nats; the second one is the usual."""
 
 
-def measured(folder: Path, summary: Mapping[str, Any]) -> Compressed | None:
+def measured(folder: Path, summary: RunSummary) -> Compressed | None:
     """Return the sizes that were measured of the adapter as it is now, None where there are none to choose from.
 
     Args:
@@ -184,7 +184,7 @@ def measured(folder: Path, summary: Mapping[str, Any]) -> Compressed | None:
         summary: as `queries.run_summary` returns it.
     """
     result = Compressed.read(compress_file(folder))
-    fits = result is not None and result.is_whole and result.step == summary["step"] and offered(result)
+    fits = result is not None and result.is_whole and result.step == summary.step and offered(result)
     return result if fits else None
 
 

@@ -21,6 +21,7 @@ from dynlora.analysis.seed_groups import launch_key
 from dynlora.errors import DataError, DynloraError, system_message
 from dynlora.jobs import launch
 from dynlora.store import queries
+from dynlora.store.summary import RunSummary
 from dynlora.text import listed, metric_words, one_line, percent, plural, score, source_name
 from dynlora.viz.inputs.view import loss_cards
 from dynlora.viz.launch import data_check
@@ -72,14 +73,14 @@ def gate_frame(before: Mapping[str, Any], after: Mapping[str, Any], modules: pd.
     return pd.DataFrame({"short": modules["short"].to_numpy(), "before": first, "after": second})
 
 
-def group_table(answer: Mapping[str, Any], summary: Mapping[str, Any]) -> pd.DataFrame:
+def group_table(answer: Mapping[str, Any], summary: RunSummary) -> pd.DataFrame:
     """Return metrics of each input group: columns group, rows and the metrics; groups not trained on are marked."""
     names = told_apart(list(answer["groups"]), summary)
     parts = [("all", answer["whole"]), *zip(names, answer["groups"].values(), strict=True)]
     return pd.DataFrame([{"group": name, "examples": part["rows"], **part["metrics"]} for name, part in parts])
 
 
-def group_gates(answer: Mapping[str, Any], summary: Mapping[str, Any], modules: pd.DataFrame) -> pd.DataFrame:
+def group_gates(answer: Mapping[str, Any], summary: RunSummary, modules: pd.DataFrame) -> pd.DataFrame:
     """Return the mean gate of each group (rows) and module as recorded (columns); no rows without gates."""
     names = modules.sort_values("position")["name"].tolist()
     gates = [part["gate"] for part in answer["groups"].values()]
@@ -232,7 +233,7 @@ FILE, HERE = "file", "A file on this machine"
 """What stands for a file in the address, and in the list."""
 
 
-def shift_lab(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame, groups: Sequence[str]) -> None:
+def shift_lab(folder: Path, summary: RunSummary, modules: pd.DataFrame, groups: Sequence[str]) -> None:
     """Draw the lab.
 
     Args:
@@ -268,7 +269,7 @@ def model_sections(folder: Path) -> None:
         DynloraError: when the run cannot be read.
     """
     summary = cached_queries.ask(queries.run_summary, folder)
-    if not summary["step"]:
+    if not summary.step:
         return
     if st.query_params.get("kind") in KINDS:
         to_address(**{PERTURBATION: st.query_params["kind"], "kind": None})
@@ -289,7 +290,7 @@ def model_sections(folder: Path) -> None:
             shift_lab(folder, summary, view.modules, view.names)
 
 
-def _perturbed(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) -> None:
+def _perturbed(folder: Path, summary: RunSummary, modules: pd.DataFrame) -> None:
     """Draw a perturbation of the held-out texts and what it does."""
     with in_row("shift-controls", "bottom"):
         kind = choose(
@@ -321,7 +322,7 @@ def _perturbed(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) 
         _example_texts(answer["examples"])
     with right:
         _gates(answer["before"], answer["after"], modules, "shift-gates")
-    under(shift_caption(answer, summary["metric"]), frame, "shift")
+    under(shift_caption(answer, summary.metric), frame, "shift")
 
 
 def _example_texts(examples: Sequence[Mapping[str, str]]) -> None:
@@ -348,7 +349,7 @@ def _switch(name: str, label: str) -> bool:
     return bool(st.session_state[key])
 
 
-def _groups(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) -> None:
+def _groups(folder: Path, summary: RunSummary, modules: pd.DataFrame) -> None:
     """List metrics by group on the last adapter, and draw the gates that each group opens."""
     if not _switch("apart", "Evaluate each group"):
         note("Evaluates the trained adapter on up to 512 held-out examples, separately for each input group.")
@@ -366,7 +367,7 @@ def _groups(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) -> 
     chart(figure, group_gates_caption(named, modules), inputs.gate_table(gates), "apart-gates")
 
 
-def _elsewhere(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) -> None:
+def _elsewhere(folder: Path, summary: RunSummary, modules: pd.DataFrame) -> None:
     """Evaluate on the held-out examples of data that another run was trained on, that is built-in, or that is here."""
     task = run_task(folder)
     if task is None:
@@ -389,10 +390,10 @@ def _elsewhere(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) 
     frame = metric_table({"own data": own["whole"], title: answer})
     rows(frame.round(4))
     _gates(own["whole"], answer, modules, "elsewhere-gates")
-    under(elsewhere_caption(own["whole"], answer, title, summary["metric"]), frame, "elsewhere")
+    under(elsewhere_caption(own["whole"], answer, title, summary.metric), frame, "elsewhere")
 
 
-def _of_file(task: Task, summary: Mapping[str, Any]) -> dict[str, Any] | None:
+def _of_file(task: Task, summary: RunSummary) -> dict[str, Any] | None:
     """Draw the path of a file of this machine and return its section `data`, None while there is none that fits."""
     put("address-path", st.query_params.get("path", ""))
     text = st.text_input(
@@ -409,7 +410,7 @@ def _of_file(task: Task, summary: Mapping[str, Any]) -> dict[str, Any] | None:
         st.error("The path is on another machine. Copy the file to this machine.")
         return None
     try:
-        return file_section(from_where_it_started(text), task, (summary.get("config") or {}).get("data") or {})
+        return file_section(from_where_it_started(text), task, summary.config.get("data") or {})
     except RuntimeError:
         st.error("The path starts with an unknown user. Write the full path.")
         return None
@@ -422,7 +423,7 @@ def _path_changed() -> None:
     to_address(path=st.session_state["address-path"].strip() or None)
 
 
-def other_data(summary: Mapping[str, Any], task: Task, runs: pd.DataFrame) -> dict[str, dict[str, Any]]:
+def other_data(summary: RunSummary, task: Task, runs: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Return sections `data` by their source: of other runs with the same task, then built-in; the run's own left out.
 
     Args:
@@ -431,19 +432,19 @@ def other_data(summary: Mapping[str, Any], task: Task, runs: pd.DataFrame) -> di
         runs: as `queries.list_runs` lists them.
     """
     sections: dict[str, dict[str, Any]] = {}
-    others = runs[runs["data"].notna() & (runs["data"] != summary.get("data")) & (runs["status"] != "corrupt")]
+    others = runs[runs["data"].notna() & (runs["data"] != summary.data) & (runs["status"] != "corrupt")]
     for source, part in others.groupby("data", sort=False):
         section = part["config"].iloc[0].get("data")
         if isinstance(section, dict) and run_task(Path(str(part["folder"].iloc[0]))) == task:
             sections[str(source)] = section
         if len(sections) == MOST_SOURCES:
             break
-    return embedded_data(task, summary.get("data")) | sections
+    return embedded_data(task, summary.data) | sections
 
 
-def _train_without(folder: Path, summary: Mapping[str, Any], groups: Sequence[str]) -> None:
+def _train_without(folder: Path, summary: RunSummary, groups: Sequence[str]) -> None:
     """Queue the same run on some groups alone; the others stay held out and are reported apart."""
-    config = summary.get("config") or {}
+    config = summary.config
     if len(groups) < 2 or (config.get("data") or {}).get("group_by") == "clusters":
         note("This needs at least two input groups that are known before training, such as a column of the data.")
         return
@@ -459,7 +460,7 @@ def _train_without(folder: Path, summary: Mapping[str, Any], groups: Sequence[st
     left_out = several("left", "Groups to leave out of training", groups, {}, width="stretch", none="Choose groups")
     remaining = [name for name in groups if name not in left_out]
     if st.button("Train on the other groups", icon=":material/rocket_launch:", disabled=not left_out or not remaining):
-        values = {**config, "name": f"{summary['name']} without {listed(list(left_out), 3)}"[:200]}
+        values = {**config, "name": f"{summary.name} without {listed(list(left_out), 3)}"[:200]}
         values["data"] = {**(config.get("data") or {}), "train_groups": remaining}
         try:
             with st.spinner("Checking the configuration"):

@@ -21,7 +21,7 @@ from dynlora.jobs.export import kept_adapter, recovery_name, recovery_values, us
 from dynlora.store import queries
 from dynlora.store.measurements import Compressed, Size
 from dynlora.store.schema import command_text
-from dynlora.store.summary import recorded_adapter
+from dynlora.store.summary import RunSummary, recorded_adapter
 from dynlora.text import percent
 from dynlora.viz import measured as viz_measured
 from dynlora.viz.kit import rank_picture
@@ -64,7 +64,7 @@ class Shown:
     """
 
     run: Chosen
-    summary: Mapping[str, Any]
+    summary: RunSummary
     modules: pd.DataFrame
     compressed: Compressed
     size: Size
@@ -80,10 +80,10 @@ def has_adapter(folder: Path) -> int:
         known = viz_measured.measured(folder, summary) is not None
     except (DynloraError, OSError):
         return 0
-    return 0 if summary["status"] in ACTIVE else 1 + known
+    return 0 if summary.status in ACTIVE else 1 + known
 
 
-def measured(run: Chosen, summary: Mapping[str, Any]) -> Compressed | None:
+def measured(run: Chosen, summary: RunSummary) -> Compressed | None:
     """Return the sizes that were measured of the adapter as it is now, None where there are none to choose from."""
     return viz_measured.measured(run.folder, summary)
 
@@ -193,18 +193,18 @@ def _commands(view: Shown) -> str:
 
 def _recovery_steps(view: Shown) -> int:
     """Return how many steps a run that starts from the adapter is given."""
-    return usual_steps(int(view.summary["max_steps"] or 0))
+    return usual_steps(view.summary.max_steps)
 
 
 def _train(view: Shown, *, ranks: bool) -> None:
     """Queue plain LoRA with the kept ranks, or with one rank and about as many parameters; the scaling stays."""
-    config = {key: dict(value) if isinstance(value, dict) else value for key, value in view.summary["config"].items()}
+    config = {key: dict(value) if isinstance(value, dict) else value for key, value in view.summary.config.items()}
     adapter = config.get("adapter") or {}
     if ranks:
         ranks_of = view.compressed.ranks_of(view.size)
         path = keep_ranks(view.run.folder, ranks_of, view.size.parameters, is_own=view.run.is_own)
         config["strategy"] = {"name": "lora", "ranks_from": str(path)}
-        title = f"lora, ranks of {view.summary['name']}"
+        title = f"lora, ranks of {view.summary.name}"
     else:
         rank, before = viz_measured.uniform_rank(view.size, view.modules), int(adapter.get("rank") or 1)
         alpha = float(adapter.get("alpha") or 2 * before) * rank / before
@@ -222,8 +222,8 @@ def _recover(view: Shown, steps: int) -> None:
     except (DynloraError, OSError) as error:
         st.error(refusal(error))
         return
-    name = recovery_name(view.summary["name"], viz_measured.kept_share(view.compressed, view.size), steps)
-    _queue(recovery_values(view.summary["config"], place, steps, name))
+    name = recovery_name(view.summary.name, viz_measured.kept_share(view.compressed, view.size), steps)
+    _queue(recovery_values(view.summary.config, place, steps, name))
 
 
 def _queue(config: Mapping[str, Any]) -> None:

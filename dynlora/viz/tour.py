@@ -22,6 +22,7 @@ from dynlora.errors import DynloraError
 from dynlora.kinds.run_kind import registry
 from dynlora.safe_files import NotPlainFileError, read_plain, write_text
 from dynlora.store import queries
+from dynlora.store.summary import RunSummary
 from dynlora.text import plural
 from dynlora.viz.capacity import capacity_view
 from dynlora.viz.compare import figures as compare_figures
@@ -256,7 +257,7 @@ class Toured:
     """
 
     run: Chosen
-    summary: Mapping[str, Any]
+    summary: RunSummary
     view: RunReading
     alike: list[str]
 
@@ -354,7 +355,7 @@ def _goodbye(tour: Toured) -> None:
                 link(f"pages/{page}.py", page.capitalize(), run=tour.run.id)
             link("pages/compare.py", "Compare with similar runs", runs=",".join(tour.alike))
             link("pages/launch.py", "Launch a similar run", **{"from": tour.run.id})
-            task = tour.summary.get("task")
+            task = tour.summary.task
             link("pages/methods.py", "Methods for this task" if task else "Methods", **({"task": task} if task else {}))
 
 
@@ -415,10 +416,8 @@ def _own_comparison(tour: Toured) -> None:
     """Draw the run of the tour beside those of its budget, where no samples are there to race."""
     folders = {run_id: find_run(run_id).folder for run_id in tour.alike}
     summaries = {run_id: queries.run_summary(folder) for run_id, folder in folders.items()}
-    groups, metric = (
-        seed_groups.grouped(list(summaries.values())),
-        compare_model.shared_metric(list(summaries.values())),
-    )
+    rows = list(map(dict, summaries.values()))
+    groups, metric = seed_groups.grouped(rows), compare_model.shared_metric(rows)
     each = {run_id: _series(folder, metric) for run_id, folder in folders.items()}
     series = compare_model.together(each)
     bands = seed_groups.bands(series.assign(x=series["step"]), groups, between=False)

@@ -22,6 +22,7 @@ from dynlora.analysis.verdict_text import NextRuns, next_runs
 from dynlora.errors import DynloraError
 from dynlora.store import queries
 from dynlora.store.meta import section
+from dynlora.store.summary import RunSummary
 from dynlora.text import first_sentence, one_line, plotly_text, plural, score, source_name
 from dynlora.viz.compare import figures as verdict_figures
 from dynlora.viz.compare import model as compare_model
@@ -48,7 +49,7 @@ MOST_READ = 30
 
 def verdict_of_runs(
     results: Sequence[Verdict],
-    summaries: Mapping[str, Mapping[str, Any]],
+    summaries: Mapping[str, RunSummary],
     notes: Sequence[str],
     times: float = 1.0,
 ) -> None:
@@ -63,7 +64,7 @@ def verdict_of_runs(
     with card("Verdict", "verdict"):
         for result in results:
             first = summaries[result.baseline.runs[0]]
-            where = f" :gray[{safe(str(first.get('model')))}, {first['max_steps']:,} steps]" if len(results) > 1 else ""
+            where = f" :gray[{safe(str(first.model))}, {first.max_steps:,} steps]" if len(results) > 1 else ""
             st.markdown(f"{bold(result)}{where}")
         outlook = verdict_text.outlook(results[0]) if results else ""
         note(" ".join(filter(None, (*notes, outlook))))
@@ -85,13 +86,13 @@ class JudgedRun:
     """
 
     verdict: Verdict | None = None
-    summaries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    summaries: Mapping[str, RunSummary] = field(default_factory=dict[str, RunSummary])
     problem: str = ""
 
 
-def judged_run(run: Chosen, summary: Mapping[str, Any]) -> JudgedRun:
+def judged_run(run: Chosen, summary: RunSummary) -> JudgedRun:
     """Return a run set against plain LoRA on the same data, where it has finished and there is such a run."""
-    if summary["status"] != "finished":
+    if summary.status != "finished":
         return JudgedRun()
     try:
         return JudgedRun(*_against_alike(run, summary))
@@ -99,7 +100,7 @@ def judged_run(run: Chosen, summary: Mapping[str, Any]) -> JudgedRun:
         return JudgedRun(problem=f"There is no verdict, because a run on the same data cannot be read: {error}")
 
 
-def next_step(run: Chosen, summary: Mapping[str, Any], judged: JudgedRun) -> None:
+def next_step(run: Chosen, summary: RunSummary, judged: JudgedRun) -> None:
     """Draw the one next step to a surer verdict, or why there is none.
 
     Where no seeds are missing it is the baseline of the same seed, also while the run trains.
@@ -115,17 +116,17 @@ def next_step(run: Chosen, summary: Mapping[str, Any], judged: JudgedRun) -> Non
     if judged.verdict is not None:
         with in_row("verdict-next"):
             is_drawn = _next(judged.verdict, next_runs(judged.verdict, judged.summaries), judged.summaries, ())
-    is_judged = judged.verdict is not None or summary["status"] in ACTIVE
+    is_judged = judged.verdict is not None or summary.status in ACTIVE
     if is_judged and not is_drawn and not _has_twin(summary):
         twin_button(run)
 
 
-def _has_twin(summary: Mapping[str, Any]) -> bool:
+def _has_twin(summary: RunSummary) -> bool:
     """Say whether the other side of the comparison with plain LoRA has a run of the same task and seed, or will."""
-    alike = same_task(list_all(), summary)
-    alike = alike[(alike["seed"] == summary.get("seed")) & alike["status"].isin(["finished", *ACTIVE])]
+    alike = same_task(list_all(), dict(summary))
+    alike = alike[(alike["seed"] == summary.seed) & alike["status"].isin(["finished", *ACTIVE])]
     is_plain = alike["strategy"] == UNIFORM
-    return bool((~is_plain if summary.get("strategy") == UNIFORM else is_plain).any())
+    return bool((~is_plain if summary.strategy == UNIFORM else is_plain).any())
 
 
 def verdict_evidence(judged: JudgedRun, times: float = 1.0) -> None:
@@ -136,7 +137,7 @@ def verdict_evidence(judged: JudgedRun, times: float = 1.0) -> None:
             _evidence(judged.verdict, times)
 
 
-def verdict_sentence(run: Chosen, summary: Mapping[str, Any]) -> str:
+def verdict_sentence(run: Chosen, summary: RunSummary) -> str:
     """Return the verdict on one run in a sentence, as Markdown; empty where there is none."""
     with suppress(DynloraError):
         result, _ = _against_alike(run, summary)
@@ -145,7 +146,7 @@ def verdict_sentence(run: Chosen, summary: Mapping[str, Any]) -> str:
     return ""
 
 
-def _against_alike(run: Chosen, summary: Mapping[str, Any]) -> tuple[Verdict | None, dict[str, dict[str, Any]]]:
+def _against_alike(run: Chosen, summary: RunSummary) -> tuple[Verdict | None, dict[str, RunSummary]]:
     """Return the verdict on a run among those of the same task, and their summaries."""
     folders = {run.id: run.folder} | {one.id: one.folder for one in _runs_like(run, summary)}
     summaries = {key: one for key, folder in folders.items() if (one := _summary(folder)) is not None}
@@ -158,7 +159,7 @@ def bold(result: Verdict) -> str:
     return f"**{safe(verdict_text.headline(result)).replace('95 % CI', UNBROKEN)}**"
 
 
-def _summary(folder: Path) -> dict[str, Any] | None:
+def _summary(folder: Path) -> RunSummary | None:
     """Return the summary of a run; None where it cannot be read."""
     try:
         return cached_queries.ask(queries.run_summary, folder)
@@ -166,9 +167,9 @@ def _summary(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _runs_like(run: Chosen, summary: Mapping[str, Any]) -> list[Chosen]:
+def _runs_like(run: Chosen, summary: RunSummary) -> list[Chosen]:
     """Return the newest other runs on the same model and data, of the same length, that have a result or will."""
-    alike = same_task(list_all(), summary)
+    alike = same_task(list_all(), dict(summary))
     return [find_run(run_id) for run_id in alike.loc[alike["status"].isin(["finished", *ACTIVE]), "id"].head(MOST_READ)]
 
 
@@ -193,9 +194,7 @@ def _evidence(result: Verdict, times: float = 1.0) -> None:
         rows(table)
 
 
-def _next(
-    result: Verdict, runs: NextRuns | None, summaries: Mapping[str, Mapping[str, Any]], compared: Sequence[str]
-) -> bool:
+def _next(result: Verdict, runs: NextRuns | None, summaries: Mapping[str, RunSummary], compared: Sequence[str]) -> bool:
     """Draw the one next step, more seeds or a baseline, and say whether there is one or the seeds are under way."""
     if runs is not None and runs.under_way:
         note(verdict_text.under_way(runs))
@@ -204,7 +203,7 @@ def _next(
         twin_button(find_run(max(single.runs)))
         return True
     if runs is not None and runs.n and not is_read_only():
-        configs = {run: dict(summaries[run]["config"]) for run in runs.seeds}
+        configs = {run: dict(summaries[run].config) for run in runs.seeds}
         if st.button(
             verdict_text.button(runs),
             icon=":material/add:",
@@ -270,13 +269,13 @@ class Race:
         bands: held-out loss over steps of both, as `seed_groups.bands` returns it; plain LoRA first.
     """
 
-    summaries: tuple[Mapping[str, Any], Mapping[str, Any]]
+    summaries: tuple[RunSummary, RunSummary]
     verdict: Verdict
     contest: Contest
     bands: pd.DataFrame
 
     @property
-    def summary(self) -> Mapping[str, Any]:
+    def summary(self) -> RunSummary:
         """Of a run of the method."""
         return self.summaries[1]
 
@@ -303,8 +302,8 @@ class Race:
     @property
     def title(self) -> str:
         """The task: data, number of classes and rank."""
-        classes, rank = len(self.summary["labels"]), section(self.summary["config"], "adapter").get("rank")
-        parts = [one_line(source_name(self.summary["data"] or "?"), 30), f"{classes} classes" if classes else ""]
+        classes, rank = len(self.summary.labels), section(self.summary.config, "adapter").get("rank")
+        parts = [one_line(source_name(self.summary.data or "?"), 30), f"{classes} classes" if classes else ""]
         return ", ".join(filter(None, [*parts, f"rank\u00a0{rank}"]))
 
 
@@ -384,9 +383,9 @@ def race_card(cases: Sequence[Race]) -> None:
 def conditions(race: Race) -> str:
     """Say what the sides do, and what both have: the budget, and where it is so the learning rate of the head."""
     baseline, method = race.names
-    gates = " and has gates" if (race.summary["params"] or {}).get("gate") else ""
+    gates = " and has gates" if race.summary.params.get("gate") else ""
     words = f"{method} moves rank{gates}; uniform {baseline} does not. Recorded runs of equal budget."
-    if any(section(summary["config"], "train").get("head_lr") for summary in race.summaries):
+    if any(section(summary.config, "train").get("head_lr") for summary in race.summaries):
         return words
     return f"{words} The head had the learning rate of the adapters; a rate of its own gains more than the method."
 
@@ -412,7 +411,7 @@ def race_figure(race: Race, colours: Palette) -> go.Figure:
     drawn = theme.figure(colours, HEIGHT, left=36)
     drawn.update_layout(margin={"t": 6, "r": 6, "b": 40})
     groups = dict.fromkeys(race.bands["group"])
-    for group, name, colour in zip(groups, race.names, map(run_colour, race.summaries), strict=True):
+    for group, name, colour in zip(groups, race.names, map(run_colour, map(dict, race.summaries)), strict=True):
         part, label = race.bands[race.bands["group"] == group], plotly_text(name)
         add_band(drawn, part, label, colour)
         drawn.add_scatter(

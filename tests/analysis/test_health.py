@@ -186,5 +186,5 @@ def test_sample_runs_are_judged_sensibly(folder: Path) -> None:
     summary = queries.run_summary(folder)
     titles = {finding.title for finding in health.outcome(read_run(folder).evidence).findings}
     assert not {"The loss diverged", "The allocator never ran", "Gates are saturated"} & titles
-    used = summary["params"]["active"] + summary["params"]["gate"]
-    assert ("Part of the budget is unused" in titles) <= (used < 0.95 * summary["params"]["budget"])
+    used = summary.params["active"] + summary.params["gate"]
+    assert ("Part of the budget is unused" in titles) <= (used < 0.95 * summary.params["budget"])

@@ -12,6 +12,7 @@ import pytest
 from dynlora.analysis import pairing, seed_groups, stats
 from dynlora.analysis.seed_groups import Group
 from dynlora.store import queries
+from tests.summaries import summaries_of, summary_with
 
 
 def summary(run: str, seed: int = 0, strategy: str = "dynamic", **settings: Any) -> dict[str, Any]:
@@ -70,7 +71,7 @@ def test_values_between_steps_only_where_asked_and_never_beyond_a_runs_end() -> 
 def test_what_the_axis_counts_at_step_five(kind: str, wanted: float) -> None:
     times = pd.DataFrame({"step": range(1, 11), "value": 100.0})
     line = pd.DataFrame({"step": [2, 10], "parameters": [100.0, 125.0]})
-    clock = seed_groups.clock(kind, summary("a"), times, line)
+    clock = seed_groups.clock(kind, summary_with(summary("a")), times, line)
     runs = seed_groups.placed(series("a", [5], [1.0]).drop(columns="x"), {"a": clock})
     counted = {"parameter-steps": 200 + 3 * 125.0}.get(kind, wanted)
     assert runs["x"].tolist() == pytest.approx([counted])
@@ -79,12 +80,12 @@ def test_what_the_axis_counts_at_step_five(kind: str, wanted: float) -> None:
 def test_pairs_share_seed_data_and_sizes() -> None:
     runs = {run["id"]: run for run in (summary("a0"), summary("a1", 1), summary("b0"), summary("b1", 1))}
     first, second = Group("a", ("a0", "a1")), Group("b", ("b0", "b1"))
-    assert pairing.pairs(runs, first, second) == ([(0, "a0", "b0"), (1, "a1", "b1")], "")
+    assert pairing.pairs(summaries_of(runs.values()), first, second) == ([(0, "a0", "b0"), (1, "a1", "b1")], "")
     runs["b1"]["data_size"] = {"train": 9, "held_out": 5}
-    kept, why = pairing.pairs(runs, first, second)
+    kept, why = pairing.pairs(summaries_of(runs.values()), first, second)
     assert (len(kept), why) == (1, "1 of 2 shared seeds have different data or data sizes.")
     runs["b0"]["seed"] = runs["b1"]["seed"] = 7
-    assert pairing.pairs(runs, first, second) == ([], "The two groups share no seed.")
+    assert pairing.pairs(summaries_of(runs.values()), first, second) == ([], "The two groups share no seed.")
 
 
 def test_a_seed_with_other_or_unknown_examples_is_left_out() -> None:
@@ -113,6 +114,6 @@ def test_a_difference_of_losses_has_the_unit_of_the_task(facts: dict[str, Any], 
             return pd.DataFrame(columns=["text", "text_pair", "label"])
         raise KeyError(query)
 
-    loss, *_ = pairing.RunPairs(folders, runs, ask).differences([(0, "a", "b")])
+    loss, *_ = pairing.RunPairs(folders, summaries_of(runs.values()), ask).differences([(0, "a", "b")])
     assert loss.what.startswith(f"{unit} of loss on ")
     assert f"({unit}; left is better)" in loss.title

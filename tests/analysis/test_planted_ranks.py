@@ -15,15 +15,19 @@ from dynlora.analysis.planted_ranks import (
     placement_sentence,
     placements,
 )
+from dynlora.store.summary import RunSummary
 
 RANKS = {"a": 5, "b": 0, "c": 1, "d": 2}
 
 
 def summary(
     ranks: dict[str, int] | None = None, sizes: Any = ("a", "b"), error: float | None = 0.25, **more: Any
-) -> dict[str, Any]:
+) -> RunSummary:
     sizes = dict.fromkeys(sizes, 1.0) if isinstance(sizes, tuple) else sizes
-    return {
+    values = {
+        "id": "",
+        "name": "",
+        "status": "finished",
         "ranks": RANKS if ranks is None else ranks,
         "task_facts": {"planted": {"seed": 0, "rank": 8, "sizes": sizes}},
         "config": {"adapter": {"rank": 2}, "data": {"planted_strength": 0.3}},
@@ -31,6 +35,7 @@ def summary(
         "metrics": {} if error is None else {"relative_error": error},
         **more,
     }
+    return RunSummary.model_validate(values)
 
 
 def test_a_sentence_says_how_many_components_stand_where_they_are_needed() -> None:
@@ -89,6 +94,6 @@ def test_runs_of_one_teacher_are_set_beside_each_other_with_their_errors() -> No
     ],
     ids=["modules", "seed", "rank", "strength"],
 )
-def test_runs_of_two_teachers_are_not_set_beside_each_other(other: dict[str, Any]) -> None:
+def test_runs_of_two_teachers_are_not_set_beside_each_other(other: RunSummary) -> None:
     assert placements({"a": [summary()], "b": [other]}) == {}
     assert compared_sentence({"a": [summary()], "b": [other]}) == ""

@@ -15,6 +15,7 @@ import yaml
 from dynlora.analysis import ranks_to_use
 from dynlora.analysis.frames import described
 from dynlora.store import queries
+from tests.summaries import summary_with
 
 KINDS = ("query", "value")
 
@@ -58,7 +59,8 @@ def evidence_of(
 def test_a_run_stopped_before_a_rank_could_move_offers_no_ranks(
     status: str, step: int, first: int | None, are_final: bool, trained_run: Path
 ) -> None:
-    summary = {**queries.run_summary(trained_run), "status": status, "step": step, "first_reallocation": first}
+    update = {"status": status, "step": step, "first_reallocation": first}
+    summary = queries.run_summary(trained_run).model_copy(update=update)
     assert ranks_to_use.are_final(summary) is are_final
 
 
@@ -128,14 +130,14 @@ def test_the_code_makes_peft_build_the_adapters_of_the_run(trained_run: Path) ->
     from transformers import AutoModelForSequenceClassification
 
     summary = queries.run_summary(trained_run)
-    settings = ranks_to_use.lora_settings(summary, summary["ranks"])
+    settings = ranks_to_use.lora_settings(summary, summary.ranks)
     assert settings is not None
     assert settings.is_scaling_known
     names: dict[str, Any] = {}
     exec(ranks_to_use.code(settings), names)
     assert names["config"].task_type == "SEQ_CLS"
-    assert summary["model"] is not None
-    base = AutoModelForSequenceClassification.from_pretrained(summary["model"], num_labels=2)
+    assert summary.model is not None
+    base = AutoModelForSequenceClassification.from_pretrained(summary.model, num_labels=2)
     model = get_peft_model(base, names["config"])
     built = {
         name.removeprefix("base_model.model."): (layer.r["default"], layer.scaling["default"])
@@ -143,10 +145,10 @@ def test_the_code_makes_peft_build_the_adapters_of_the_run(trained_run: Path) ->
         if isinstance(layer, LoraLayer)
     }
     scaling = json.loads((trained_run / "adapter" / "state.json").read_text())
-    assert {name: rank for name, (rank, _) in built.items()} == {n: r for n, r in summary["ranks"].items() if r}
-    assert len(set(summary["ranks"].values())) > 1, "the run moved rank, or this shows nothing"
+    assert {name: rank for name, (rank, _) in built.items()} == {n: r for n, r in summary.ranks.items() if r}
+    assert len(set(summary.ranks.values())) > 1, "the run moved rank, or this shows nothing"
     for name, (_, built_scaling) in built.items():
-        assert built_scaling == pytest.approx(summary["scaling"][name])
+        assert built_scaling == pytest.approx(summary.scaling[name])
         assert re.search(rf'"{re.escape(name)}"', json.dumps(scaling))
     read = yaml.safe_load(ranks_to_use.axolotl(settings))
     for theirs, ours in {"r": "r", "alpha": "lora_alpha", "rank_pattern": "rank_pattern"}.items():
@@ -157,7 +159,9 @@ def test_the_code_makes_peft_build_the_adapters_of_the_run(trained_run: Path) ->
 
 def test_alphas_with_a_fraction_are_named_as_what_axolotl_refuses() -> None:
     summary = {"config": {"adapter": {"rank": 4, "alpha": 6}}, "scaling": {}, "peft_task_type": None}
-    whole, broken = (ranks_to_use.lora_settings(summary, ranks) for ranks in ({"a": 4, "b": 2}, {"a": 4, "b": 3}))
+    whole, broken = (
+        ranks_to_use.lora_settings(summary_with(summary), ranks) for ranks in ({"a": 4, "b": 2}, {"a": 4, "b": 3})
+    )
     assert whole is not None
     assert broken is not None
     assert "refuses" not in ranks_to_use.axolotl(whole)
@@ -167,7 +171,7 @@ def test_alphas_with_a_fraction_are_named_as_what_axolotl_refuses() -> None:
 
 
 def test_a_run_that_recorded_no_scaling_says_so_and_takes_its_settings() -> None:
-    summary = {"config": {"adapter": {"rank": 4, "alpha": 16}}, "scaling": {}, "peft_task_type": None}
+    summary = summary_with({"config": {"adapter": {"rank": 4, "alpha": 16}}})
     settings = ranks_to_use.lora_settings(summary, {"a": 4, "b": 2, "c": 4, "d": 0})
     assert settings is not None
     assert (settings.r, settings.lora_alpha, settings.target_modules) == (4, 16, ["a", "b", "c"])
@@ -181,7 +185,7 @@ def test_a_run_that_recorded_no_scaling_says_so_and_takes_its_settings() -> None
 
 def test_names_of_a_hostile_run_stay_text_in_the_code() -> None:
     name = 'x\'); import os  # \n"""'
-    settings = ranks_to_use.lora_settings({"config": {}}, {name: 2})
+    settings = ranks_to_use.lora_settings(summary_with({"config": {}}), {name: 2})
     assert settings is not None
     import ast
 

@@ -17,7 +17,8 @@ from dynlora.analysis.verdict import MOST_SEEDS, Contest, Verdict, run_verdict, 
 from dynlora.analysis.verdict_text import next_runs
 from dynlora.config_files import read_run_config
 from dynlora.server.serve import sample_runs_dir
-from dynlora.store.summary import run_summary
+from dynlora.store.summary import RunSummary, run_summary
+from tests.summaries import summaries_of
 
 ROWS = 400
 
@@ -48,8 +49,8 @@ def run(name: str, seed: int, strategy: str = "lora", *, steps: int = 60, **sett
     }
 
 
-def of(*runs: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {one["id"]: one for one in runs}
+def of(*runs: dict[str, Any]) -> dict[str, RunSummary]:
+    return summaries_of(runs)
 
 
 def gains(points: float, spread: float = 5.0) -> Any:
@@ -62,7 +63,7 @@ def gains(points: float, spread: float = 5.0) -> Any:
     return differences
 
 
-def verdict_and_text(runs: dict[str, dict[str, Any]], differences: Any) -> tuple[Verdict, str]:
+def verdict_and_text(runs: dict[str, RunSummary], differences: Any) -> tuple[Verdict, str]:
     decision = verdict(runs, differences)
     assert decision is not None
     return decision, verdict_text.headline(decision)
@@ -150,7 +151,7 @@ def test_a_run_of_a_gallery_is_judged_with_the_runs_of_the_gallery() -> None:
     """Its card said two seeds below a comparison of one."""
     folders = {folder.name: folder for folder in sample_runs_dir().iterdir() if (folder / "run.db").is_file()}
     summaries = {run: run_summary(folder) for run, folder in folders.items()}
-    pair = {s["strategy"]: run for run, s in summaries.items() if "clinc150, rank 1, seed 1" in s["name"]}
+    pair = {s.strategy: run for run, s in summaries.items() if "clinc150, rank 1, seed 1" in s.name}
     verdicts = [run_verdict(folders[pair["dynamic"]], summaries[pair["dynamic"]], one) for one in (None, pair.values())]
     all_of_them, of_two = (one.decisive for one in verdicts if one is not None)
     assert all_of_them is not None
@@ -239,9 +240,8 @@ def test_one_configuration_asks_for_a_second() -> None:
 
 
 def test_without_plain_lora_the_best_two_are_set_against_each_other() -> None:
-    runs = of(*(run(f"v{budget}-", seed, "dynamic", budget=budget) for budget in range(4) for seed in range(3)))
-    for number, one in enumerate(runs.values()):
-        one["metrics"] = {"accuracy": 0.7 + number // 3 / 100}
+    every = [run(f"v{budget}-", seed, "dynamic", budget=budget) for budget in range(4) for seed in range(3)]
+    runs = of(*(one | {"metrics": {"accuracy": 0.7 + place // 3 / 100}} for place, one in enumerate(every)))
     decision, words = verdict_and_text(runs, gains(0.1, 30.0))
     assert [group.runs[0] for group in (decision.baseline, decision.contests[0].group)] == ["v2-0", "v3-0"]
     assert "budget 3 (the best of 4 configurations) is not significantly different from" in words
@@ -259,7 +259,7 @@ def test_other_data_models_and_lengths_are_left_out_and_counted() -> None:
     assert focused is not None
     assert (focused.baseline.runs, focused.left_out) == (("long0", "long1"), 6)
     assert verdict(runs, gains(2.0), focus="d9") is None
-    assert verdict({"a": run("a", 0) | {"status": "running"}}, gains(2.0)) is None
+    assert verdict(of(run("a", 0) | {"status": "running"}), gains(2.0)) is None
 
 
 def test_the_best_of_many_is_clear_only_after_adjusting_for_their_number() -> None:
@@ -313,7 +313,7 @@ def test_the_baseline_has_the_budget_of_what_is_looked_at_and_no_gates() -> None
 @pytest.mark.parametrize("folder", sorted(sample_runs_dir().glob("20261125*")), ids=lambda folder: folder.name)
 def test_a_new_seed_joins_the_runs_made_before_a_setting_was_there(folder: Path) -> None:
     """A run that was made before a setting existed, and its repetition, which writes the setting out."""
-    made: Any = run_summary(folder)
+    made = run_summary(folder).model_dump()
     config = read_run_config(folder).model_dump(mode="json") | {"seed": made["seed"] + 1}
     assert "eval_rows" not in made["config"]["log"]
     assert "eval_rows" in config["log"]
@@ -344,9 +344,8 @@ def test_runs_that_write_are_judged_by_the_metric_that_decides(metric: str, righ
             Side("exact_match", matches, "points", "", False, 1),
         ]
 
-    runs = of(*seeds(3, "lora"), *seeds(3, "dynamic"))
-    for one in runs.values():
-        one |= {"labels": [], "metric": metric, "metrics": {metric: 0.5}, "task_facts": {"loss_unit": "nats"}}
+    own = {"labels": [], "metric": metric, "metrics": {metric: 0.5}, "task_facts": {"loss_unit": "nats"}}
+    runs = of(*(one | own for one in (*seeds(3, "lora"), *seeds(3, "dynamic"))))
     decision, sentence = verdict_and_text(runs, differences)
     assert decision.decisive is not None
     assert decision.decisive.side is not None

@@ -57,7 +57,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def test_a_run_is_loaded_as_it_was_trained(trained: tuple[str, str, Path]) -> None:
     architecture, _, folder = trained
     assert evaluate_run(folder)["metrics"]["loss"] == pytest.approx(
-        queries.run_summary(folder)["metrics"]["loss"], rel=1e-5
+        queries.run_summary(folder).metrics["loss"], rel=1e-5
     )
     bare = [module.info.name for module in load_run(folder).adapters if module.gates is None]
     assert {name.rpartition(".")[2] for name in bare} == (

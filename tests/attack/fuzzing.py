@@ -222,7 +222,7 @@ class Targets:
         self.runs.mkdir()
         self.run = finished_run(self.runs, 12, "20260101-000000-00000001")
         self.database = (self.run / "run.db").read_bytes()
-        self.rows = [summary.run_summary(self.run)]
+        self.rows = [summary.run_summary(self.run).model_dump()]
         self.adapter = small_adapter(self.runs / ".uploads" / "adapter", 1)
         self.files = {path: path.read_bytes() for path in self.adapter.iterdir()}
         effect = {"modules": [0], "loss": 1.0, "delta": 0.1, "low": 0.0, "high": 0.2, "changed": 0.1, "by_group": [0.1]}

@@ -119,8 +119,8 @@ def _trains_a_twin(page: Page, server: str, runs_dir: Path, run: str) -> int:
     page.get_by_role("button", name="Train its plain LoRA baseline").click()
     page.wait_for_url(re.compile(rf"/compare\?runs={run}"))
     twin, original = (queries.run_summary(runs_dir / one) for one in (re.findall(RUN_ID, page.url)[-1], run))
-    assert (twin["strategy"], original["strategy"]) == ("lora", "dynamic")
-    assert (twin["seed"], twin["config"]["train"]) == (original["seed"], original["config"]["train"])
+    assert (twin.strategy, original.strategy) == ("lora", "dynamic")
+    assert (twin.seed, twin.config["train"]) == (original.seed, original.config["train"])
     return _clicks(page)
 
 
@@ -164,7 +164,7 @@ def _compares(page: Page, server: str, runs_dir: Path, tiny_bert: Path) -> int:
     page.get_by_role("button", name=re.compile(r"Start \d+ runs")).click()
     page.wait_for_url(re.compile(r"/compare\?runs="))
     summaries = [queries.run_summary(runs_dir / one) for one in re.findall(RUN_ID, page.url)]
-    assert len({one["strategy"] for one in summaries}) > 1
-    assert sorted(one["seed"] or 0 for one in summaries) == sorted([0, 1, 2] * (len(summaries) // 3))
-    assert len({one["config"]["adapter"]["rank"] for one in summaries}) == 1, "one budget"
+    assert len({one.strategy for one in summaries}) > 1
+    assert sorted(one.seed or 0 for one in summaries) == sorted([0, 1, 2] * (len(summaries) // 3))
+    assert len({one.config["adapter"]["rank"] for one in summaries}) == 1, "one budget"
     return _clicks(page)

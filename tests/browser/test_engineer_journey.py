@@ -66,7 +66,7 @@ def test_an_engineer_goes_from_a_csv_with_odd_rows_to_an_adapter(
     _agree(page, headline.inner_text())
     picture(page, "engineer-verdict", full_page=True)
 
-    run = next(one for one in ids if queries.run_summary(runs_dir / one)["strategy"] == "dynamic")
+    run = next(one for one in ids if queries.run_summary(runs_dir / one).strategy == "dynamic")
     page.goto(f"{server}/run?run={run}")
     settled(page)
     assert _copied(page).target_modules
@@ -92,7 +92,7 @@ def _download(page: Page, place: Path) -> None:
 
 
 def _finished(runs_dir: Path, ids: list[str]) -> bool:
-    states = {queries.run_summary(runs_dir / run)["status"] for run in ids}
+    states = {queries.run_summary(runs_dir / run).status for run in ids}
     assert not states & {"failed", "interrupted"}, states
     return states == {"finished"}
 

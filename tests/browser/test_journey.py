@@ -46,7 +46,7 @@ def test_launch_watch_stop_resume_look_compare(server: str, page: Page, picture:
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_text(re.compile(r"Stopped at step \d+"))).to_be_visible()
     picture(page, "2-stopped", full_page=True)
-    stopped_at = queries.run_summary(runs_dir / run_id)["step"]
+    stopped_at = queries.run_summary(runs_dir / run_id).step
     assert 1 <= stopped_at < 40
 
     page.get_by_role("button", name="Resume").click()

@@ -42,7 +42,7 @@ def trained(runs_dir: Path, tiny_bert: Path, tiny_data: Path) -> Iterator[str]:
     config["log"] = {"eval_every": 100_000, "checkpoint_every": 100_000}
     run_id = plan(parse_config(config)).create(runs_dir, "queued").name
     launch.wake(runs_dir)
-    until(lambda: queries.run_summary(runs_dir / run_id)["step"], "a first step")
+    until(lambda: queries.run_summary(runs_dir / run_id).step, "a first step")
     yield run_id
     launch.stop(runs_dir, run_id)
     until(lambda: not launch.is_alive(runs_dir, run_id), "the end of the run")
@@ -85,8 +85,8 @@ def test_a_killed_server_comes_back_to_the_same_run_and_view(
         expect(page.get_by_role("heading", name="Importance by module over time")).to_be_visible()
         assert "signal=importance" in page.url
         after = queries.run_summary(runs_dir / trained)
-        assert after["status"] == "running"
-        until(lambda: queries.run_summary(runs_dir / trained)["step"] > before["step"], "another step")
+        assert after.status == "running"
+        until(lambda: queries.run_summary(runs_dir / trained).step > before.step, "another step")
         assert trainer(runs_dir, trained) == pid, "the run must go on in the process it began in"
 
         page.goto(f"http://127.0.0.1:{port}/run?run={trained}")

@@ -40,5 +40,5 @@ def test_a_run_is_trained_on_the_other_groups(server: str, page: Page, runs_dir:
     card.get_by_role("link", name="Open run").click()
     expect(page).to_have_url(re.compile(r"/run\?run=(?!" + folder.name + ")"))
     (started,) = set(queries.list_runs(runs_dir)["id"]) - {OTHER, folder.name}
-    config = queries.run_summary(runs_dir / started)["config"]
+    config = queries.run_summary(runs_dir / started).config
     assert config["data"]["train_groups"] == ["short"]

@@ -61,7 +61,7 @@ def test_a_user_shrinks_an_adapter_takes_it_along_and_trains_on(
     _loads_alike(folder, run, size)
 
     recovered = _launched(page, runs_dir, "Recover with 10 steps")
-    assert queries.run_summary(recovered)["ranks"] == compressed.ranks_of(size)
+    assert queries.run_summary(recovered).ranks == compressed.ranks_of(size)
     share = f"{100 * size.parameters / compressed.parameters:.0f}"
     back = page.get_by_role("link", name=re.compile(rf"Starts from run .*, shrunk to {share} % of its parameters"))
     picture(page, "shrink-recovered", full_page=True)
@@ -142,8 +142,8 @@ def _launched(page: Page, runs_dir: Path, label: str) -> Path:
     folder = runs_dir / re.findall(r"\d{8}-\d{6}-[0-9a-f]{8}", page.url)[-1]
 
     def is_finished() -> bool:
-        status = queries.run_summary(folder)["status"]
-        assert status not in ("failed", "interrupted"), queries.run_summary(folder)["error"]
+        status = queries.run_summary(folder).status
+        assert status not in ("failed", "interrupted"), queries.run_summary(folder).error
         return status == "finished"
 
     until(is_finished, f"the end of the run of {label}")

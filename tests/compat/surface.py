@@ -65,7 +65,7 @@ def old_names() -> list[str]:
 
 def summary_keys() -> list[str]:
     """Return the keys of `show --json` of the sample runs, as paths; names of modules and metrics stand as `*`."""
-    return sorted({path for folder in sample_folders() for path in paths(queries.run_summary(folder))})
+    return sorted({path for folder in sample_folders() for path in paths(dict(queries.run_summary(folder)))})
 
 
 OPEN = ("ranks", "scaling", "metrics", "best", "config", "own_signals", "task_facts", "machine", "results", "time")

@@ -43,7 +43,7 @@ def test_steps_are_recorded_and_change_nothing(tiny_bert: Path, runs_dir: Path) 
     assert (run.signal("scale")["step"] > 0).any()
     assert (run.events()["kind"] == "reallocate").any()
     summary = queries.run_summary(record.folder)
-    assert (summary["strategy"], summary["config"]["strategy"]["moves"]) == ("dynamic", 4)
+    assert (summary.strategy, summary.config["strategy"]["moves"]) == ("dynamic", 4)
     for page in RUN_PAGES:
         assert "may be out of date" not in words(open_page(page, run=record.folder.name)), page
     assert charts(open_page("capacity", run=record.folder.name))
@@ -56,13 +56,13 @@ def test_a_loop_that_ends_early_is_stopped_or_interrupted(tiny_bert: Path, runs_
         attached.record("again", runs_dir)
     trained(attached, 0, 3)
     record.close()
-    assert queries.run_summary(record.folder)["status"] == "interrupted"
+    assert queries.run_summary(record.folder).status == "interrupted"
 
     other = attached_to(classifier(tiny_bert))
     record = other.record("other", runs_dir)
     trained(other, 0, 3)
     record.finish()
-    assert queries.run_summary(record.folder)["status"] == "stopped"
+    assert queries.run_summary(record.folder).status == "stopped"
 
 
 def test_in_the_trainer_its_losses_and_metrics_are_recorded_to_the_last(

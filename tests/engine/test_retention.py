@@ -153,7 +153,7 @@ def test_what_is_recorded_is_what_the_finished_run_says(runs: dict[int, Path]) -
 def test_a_run_that_is_stopped_and_resumed_measures_the_same(
     runs: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = parse_config(queries.run_summary(runs[1])["config"])
+    config = parse_config(queries.run_summary(runs[1]).config)
     monkeypatch.setattr(Trainer, "_agree_to_stop", lambda trainer: trainer.step == 6)
     stopped = run.train(config, tmp_path, progress=False)
     assert stopped.state == "stopped"

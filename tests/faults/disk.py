@@ -78,7 +78,7 @@ def status_of(folder: Path) -> dict[str, Any]:
     from dynlora.store.summary import run_summary
 
     summary = run_summary(folder)
-    return {"status": summary["status"], "error": summary.get("error")}
+    return {"status": summary.status, "error": summary.error}
 
 
 def good_checkpoint(folder: Path) -> bool:

@@ -248,7 +248,7 @@ def _resumed(bench: Bench, folder: Path, trial: Trial, whole: Path, draw: np.ran
     """Resume a run to its end, killing the first attempt where asked for, and compare it."""
     from dynlora.store.summary import run_summary
 
-    status = run_summary(folder)["status"]
+    status = run_summary(folder).status
     if status == "finished":
         return what_is_wrong(folder, whole)
     command = ["resume", folder.name, "--json", *more]
@@ -257,7 +257,7 @@ def _resumed(bench: Bench, folder: Path, trial: Trial, whole: Path, draw: np.ran
         struck = second.strike(Place.STEP, int(draw.integers(1, STEPS)), float(draw.uniform(0, 0.003)))
         trial.kills += struck is not None
         second.wait()
-        if run_summary(folder)["status"] == "finished":
+        if run_summary(folder).status == "finished":
             return what_is_wrong(folder, whole)
     code = bench.run(command, folder.parent).wait()
     if code != 0:

@@ -102,11 +102,11 @@ class Trainings:
         problems = []
         for run_id in self.ids:
             summary = queries.run_summary(self.runs_dir / run_id)
-            while summary["status"] in ("queued", "running") and time.monotonic() < deadline:
+            while summary.status in ("queued", "running") and time.monotonic() < deadline:
                 time.sleep(0.5)
                 summary = queries.run_summary(self.runs_dir / run_id)
-            if summary["status"] != "finished" or summary["step"] != TRAINED_STEPS:
-                problems.append(f"run {run_id} is {summary['status']} at step {summary['step']}")
+            if summary.status != "finished" or summary.step != TRAINED_STEPS:
+                problems.append(f"run {run_id} is {summary.status} at step {summary.step}")
         return problems
 
 
@@ -183,7 +183,7 @@ def under_load(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             seconds = 60 * arguments.minutes
             due = trainings.due if trainings else lambda _: None
             met = watch(address, process, addresses, arguments.viewers, seconds, due)
-        recorded = queries.run_summary(run.end())["step"]
+        recorded = queries.run_summary(run.end()).step
     wrong = met["wrong"] + (trainings.wrong() if trainings else [])
     wrong += [] if recorded == run.last else [f"the live run holds {recorded} of {run.last} steps"]
     sizes = [size for _, size in met["memory"]]

@@ -110,7 +110,7 @@ def test_the_command_keeps_the_smallest_that_is_good_enough(own_run: Path, tmp_p
     chosen, shares = report["chosen"], [point["share"] for point in report["curve"]]
     assert shares == sorted(shares, reverse=True)
     assert chosen["share"] in shares
-    assert sum(chosen["ranks"].values()) < sum(queries.run_summary(own_run)["ranks"].values())
+    assert sum(chosen["ranks"].values()) < sum(queries.run_summary(own_run).ranks.values())
     assert Compressed.read(own_run / "compress.json") is None, "a part of the sizes is no curve"
     whole = document(run(runs, "compress", own_run.name, "--curve", "--tolerance", "0.05", "--rows", "64", "--json"))
     assert whole["chosen"] == chosen
@@ -178,7 +178,7 @@ def test_ranks_that_were_found_are_trained_from_the_start(
     arguments = tiny_arguments(tiny_bert, tiny_data, "strategy.name=lora", "train.steps=3")
     for source in (str(tmp_path / "ranks.json"), own_run.name):
         made = document(run(runs, "train", *arguments, "--set", f"strategy.ranks_from={source}", "--json"))
-        ranks = wanted if source != own_run.name else queries.run_summary(own_run)["ranks"]
+        ranks = wanted if source != own_run.name else queries.run_summary(own_run).ranks
         assert made["ranks"] == ranks
         assert made["params"]["active"] == made["params"]["budget"]
 

@@ -22,6 +22,7 @@ from dynlora.inference.model_card import Facts, curve, model_card
 from dynlora.store import queries
 from dynlora.training import folder_work
 from tests.inference.averaged import averaged
+from tests.summaries import summary_with
 
 TEXTS = ["the film was great", "a dull plot"]
 
@@ -137,7 +138,7 @@ def test_a_new_folder_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_nothing_of_a_run_is_markup_in_its_card(trained_run: Path) -> None:
     summary = {
-        **queries.run_summary(trained_run),
+        **queries.run_summary(trained_run).model_dump(),
         "name": "x` <img src=x>\n# title",
         "strategy": "a\nb: c",
         "data": "`|`",
@@ -152,7 +153,7 @@ def test_nothing_of_a_run_is_markup_in_its_card(trained_run: Path) -> None:
     }
     summary["labels"] = ["a|<img src=x onerror=1>", "b"]
     facts = Facts(
-        summary,
+        summary_with(summary),
         "owner/base",
         True,
         True,
@@ -197,7 +198,7 @@ def test_the_card_of_a_model_that_writes_says_how_to_serve_it(form: str, command
     report["metrics_after"] = {"loss": 0.5}
     summary = {"name": "n", "step": 1, "ranks": {"a`b": 24, "c": 0}}
     facts = Facts(
-        summary,
+        summary_with(summary),
         "owner/base",
         True,
         False,

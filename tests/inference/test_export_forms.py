@@ -53,7 +53,7 @@ def test_a_gated_classifier_answers_as_the_run_does(trained_run: Path, tmp_path:
     for answer, scores in zip(expected, piped, strict=True):
         assert {one["label"]: one["score"] for one in scores} == pytest.approx(answer["probabilities"], abs=1e-5)
     settings = AutoConfig.from_pretrained(tmp_path / "out")
-    name = queries.run_summary(trained_run)["config"]["model"]["name"]
+    name = queries.run_summary(trained_run).config["model"]["name"]
     base = AutoModelForSequenceClassification.from_pretrained(name, config=settings)
     tokens = tokenizer(TEXTS, padding=True, return_tensors="pt")
     np.testing.assert_allclose(answers(dynlora.load(tmp_path / "out", base), tokens), answers(model, tokens), atol=1e-6)
@@ -96,7 +96,7 @@ def test_a_folder_that_is_no_gated_adapter_is_refused(trained_run: Path, writer:
         dynlora.load(exported(trained_run, "peft"))
     with pytest.raises(ConfigError, match=r"base=bert: must be a transformers model; load it, or leave base out"):
         dynlora.load(exported(trained_run, "peft"), "bert")
-    name = queries.run_summary(writer)["config"]["model"]["name"]
+    name = queries.run_summary(writer).config["model"]["name"]
     with pytest.raises(AdapterError, match="the base model has no module classifier"):
         dynlora.load(exported(trained_run, "gated"), AutoModelForCausalLM.from_pretrained(name))
 
@@ -172,7 +172,7 @@ def test_llama_cpp_answers_as_the_merged_model_does(
     out = exported(writer, form)
     model = averaged(writer)
     config = {**model.base.model.config.to_dict(), "rope_theta": 10_000.0}
-    name = queries.run_summary(writer)["config"]["model"]["name"]
+    name = queries.run_summary(writer).config["model"]["name"]
     plain = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
     write_base({name: one.numpy() for name, one in plain.state_dict().items()}, config, tmp_path / "base.gguf")
     tokens = model.base.tokenizer("a2: b1: a a b", return_tensors="pt")
@@ -190,7 +190,7 @@ def test_each_form_is_read_right_by_the_engines_that_it_goes_to(writer: Path, ex
         assert {one.engine for one in readings if one.verdict == RIGHT} == right
         assert set(forms()[form].engines) <= right
     ranks = {module.name: module.rank for module in read_adapter(exported(writer, "uniform")).modules}
-    assert ranks == queries.run_summary(writer)["ranks"]
+    assert ranks == queries.run_summary(writer).ranks
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_a_form_that_is_no_adapter_beside_a_model_is_told(
 def test_an_export_is_measured_on_a_sample_unless_all_is_asked_for(trained_run: Path, tmp_path: Path) -> None:
     from dynlora.inference import export
 
-    rows = queries.run_summary(trained_run)["data_size"]["held_out"]
+    rows = queries.run_summary(trained_run).data_size["held_out"]
     monkey, calls = pytest.MonkeyPatch(), list[tuple[int, int, str]]()
     monkey.setattr(export, "MEASURED_ROWS", 5)
     monkey.setattr(export.helper_job, "tell", lambda *progress: calls.append(progress))
@@ -241,7 +241,7 @@ def test_an_export_on_all_examples_is_a_job_of_its_own(trained_run: Path, tmp_pa
     until(lambda: (job := whole(run, "peft")[0]) is not None and job.status != "running", "its end")
     job, file = whole(run, "peft")
     assert job is not None
-    rows = queries.run_summary(run)["data_size"]["held_out"]
+    rows = queries.run_summary(run).data_size["held_out"]
     assert (job.status, job.progress.done, job.progress.of) == ("done", 2 * rows, 2 * rows)
     assert f"on {rows} held-out examples" in job.message
     assert zipfile.is_zipfile(file)
@@ -260,7 +260,7 @@ def test_a_large_model_is_measured_on_fewer_rows(
 def test_where_no_gate_is_averaged_nothing_is_measured(
     trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    metrics = queries.run_summary(trained_run)["metrics"]
+    metrics = queries.run_summary(trained_run).metrics
     with monkeypatch.context() as patch:
         patch.setattr(AdaptedModel, "predictions_and_readings", lambda *_, **__: pytest.fail("it was measured"))
         report = export_run(trained_run, tmp_path / "out", format="gated")
@@ -274,7 +274,7 @@ def test_where_no_gate_is_averaged_nothing_is_measured(
 
 def test_a_header_is_known_before_the_export(writer: Path, exported: Exported) -> None:
     summary, written = queries.run_summary(writer), read_header(exported(writer, "peft"))
-    settings, scalings = summary["config"]["adapter"], written.scalings
-    header = expected_header(summary["ranks"], scalings, settings["rank"], settings["alpha"] or 2 * settings["rank"])
+    settings, scalings = summary.config["adapter"], written.scalings
+    header = expected_header(summary.ranks, scalings, settings["rank"], settings["alpha"] or 2 * settings["rank"])
     assert (header.ranks, header.scalings) == (written.ranks, pytest.approx(scalings))
     assert check_engines(header) == check_engines(written)

@@ -32,7 +32,7 @@ from tests.tiny_lm import lm_values, save_lines, save_tiny_lm
 
 
 def test_it_is_evaluated_and_asked_as_it_was_trained(writer: Path) -> None:
-    recorded = queries.run_summary(writer)["metrics"]
+    recorded = queries.run_summary(writer).metrics
     metrics = evaluate_run(writer)["metrics"]
     assert metrics["loss"] == pytest.approx(recorded["loss"], rel=1e-5)
     assert metrics["perplexity"] == pytest.approx(recorded["perplexity"], rel=1e-5)

@@ -130,14 +130,14 @@ def test_step_zero_is_the_compressed_adapter_and_its_head(small: Small, recovere
     assert losses[0] == pytest.approx(small.loss, abs=1e-5)
     assert losses[STEPS] != pytest.approx(losses[0], abs=1e-7), "it was trained"
     summary = queries.run_summary(recovered)
-    assert summary["status"] == "finished"
-    assert list(summary["ranks"].values()) == list(small.size.ranks)
-    assert summary["params"]["active"] == summary["params"]["budget"] == small.size.parameters
+    assert summary.status == "finished"
+    assert list(summary.ranks.values()) == list(small.size.ranks)
+    assert summary.params["active"] == summary.params["budget"] == small.size.parameters
 
 
 def origin_of(folder: Path) -> Mapping[str, Any]:
     """Return where the adapter of a run comes from."""
-    origin = queries.run_summary(folder)["origin"]
+    origin = queries.run_summary(folder).origin
     assert origin is not None
     return origin
 
@@ -145,12 +145,12 @@ def origin_of(folder: Path) -> Mapping[str, Any]:
 def test_a_run_says_which_run_it_comes_from_and_at_which_size(small: Small, recovered: Path) -> None:
     origin = origin_of(recovered)
     assert origin["run"] == small.source.name
-    assert origin["name"] == queries.run_summary(small.source)["name"]
+    assert origin["name"] == queries.run_summary(small.source).name
     assert origin["parameters"] == small.size.parameters
     assert origin["share"] == pytest.approx(small.size.parameters / origin["of"])
     assert 0 < origin["share"] <= 0.4
     assert f"Starts from run {small.source.name}" in run(recovered.parent, "show", recovered.name).stdout
-    assert queries.run_summary(small.source)["origin"] is None
+    assert queries.run_summary(small.source).origin is None
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_resume_is_bit_equal_and_needs_the_folder_no_more(
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert held_out_loss(folder) == held_out_loss(recovered)
-    assert queries.run_summary(folder)["origin"] == queries.run_summary(recovered)["origin"]
+    assert queries.run_summary(folder).origin == queries.run_summary(recovered).origin
 
 
 def stopping_at(step: int) -> Any:
@@ -279,7 +279,7 @@ def test_settings_that_contradict_the_adapter_are_a_sentence(
     more: dict[str, str], message: str, classifier: Small, runs_dir: Path, tmp_path: Path
 ) -> None:
     if "ranks_from" in more:
-        names = queries.run_summary(classifier.source)["ranks"]
+        names = queries.run_summary(classifier.source).ranks
         (tmp_path / "ranks.json").write_text(json.dumps(dict.fromkeys(names, 1)), "utf-8")
         more = {"ranks_from": str(tmp_path / "ranks.json")}
     with pytest.raises(ConfigError, match=message):
@@ -353,7 +353,7 @@ def test_an_origin_that_cannot_be_is_none(classifier: Small, runs_dir: Path) -> 
     odd = ({"run": "../elsewhere"}, {"run": 7}, {"step": -1}, {"parameters": "many"}, {"share": float("nan")})
     for origin in (*({**good, **one} for one in odd), {**good, "share": "all"}, "a text", None):
         RunWriter.annotate(folder, meta={"origin": json.loads(json.dumps(origin))})
-        parent = queries.run_summary(folder)["origin"]
+        parent = queries.run_summary(folder).origin
         assert parent is None or (parent["share"] is None and parent["run"] == good["run"])
 
 

@@ -139,7 +139,7 @@ def test_a_run_that_predicts_writes_nothing(trained_run: Path) -> None:
 
 
 def test_tokens_of_an_example_add_up_to_its_recorded_loss(writer: Path) -> None:
-    examples = queries.examples_frame(writer, queries.run_summary(writer)["step"]).head(6)
+    examples = queries.examples_frame(writer, queries.run_summary(writer).step).head(6)
     answering = Answering()
     name = reply_to(
         answering,

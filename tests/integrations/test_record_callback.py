@@ -74,7 +74,7 @@ def test_a_run_is_recorded_and_trains_as_without(tiny_bert: Path, tmp_path: Path
     assert list(run.signal("delta_norm")["step"]) == [4, 8, 12]
     assert list(run.scalars("loss", "validation")["step"]) == [6, 12]
     assert list(run.scalars("loss", "train")["step"]) == [4, 8, 12]
-    assert dict(queries.run_summary(callback.folder)["scaling"]) == pytest.approx(
+    assert dict(queries.run_summary(callback.folder).scaling) == pytest.approx(
         {name: 8 / 3 for name in run.modules["name"]}
     )
     for name, norm in run.signal("delta_norm").drop(columns="step").iloc[-1].items():
@@ -120,7 +120,7 @@ def test_what_breaks_is_said_once_and_training_goes_on(
     assert sum("records no more" in str(one.message) for one in warned) == 1
     callback.close()
     [run] = queries.list_runs(runs_dir)["id"]
-    assert queries.run_summary(runs_dir / run)["status"] == "interrupted"
+    assert queries.run_summary(runs_dir / run).status == "interrupted"
     refused = CliRunner().invoke(main, ["resume", run, "--runs-dir", str(runs_dir)])
     assert (refused.exit_code, "trained by a script with transformers" in refused.stderr) == (2, True)
 

@@ -68,13 +68,13 @@ def test_what_was_written_is_what_is_imported(tracked_run: Path, runs_dir: Path)
     assert [point[2] for point in stored(theirs)] == pytest.approx(values, rel=1e-6)
 
     mine, summary = queries.run_summary(tracked_run), queries.run_summary(theirs)
-    assert summary["metrics"] == pytest.approx(mine["metrics"])
+    assert summary.metrics == pytest.approx(mine.metrics)
     for key in ("name", "strategy", "seed", "status", "max_steps"):
-        assert summary[key] == mine[key], key
-    assert summary["config"]["train"] == mine["config"]["train"]
-    assert summary["config"]["strategy"] == mine["config"]["strategy"]
-    assert summary["params"]["budget"] == mine["params"]["budget"]
-    assert summary["params"]["active"] == mine["params"]["active"] + mine["params"]["gate"]
+        assert getattr(summary, key) == getattr(mine, key), key
+    assert summary.config["train"] == mine.config["train"]
+    assert summary.config["strategy"] == mine.config["strategy"]
+    assert summary.params["budget"] == mine.params["budget"]
+    assert summary.params["active"] == mine.params["active"] + mine.params["gate"]
 
     whole, families = dynlora.open_run(tracked_run), dynlora.open_run(theirs)
     last = whole.signal("rank").iloc[-1]
@@ -227,8 +227,8 @@ def test_ranks_that_are_sums_are_offered_as_no_ranks_of_modules(case: str, runs_
     series = {name: {0: 24.0, 1: 24.0} for name in SUMS[case]}
     row = import_run(TrackerRun("/a", "one", params={"r": 4}, series=series), runs_dir)
     summary = queries.run_summary(runs_dir / row.id)
-    assert summary["ranks_are_sums"] is True
-    assert lora_settings(summary, summary["ranks"]) is None
+    assert summary.ranks_are_sums is True
+    assert lora_settings(summary, summary.ranks) is None
     assert uniform_rank(summary) is None
     with pytest.raises(ConfigError, match="sums over layers or families"):
         read_ranks(str(runs_dir / row.id))
@@ -240,8 +240,8 @@ def test_ranks_of_single_modules_are_offered(runs_dir: Path) -> None:
     series = {f"rank/layer.{layer}.{kind}": {0: 4.0} for layer in (0, 1) for kind in ("query", "value")}
     row = import_run(TrackerRun("/a", "one", params={"r": 4}, series=series), runs_dir)
     summary = queries.run_summary(runs_dir / row.id)
-    settings = lora_settings(summary, summary["ranks"])
+    settings = lora_settings(summary, summary.ranks)
     assert settings is not None
     assert settings.target_modules == ["layer.0.query", "layer.0.value", "layer.1.query", "layer.1.value"]
-    assert uniform_rank(summary) == summary["config"]["adapter"]["rank"]
+    assert uniform_rank(summary) == summary.config["adapter"]["rank"]
     assert read_ranks(str(runs_dir / row.id)) == dict.fromkeys(settings.target_modules, 4)

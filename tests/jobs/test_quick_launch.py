@@ -23,6 +23,7 @@ from dynlora.safe_files import write_text
 from dynlora.store import queries, record
 from dynlora.training.run import plan
 from tests.command_line import document, run
+from tests.summaries import summary_with
 from tests.tiny import tiny_values
 
 
@@ -80,7 +81,7 @@ def test_a_run_is_queued_once_before_anything_is_loaded(
     further = quick_launch.start({**config, "seed": 1}, runs_dir, key="two", checked=True)
     assert len(resting) == 2, "a further seed is checked when it is next"
     summary = queries.run_summary(further.folder)
-    assert (summary["name"], summary["strategy"], summary["max_steps"], summary["seed"]) == ("ümlaut", "dynamic", 4, 1)
+    assert (summary.name, summary.strategy, summary.max_steps, summary.seed) == ("ümlaut", "dynamic", 4, 1)
 
 
 def test_nothing_of_it_loads_torch(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
@@ -171,13 +172,13 @@ def test_a_run_says_what_it_does_before_its_first_step_and_knows_all_that_a_chec
     logs = queries.logs_frame(handle.folder)
     words = logs[logs["level"] == "info"]["message"].tolist()
     for lines, phase in ((logs[logs["message"].isin(words[:2])], words[1]), (logs.head(0), "")):
-        assert run_summary.phase({"status": "running", "step": 0}, lambda text=lines: text) == phase
-    assert run_summary.phase({"status": "running", "step": 1}, lambda: pytest.fail("it was read")) == ""
+        assert run_summary.phase(summary_with({"status": "running", "step": 0}), lambda text=lines: text) == phase
+    assert run_summary.phase(summary_with({"status": "running", "step": 1}), lambda: pytest.fail("it was read")) == ""
     checked = plan(parse_config(config)).create(runs_dir, "queued")
     launched, planned = (queries.run_summary(folder) for folder in (handle.folder, checked))
     for key in ("metric", "labels", "task", "data_size", "planned_events", "own_signals", "fidelity", "max_steps"):
-        assert launched[key] == planned[key]
-    assert launched["status"] == "finished"
+        assert getattr(launched, key) == getattr(planned, key)
+    assert launched.status == "finished"
 
 
 def test_a_stop_while_it_loads_is_a_stop(
@@ -219,8 +220,8 @@ def test_a_run_that_was_refused_while_it_loaded_knows_all_once_it_goes_on(
     assert handle.status().status == "failed"
     assert training_run.resume(runs_dir, handle.id).state == "finished"
     summary = queries.run_summary(handle.folder)
-    assert (summary["metric"], summary["labels"]) == ("accuracy", ["bad", "good"])
-    assert summary["data_size"] == {"train": 200, "held_out": 80}
+    assert (summary.metric, summary.labels) == ("accuracy", ["bad", "good"])
+    assert summary.data_size == {"train": 200, "held_out": 80}
 
 
 def test_what_a_run_without_checkpoint_recorded_stays_when_its_data_has_changed(

@@ -87,8 +87,8 @@ def test_a_run_of_a_kind_is_made_once_under_its_key_and_can_be_stopped_in_the_qu
     handle = quick_launch.enqueue_kind(settings, tmp_path, key="once")
     assert quick_launch.enqueue_kind(settings, tmp_path, key="once") == handle
     summary = run_summary(handle.folder)
-    assert (summary["kind"], summary["strategy"], summary["model"]) == (DECODE, "rsd", "smollm2-135m")
-    assert (summary["status"], summary["max_steps"]) == ("queued", 9)
+    assert (summary.kind, summary.strategy, summary.model) == (DECODE, "rsd", "smollm2-135m")
+    assert (summary.status, summary.max_steps) == ("queued", 9)
     assert DecodeSettings.of_run(handle.folder) == settings
     launch.stop(tmp_path, handle.id)
     assert read_status(handle.folder).status == "stopped"

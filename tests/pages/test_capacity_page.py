@@ -140,7 +140,7 @@ def test_what_a_method_calls_its_signals_is_text(text: str, signal: str, runs_di
 def test_a_map_by_layers_outlines_the_layers_that_hold_a_module_that_needs_rank() -> None:
     run = read_run(sample_runs_dir() / MANY)
     facts = {"planted": {"sizes": {"model.layers.3.mlp.up_proj": 1.0, "model.layers.5.mlp.up_proj": 1.0}}}
-    run = replace(run, summary={**run.summary, "task_facts": facts}, order="layer", opened=5)
+    run = replace(run, summary=run.summary.model_copy(update={"task_facts": facts}), order="layer", opened=5)
     panel, view = SignalMap(), RunView(run.folder, run, run.store)
     layout = layout_of(panel.figure(panel.data(view), theme.LIGHT))  # pyright: ignore[reportArgumentType]
     rows = dict(zip(np.round(layout.yaxis.tickvals, 6), layout.yaxis.ticktext, strict=True))

@@ -108,13 +108,13 @@ def test_the_first_screen_of_samples_has_a_verdict_and_its_chart(
     monkeypatch.setattr(run_picker, "sample_runs_dir", sample_runs_dir)
     app = open_page("compare")
     rows = [queries.run_summary(sample_runs_dir() / run) for run in app.multiselect(key="address-runs").value]
-    assert len({(row["model"], row["data"], row["max_steps"]) for row in rows}) == 1, "they can be compared"
-    assert len({row["seed"] for row in rows}) >= 3
+    assert len({(row.model, row.data, row.max_steps) for row in rows}) == 1, "they can be compared"
+    assert len({row.seed for row in rows}) >= 3
     assert "Samples are shown" not in words(app)
     chart = verdict_chart(app)
     assert chart is not None
     curves = [trace for trace in chart["data"] if trace["x"]]
-    assert len(curves) == len({row["config"]["strategy"].get("allocation") for row in rows})
+    assert len(curves) == len({row.config["strategy"].get("allocation") for row in rows})
 
 
 def test_a_run_that_nothing_is_like_leads_to_its_baseline_beside_the_samples(

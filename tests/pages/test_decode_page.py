@@ -68,7 +68,7 @@ def test_the_form_queues_a_decode_and_says_the_command(runs_dir: Path, monkeypat
     settings = DecodeSettings.of_run(runs_dir / made)
     assert (settings.draft, settings.target, settings.limit) == (draft, target, 20)
     summary = run_summary(runs_dir / made)
-    assert (summary["status"], summary["max_steps"]) == ("queued", settings.points * 20)
+    assert (summary.status, summary.max_steps) == ("queued", settings.points * 20)
 
 
 def with_roles(runs_dir: Path) -> Path:

@@ -20,6 +20,7 @@ from dynlora.viz import capacity, knockout
 from dynlora.viz.ui import run_picker
 from tests.pages.app import open_page, plain, press
 from tests.pages.trained import Here
+from tests.summaries import summary_with
 from tests.viz.runs import make_run
 from tests.waiting import until
 
@@ -178,7 +179,7 @@ LORA: dict[str, Any] = {"ranks": {"a": 4, "b": 4}, "planned_events": 0, "own_sig
     ],
 )
 def test_lora_as_it_is_is_a_uniform_twin(more: dict[str, Any], is_uniform: bool) -> None:
-    assert run_summary.is_uniform(LORA | more) is is_uniform
+    assert run_summary.is_uniform(summary_with(LORA | more)) is is_uniform
 
 
 def test_a_twin_has_the_same_terms_and_the_nearest_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,13 +199,14 @@ def test_a_twin_has_the_same_terms_and_the_nearest_seed(tmp_path: Path, monkeypa
     monkeypatch.setattr(
         knockout.cached_queries,
         "ask",
-        lambda _, folder: LORA | ({"planned_events": 2} if folder.name == "moved" else {}),
+        lambda _, folder: summary_with(LORA | ({"planned_events": 2} if folder.name == "moved" else {})),
     )
-    twins = knockout.uniform_twins(tmp_path / "own", {**same, "seed": 0}, runs)
+    own = summary_with({**same, "seed": 0})
+    twins = knockout.uniform_twins(tmp_path / "own", own, runs)
     assert twins["id"].tolist() == ["seed1", "seed3"]
 
     def unreadable(*_: object) -> dict[str, Any]:
         raise CorruptRunError("a size of the run has the invalid value -9223372036854775808")
 
     monkeypatch.setattr(knockout.cached_queries, "ask", unreadable)
-    assert knockout.uniform_twins(tmp_path / "own", {**same, "seed": 0}, runs).empty, "no matter of this page"
+    assert knockout.uniform_twins(tmp_path / "own", own, runs).empty, "no matter of this page"

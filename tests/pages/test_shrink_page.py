@@ -127,7 +127,7 @@ def test_a_run_that_starts_from_the_adapter_is_queued_and_says_so(
     best = found_in(sized_run).smallest(0.05)
     assert best is not None
     folder = sized_run.parent / made
-    origin = queries.run_summary(folder)["origin"]
+    origin = queries.run_summary(folder).origin
     assert origin is not None
     assert (origin["run"], origin["parameters"]) == (sized_run.name, best.parameters)
     config = read_run_config(folder)
@@ -141,8 +141,8 @@ def test_a_run_that_starts_from_the_adapter_is_queued_and_says_so(
     assert len(commands) == 1, "the same size is written once"
     shutil.rmtree(sized_run.parent / ".starts")
     assert training_run.resume(sized_run.parent, made).state == "finished"
-    assert queries.run_summary(folder)["ranks"] == found_in(sized_run).ranks_of(best)
-    assert queries.run_summary(folder)["origin"] == origin
+    assert queries.run_summary(folder).ranks == found_in(sized_run).ranks_of(best)
+    assert queries.run_summary(folder).origin == origin
 
 
 def test_sizes_of_another_adapter_count_as_none(here: Here, sized_run: Path) -> None:

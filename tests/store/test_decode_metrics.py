@@ -42,6 +42,6 @@ def test_the_list_agrees_with_the_conclusion(tmp_path: Path) -> None:
     shutil.copytree(SAMPLE, tmp_path / SAMPLE.name)
     (row,) = queries.list_runs(tmp_path, kinds=(DECODE,)).to_dict("records")
     summary = queries.run_summary(tmp_path / SAMPLE.name)
-    assert summary["metrics"] == {"accuracy": 0.4}
-    assert summary["results"]["conclusion"].startswith("At threshold=0.3 the accuracy is 40.0%")
+    assert summary.metrics == {"accuracy": 0.4}
+    assert summary.results["conclusion"].startswith("At threshold=0.3 the accuracy is 40.0%")
     assert (row["metrics"], row["metric"], row["trend"]) == ({"accuracy": 0.4}, "accuracy", [])

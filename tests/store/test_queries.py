@@ -25,17 +25,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_summary_has_the_documented_shape(folder: Path) -> None:
     summary = queries.run_summary(folder)
-    assert tuple(summary)[: len(SUMMARY_KEYS)] == SUMMARY_KEYS
-    assert summary["ranks"] == dict(zip(NAMES, [4, 0, 2], strict=True))
-    assert summary["metrics"] == {"accuracy": 0.04}
-    assert summary["config"] == meta.config(CONFIG)
-    assert (summary["status"], summary["step"], summary["max_steps"], summary["seed"]) == ("finished", 40, 100, 1)
-    json.dumps(summary, allow_nan=False)
+    assert tuple(summary.model_dump())[: len(SUMMARY_KEYS)] == SUMMARY_KEYS
+    assert summary.ranks == dict(zip(NAMES, [4, 0, 2], strict=True))
+    assert summary.metrics == {"accuracy": 0.04}
+    assert summary.config == meta.config(CONFIG)
+    assert (summary.status, summary.step, summary.max_steps, summary.seed) == ("finished", 40, 100, 1)
+    json.dumps(summary.model_dump(), allow_nan=False)
 
 
 def test_a_summary_of_a_run_that_has_not_begun(tmp_path: Path) -> None:
     summary = queries.run_summary(new_run(tmp_path, state="queued"))
-    assert (summary["status"], summary["ranks"], summary["metrics"], summary["best"]) == ("queued", {}, {}, {})
+    assert (summary.status, summary.ranks, summary.metrics, summary.best) == ("queued", {}, {}, {})
 
 
 def test_signals_as_frames(folder: Path) -> None:

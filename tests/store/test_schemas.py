@@ -26,9 +26,9 @@ def test_run_of_an_earlier_schema_opens(name: str, tmp_path: Path) -> None:
     shutil.copytree(RUNS / name, folder)
     before = sorted(path.name for path in folder.iterdir())
     summary = run_summary(folder)
-    assert (summary["status"], summary["step"], summary["max_steps"]) == ("finished", 20, 20)
-    assert summary["strategy"] == "dynamic"
-    assert set(summary["metrics"]) >= {"loss", "accuracy"}
+    assert (summary.status, summary.step, summary.max_steps) == ("finished", 20, 20)
+    assert summary.strategy == "dynamic"
+    assert set(summary.metrics) >= {"loss", "accuracy"}
     run = open_run(folder)
     assert len(run.modules) == 12
     rank = run.signal("rank")

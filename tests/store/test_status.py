@@ -199,10 +199,10 @@ def test_a_process_is_found_by_what_it_runs() -> None:
 def test_what_a_run_does_is_there_while_it_runs_and_gone_when_it_ends(tmp_path: Path) -> None:
     folder = new_run(tmp_path)
     with RunWriter.open(folder, resume_from=None) as writer:
-        assert run_summary(folder)["activity"] is None
+        assert run_summary(folder).activity is None
         writer.activity("evaluating: answer 5 of 16", 90.0)
         writer.commit()
-        activity = run_summary(folder)["activity"]
+        activity = run_summary(folder).activity
         assert activity is not None
         assert activity["phase"] == "evaluating: answer 5 of 16"
         assert 80.0 < activity["remaining_s"] <= 90.0

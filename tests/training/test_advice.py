@@ -78,7 +78,7 @@ def test_ranks_of_the_command_train_and_are_what_it_says(
     assert kept == {name: rank for name, rank in report["ranks"].items() if rank}
     values = tiny_values(tiny_bert, tiny_data, strategy={"name": "lora", "ranks_from": str(file)}, train__steps=2)
     run = dynlora.train(parse_config(values), runs_dir)
-    assert dict(queries.run_summary(run.folder)["ranks"]) == report["ranks"]
+    assert dict(queries.run_summary(run.folder).ranks) == report["ranks"]
 
     taken = CliRunner().invoke(main, [*arguments, "--out", str(file)])
     assert (taken.exit_code, "exists already" in taken.stderr) == (2, True)

@@ -119,7 +119,7 @@ def test_a_run_on_quantised_weights_learns_and_is_loaded_as_it_was_trained(quant
     losses = queries.scalars_frame(quantized, "loss")
     held_out = losses[losses["split"] == "validation"]["value"].tolist()
     assert held_out[-1] < held_out[0]
-    assert evaluate_run(quantized)["metrics"]["loss"] == pytest.approx(summary["metrics"]["loss"], rel=1e-5)
+    assert evaluate_run(quantized)["metrics"]["loss"] == pytest.approx(summary.metrics["loss"], rel=1e-5)
 
 
 def test_its_merged_export_is_of_the_weights_it_was_trained_on(quantized: Path, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_its_merged_export_is_of_the_weights_it_was_trained_on(quantized: Path, 
     ids = torch.tensor([[40, 50, 60, 70, 80]])
     with torch.no_grad():
         own, other = model.base.model(input_ids=ids).logits, merged(input_ids=ids).logits
-    kind = queries.run_summary(quantized)["config"]["model"]["quantization"]
+    kind = queries.run_summary(quantized).config["model"]["quantization"]
     tolerance = 1e-4 if kind == "nf4" else 0.05 * float(own.abs().max())  # int8 rounds the inputs of its products
     assert torch.allclose(own, other, atol=tolerance)
     merge(model)
@@ -143,7 +143,7 @@ def test_its_merged_export_is_of_the_weights_it_was_trained_on(quantized: Path, 
 
 def test_the_card_of_its_adapter_says_what_it_was_trained_on(quantized: Path, tmp_path: Path) -> None:
     export_run(quantized, tmp_path / "out")
-    kind = queries.run_summary(quantized)["config"]["model"]["quantization"]
+    kind = queries.run_summary(quantized).config["model"]["quantization"]
     assert f"quantised to `{kind}` while training" in (tmp_path / "out" / "README.md").read_text("utf-8")
 
 

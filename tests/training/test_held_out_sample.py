@@ -97,7 +97,7 @@ def test_the_probe_set_is_in_every_evaluation(trained: tuple[Path, Path]) -> Non
 
 def test_the_best_is_judged_on_the_same_rows_each_time(trained: tuple[Path, Path]) -> None:
     summary = queries.run_summary(trained[0])
-    best, losses = summary["best"], signal(trained[0], "held_out_loss")
+    best, losses = summary.best, signal(trained[0], "held_out_loss")
     rows = np.isfinite(losses[0])
     step = int(best["step"] or 0)
     assert best["rows"] == ROWS
@@ -105,12 +105,12 @@ def test_the_best_is_judged_on_the_same_rows_each_time(trained: tuple[Path, Path
     labels, answers = signal(trained[0], "held_out_label")[0], signal(trained[0], "held_out_prediction")
     right = {at: (answer[rows] == labels[rows]).mean() for at, answer in answers.items()}
     assert right[step] == max(right.values())
-    assert "rows" not in queries.run_summary(trained[1])["best"]
+    assert "rows" not in queries.run_summary(trained[1]).best
 
 
 def test_how_many_rows_is_said(trained: tuple[Path, Path], tiny_bert: Path, data: Path, runs_dir: Path) -> None:
     sampled, full = (queries.run_summary(folder) for folder in trained)
-    assert sampled["evaluated"] == full["evaluated"] == {"rows": HELD_OUT, "of": HELD_OUT}
+    assert sampled.evaluated == full.evaluated == {"rows": HELD_OUT, "of": HELD_OUT}
     assert run_summary.sample_words(full) == ""
     assert "300 of 400 held-out examples" in run_summary.sample_words(sampled)
     metrics = run_summary.with_rows(run_summary.held_out(queries.scalars_frame(trained[0])), sampled)

@@ -55,5 +55,5 @@ def test_a_run_goes_on_in_the_precision_it_began_in(
     stopped = interrupted_run(config, runs_dir, monkeypatch)
     monkeypatch.setattr(hardware, "_is_bf16_faster_here", lambda: False)
     assert run.resume(runs_dir, stopped.name).state == "finished"
-    assert queries.run_summary(stopped)["machine"]["precision"] == "bf16"
+    assert queries.run_summary(stopped).machine["precision"] == "bf16"
     assert learned(stopped) == learned(whole.folder)

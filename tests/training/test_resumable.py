@@ -44,8 +44,8 @@ def test_a_changed_length_is_an_event_a_line_of_the_log_and_the_new_end(stopped:
     edit(stopped, "steps: 12", "steps: 9")
     outcome = run.resume(stopped.parent, stopped.name)
     summary = queries.run_summary(stopped)
-    assert (outcome.state, summary["step"], summary["max_steps"]) == ("finished", 9, 9)
-    assert summary["config"]["train"]["steps"] == 9
+    assert (outcome.state, summary.step, summary.max_steps) == ("finished", 9, 9)
+    assert summary.config["train"]["steps"] == 9
     (event,) = queries.events_frame(stopped, ("settings",)).to_dict("records")
     assert event["payload"] == {"changed": {"train.steps": [12, 9]}}
     with RunReader(stopped) as reader:
@@ -71,7 +71,7 @@ def test_what_a_run_keeps_is_refused(old: str, new: str, message: str, stopped: 
         ConfigError, match=f"{message}.*, and a run keeps its method, data, adapters and evaluations; restore"
     ):
         run.resume(stopped.parent, stopped.name)
-    assert queries.run_summary(stopped)["status"] == "failed"
+    assert queries.run_summary(stopped).status == "failed"
 
 
 def test_a_state_that_is_a_folder_is_refused(stopped: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_state_that_is_a_folder_is_refused(stopped: Path) -> None:
 def test_nothing_changed_leaves_no_event(stopped: Path) -> None:
     run.resume(stopped.parent, stopped.name)
     assert queries.events_frame(stopped, ("settings",)).empty
-    assert queries.run_summary(stopped)["max_steps"] == 12
+    assert queries.run_summary(stopped).max_steps == 12
 
 
 def test_a_refusal_loads_no_torch(trained_run: Path) -> None:

@@ -78,8 +78,8 @@ def test_a_model_of_the_last_block_is_that_block_numbered_from_zero_and_writes_w
 
 def test_a_run_of_it_adapts_and_counts_its_blocks_only_and_loads_as_it_was_trained(shallow: Path) -> None:
     summary = queries.run_summary(shallow)
-    assert summary["config"]["model"]["layers"] == 1
-    assert {name.split(".")[2] for name in summary["ranks"]} == {"0"}
+    assert summary.config["model"]["layers"] == 1
+    assert {name.split(".")[2] for name in summary.ranks} == {"0"}
     model = load_run(shallow)
     assert model.base.model.config.num_hidden_layers == 1
     events = queries.events_frame(shallow, ("generations",))
@@ -94,7 +94,7 @@ def test_a_run_of_it_that_was_interrupted_ends_as_the_whole_one(
     config = training_run.read_run_config(shallow)
     folder = interrupted_run(config, runs_dir, monkeypatch)
     assert training_run.resume(runs_dir, folder.name).state == "finished"
-    assert queries.run_summary(folder)["metrics"] == queries.run_summary(shallow)["metrics"]
+    assert queries.run_summary(folder).metrics == queries.run_summary(shallow).metrics
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT, in transformers 5

@@ -85,8 +85,8 @@ def test_killed_and_resumed_equals_uninterrupted(
     folder = wait_for_step(tmp_path, step)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    if run_summary(folder)["status"] != "finished":  # a slow reader may see the kill come too late
-        assert run_summary(folder)["status"] == "interrupted"
+    if run_summary(folder).status != "finished":  # a slow reader may see the kill come too late
+        assert run_summary(folder).status == "interrupted"
         document(run(tmp_path, "resume", folder.name, "--json"))
     assert adapter_bytes(folder) == adapter_bytes(whole_run)
     record, expected = everything(folder), everything(whole_run)
@@ -190,6 +190,6 @@ def test_two_processes_resume_what_one_began(tmp_path: Path, tiny_bert: Path, ti
     folder = wait_for_step(two, 6)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    assert run_summary(folder)["status"] == "interrupted"
+    assert run_summary(folder).status == "interrupted"
     finished(start_two(two, "resume", folder.name))
     close(folder, only_run(one), WIDE)

@@ -19,6 +19,7 @@ from dynlora.viz.compare import text as compare_text
 from dynlora.viz.kit import theme
 from dynlora.viz.runs import table as runs_table
 from tests.analysis.test_pairing import series, summary
+from tests.summaries import summaries_of, summary_with
 from tests.viz.drawn import traces_of
 from tests.viz.runs import make_run
 
@@ -39,8 +40,8 @@ def test_a_band_runs_from_the_lowest_to_the_highest_run_and_says_n() -> None:
 
 def test_a_run_without_a_clock_is_left_out_and_named() -> None:
     empty = pd.DataFrame({"step": [], "value": [], "parameters": []})
-    assert seed_groups.clock("seconds", summary("a"), empty, empty) is None
-    assert seed_groups.clock("rows", {"step": 5, "config": {}}, empty, empty) is None
+    assert seed_groups.clock("seconds", summary_with(summary("a")), empty, empty) is None
+    assert seed_groups.clock("rows", summary_with({"step": 5, "config": {}}), empty, empty) is None
     both = pd.concat([series("a", [1], [1.0]), series("b", [1], [1.0])]).drop(columns="x")
     clocks = {"a": None, "b": pd.DataFrame({"step": [0, 1], "x": [0.0, 7.0]})}
     assert seed_groups.placed(both, clocks)["run"].tolist() == ["b"]
@@ -58,7 +59,7 @@ def test_gain_against_forgetting_marks_the_pareto_set_and_leaves_out_other_units
         run["id"]: run for run in (summary("a"), summary("b", 1), summary("c", 0, "lora"), summary("d", 0, "eva"))
     }
     groups = seed_groups.grouped(list(summaries.values()))
-    points = compare_model.by_group(summaries, groups, "accuracy")
+    points = compare_model.by_group(summaries_of(summaries.values()), groups, "accuracy")
     last = {
         "a": Retention(9, 3, cosine=0.9),
         "b": Retention(9, 3, cosine=0.7),
@@ -78,7 +79,9 @@ def test_gain_against_forgetting_marks_the_pareto_set_and_leaves_out_other_units
 def test_frontier_marks_the_pareto_set_and_counts_runs() -> None:
     summaries = {run["id"]: run for run in (summary("a"), summary("b", 1), summary("c", 0, "lora"))}
     summaries["c"]["params"] = {"active": 90}
-    table = compare_model.by_group(summaries, seed_groups.grouped(list(summaries.values())), "accuracy")
+    table = compare_model.by_group(
+        summaries_of(summaries.values()), seed_groups.grouped(list(summaries.values())), "accuracy"
+    )
     assert table[["n", "mean", "low", "high", "active", "pareto"]].to_numpy().tolist() == [
         [2, pytest.approx(0.805), 0.8, 0.81, 104, True],
         [1, 0.8, 0.8, 0.8, 90, True],
@@ -114,12 +117,13 @@ def test_methods_are_named_with_their_fidelity_where_runs_lie_side_by_side() -> 
     runs = [summary("lora on x", 0, "lora"), summary("dynamic, again", 1), summary("mine", 2)]
     names = compare_model.distinct_names(runs)
     assert list(names.values()) == ["lora on x", "dynamic, again", "mine"]
-    table = compare_model.config_difference(runs, names)
+    summaries = list(summaries_of(runs).values())
+    table = compare_model.config_difference(summaries, names)
     assert table.to_numpy().tolist() == [
         ["seed", "0", "1", "2"],
         ["strategy.name", "lora", "dynamic", "dynamic"],
     ]
-    assert compare_model.config_difference(runs[1:], names)["setting"].tolist() == ["seed"]
+    assert compare_model.config_difference(summaries[1:], names)["setting"].tolist() == ["seed"]
 
 
 def test_what_a_row_does_not_say_is_not_said() -> None:
@@ -134,10 +138,14 @@ def test_groups_of_one_planted_teacher_have_their_components_where_needed_in_the
         run["ranks"] = ranks
     summaries = {run["id"]: run for run in runs}
     groups = seed_groups.grouped(runs)
-    table = compare_model.group_table(compare_model.by_group(summaries, groups, "accuracy"), "accuracy")
+    table = compare_model.group_table(
+        compare_model.by_group(summaries_of(summaries.values()), groups, "accuracy"), "accuracy"
+    )
     assert table["components where needed"].tolist() == ["3 of 4", "2 of 4"]
     del summaries["c"]["task_facts"]
-    table = compare_model.group_table(compare_model.by_group(summaries, groups, "accuracy"), "accuracy")
+    table = compare_model.group_table(
+        compare_model.by_group(summaries_of(summaries.values()), groups, "accuracy"), "accuracy"
+    )
     assert "components where needed" not in table
 
 
@@ -160,7 +168,7 @@ TIMES = pd.DataFrame({"step": [1], "step_ms": [100.0], "strategy_ms": [1.0]})
 
 def test_the_parameters_in_use_are_one_number_on_every_page(tmp_path: Path) -> None:
     summary = queries.run_summary(make_run(tmp_path, run_id=RUN))
-    used = run_summary.parameters_in_use(summary["params"])
+    used = run_summary.parameters_in_use(summary.params)
     assert used == 1056 + 24
     listed = queries.list_runs(tmp_path)
     assert run_summary.headline(summary, 1, TIMES)["Adapter parameters in use"] == f"{used:,}"
@@ -170,11 +178,11 @@ def test_the_parameters_in_use_are_one_number_on_every_page(tmp_path: Path) -> N
     groups = compare_model.by_group({RUN: summary}, seed_groups.alone({RUN: "a"}, {RUN: summary}), "accuracy")
     assert groups["active"].tolist() == [used]
     assert scatter_model.numbers(runs_table.plain_rows(listed)[0])[scatter_model.USED] == used
-    assert run_summary.budget_share(summary["params"]) == 100 * used / 1152
+    assert run_summary.budget_share(summary.params) == 100 * used / 1152
     assert run_summary.parameters_in_use({}) is None
 
 
-SUMMARIES = {run: {"seed": i, "labels": ["bad", "good"]} for i, run in enumerate("abc")}
+SUMMARIES = {run: summary_with({"seed": i, "labels": ["bad", "good"]}) for i, run in enumerate("abc")}
 GROUPS = [Group("dynamic", ("b",)), Group("lora", ("a", "c"))]
 
 

@@ -14,6 +14,7 @@ from dynlora.kinds.train.panels import components
 from dynlora.kinds.train.panels.components import all_components, component_map
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.module_map import MapView
+from tests.summaries import summary_with
 from tests.viz.drawn import layout_of
 
 MODULES = pd.DataFrame({"position": [1, 0], "name": ["b", "a"], "short": ["b 0", "a 0"], "max_rank": [3, 2]})
@@ -93,13 +94,13 @@ def layers() -> pd.DataFrame:
 
 def test_signals_over_components_are_drawn_by_what_is_recorded() -> None:
     meta = {"own_signals": {"kept": {"title": "kept rows", "question": "Which rows are kept", "unit": "share"}}}
-    signals = components.known(meta, {"trained_part": "share", "kept": "share", "factor": "factor"})
+    signals = components.known(summary_with(meta), {"trained_part": "share", "kept": "share", "factor": "factor"})
     assert list(signals) == ["factor", "trained_part", "kept"]
     assert signals["kept"] == About("kept rows", "Which rows are kept", unit="share")
     assert signals["trained_part"].word == "trained part share"
-    assert components.known({"own_signals": {"kept": {"title": 3}}}, {"kept": ""})["kept"].word == "kept"
-    assert components.known({}, {}) == {}
-    assert len(components.known({}, {f"s{i}": "" for i in range(100)})) == components.MOST_SIGNALS
+    assert components.known(summary_with({"own_signals": {"kept": {"title": 3}}}), {"kept": ""})["kept"].word == "kept"
+    assert components.known(summary_with({}), {}) == {}
+    assert len(components.known(summary_with({}), {f"s{i}": "" for i in range(100)})) == components.MOST_SIGNALS
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from dynlora.kinds.train.panels import capacity, decisions
 from dynlora.kinds.train.panels.capacity import capacity_map
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.module_map import MapView
+from tests.summaries import summary_with
 
 OWN = {
     "group": {"title": "sharing groups", "question": "Which layers share", "choices": [], "grouping": True},
@@ -35,7 +36,7 @@ def drawn(values: list[list[float]], view: MapView) -> Any:
 
 
 def test_a_methods_own_signals_come_after_the_usual_ones() -> None:
-    signals = run_reading.known({"own_signals": OWN}, ["rank", "importance", "group", "path", "unheard"])
+    signals = run_reading.known(summary_with({"own_signals": OWN}), ["rank", "importance", "group", "path", "unheard"])
     assert list(signals) == ["rank", "importance", "group", "path"]
     assert signals["group"].grouping
     assert signals["path"].choices == ("none", "low rank")
@@ -48,7 +49,7 @@ def test_a_methods_own_signals_come_after_the_usual_ones() -> None:
 )
 def test_what_a_run_says_wrongly_is_left_out(own_signals: object) -> None:
     signals = run_reading.known(
-        {"own_signals": own_signals if isinstance(own_signals, dict) else {}}, ["rank", "group"]
+        summary_with({"own_signals": own_signals if isinstance(own_signals, dict) else {}}), ["rank", "group"]
     )
     assert list(signals) == ["rank"]
     assert signals["rank"].word == "rank"

@@ -17,6 +17,7 @@ from dynlora.viz.kit.token_text import Colouring, tokens_html
 from dynlora.viz.playground import figures
 from dynlora.viz.playground import model as kit_task
 from dynlora.viz.playground import model as playground_model
+from tests.summaries import summary_with
 from tests.viz.drawn import layout_of, traces_of
 
 MODULES = pd.DataFrame({"position": [1, 0], "short": ["key 0", "query 0"], "label": ["key", "query"], "layer": [0, 0]})
@@ -65,7 +66,7 @@ OWN = "\ufeffticket_id;message;queue\n1;the door; it jams;2\n".replace("the door
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_a_file_that_a_run_learned_from_is_read_by_the_runs_own_column(encoding: str) -> None:
-    own = playground_model.own_columns({"config": {"data": {"text": "message"}}})
+    own = playground_model.own_columns(summary_with({"config": {"data": {"text": "message"}}}))
     texts = playground_model.texts_of("a.csv", OWN.encode(encoding), own=own)
     assert texts == playground_model.Texts(["the door; it jams"], None, 1)
     message = "needs a column message or text or sentence or sentence1; it has id and body; rename .* to message"
@@ -76,7 +77,7 @@ def test_a_file_that_a_run_learned_from_is_read_by_the_runs_own_column(encoding:
 
 
 def test_pairs_are_found_by_the_runs_own_columns_or_as_training_finds_them() -> None:
-    own = playground_model.own_columns({"config": {"data": {"text": "a", "text_pair": "b"}}})
+    own = playground_model.own_columns(summary_with({"config": {"data": {"text": "a", "text_pair": "b"}}}))
     texts = playground_model.texts_of("a.csv", b"text;b;a\n1;two;one\n", paired=True, own=own)
     assert (texts.texts, texts.pairs) == (["one"], ["two"])
     texts = playground_model.texts_of("a.csv", b"hypothesis,premise\ntwo,one\n", paired=True)
@@ -84,7 +85,7 @@ def test_pairs_are_found_by_the_runs_own_columns_or_as_training_finds_them() -> 
     with pytest.raises(ConfigError, match=r"reads pairs of texts; it has a and c; give the columns a and b"):
         playground_model.texts_of("a.csv", b"a,c\n1,2\n", paired=True, own=own)
     assert playground_model.holds(own, paired=True) == "Columns a and b"
-    assert playground_model.own_columns({"config": {"data": {"text": ["a"]}}}) == (None, None)
+    assert playground_model.own_columns(summary_with({"config": {"data": {"text": ["a"]}}})) == (None, None)
 
 
 def test_everyone_has_a_column_in_the_table_of_a_file() -> None:
@@ -101,7 +102,7 @@ def task(**more: Any) -> kit_task.Task:
     """Return the task of a run."""
     examples = pd.DataFrame({"text_pair": [None]})
     return playground_model.task_of(
-        {"task": "classification", "labels": ["good", "bad"], "config": {}} | more, examples
+        summary_with({"task": "classification", "labels": ["good", "bad"], "config": {}} | more), examples
     )
 
 

@@ -36,7 +36,7 @@ def test_two_races_are_drawn_and_what_does_not_help_is_said(sample_races: list[R
 def test_all_runs_of_a_race_share_model_data_steps_and_budget(sample_races: list[Race]) -> None:
     for race in sample_races:
         summaries = [run_summary(Path(sample_runs_dir()) / run) for run in race.runs]
-        assert len({(one["model"], one["data"], one["max_steps"], one["params"]["budget"]) for one in summaries}) == 1
+        assert len({(one.model, one.data, one.max_steps, one.params["budget"]) for one in summaries}) == 1
         assert race.contest.seeds >= FEWEST_SEEDS
         assert race.verdict.is_plain
 
@@ -54,7 +54,7 @@ def test_the_lines_end_where_the_runs_ended(sample_races: list[Race]) -> None:
     for race in sample_races:
         sides = race.verdict.baseline.runs, race.contest.group.runs
         means = [
-            sum(float(run_summary(Path(sample_runs_dir()) / run)["metrics"]["loss"] or 0) for run in runs) / len(runs)
+            sum(float(run_summary(Path(sample_runs_dir()) / run).metrics["loss"] or 0) for run in runs) / len(runs)
             for runs in sides
         ]
         drawn = [trace for trace in traces_of(race_figure(race, theme.LIGHT)) if trace.name in race.names]

@@ -18,6 +18,7 @@ from dynlora.viz.kit import theme
 from dynlora.viz.kit.charts import limits, score_dots
 from dynlora.viz.kit.theme import LIGHT
 from dynlora.viz.run import result_figures
+from tests.summaries import summary_with
 from tests.viz.drawn import layout_of, traces_of
 from tests.viz.runs import HOSTILE
 
@@ -166,7 +167,7 @@ def test_generated_texts_are_counted_by_their_prompts() -> None:
         "data_size": {"held_out": 480},
         "max_steps": 10,
     }
-    with_counts = run_summary.with_rows(metrics(perplexity=[9.0, 8.0], exact_match=[0.1, 0.2]), summary)
+    with_counts = run_summary.with_rows(metrics(perplexity=[9.0, 8.0], exact_match=[0.1, 0.2]), summary_with(summary))
     assert with_counts["examples"].tolist() == [256, 480, 32, 32]
 
 

@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlora.analysis.seed_groups import Group, grouped
+from dynlora.store.summary import RunSummary
 from dynlora.viz.compare.model import best_first
 from dynlora.viz.compare.run_selection import eye_labels
 from dynlora.viz.kit import run_colours, theme
 from dynlora.viz.kit.run_colours import MOST_COLOURED, eye_styles, line_styles
 from dynlora.viz.runs.table import runs_table
+from tests.summaries import summary_with
 from tests.viz.listed import listed
 from tests.viz.test_playground import contrast
 
@@ -128,8 +130,8 @@ def test_a_choice_that_is_not_there_any_more_counts_for_nothing() -> None:
 
 
 def test_groups_come_best_first_and_those_without_a_result_last() -> None:
-    def summary(value: float | None) -> dict:
-        return {"metrics": {} if value is None else {"accuracy": value, "loss": value}, "params": {}}
+    def summary(value: float | None) -> RunSummary:
+        return summary_with({"metrics": {} if value is None else {"accuracy": value, "loss": value}, "params": {}})
 
     summaries = {"a": summary(0.5), "b": summary(None), "c": summary(0.9)}
     groups = [Group(run, (run,)) for run in summaries]

@@ -14,6 +14,7 @@ from dynlora.viz import shift
 from dynlora.viz.kit import theme
 from dynlora.viz.playground import figures as playground_figures
 from dynlora.viz.playground.model import Task
+from tests.summaries import summary_with
 
 MODULES = pd.DataFrame(
     {"position": [1, 0], "name": ["l.0.key", "l.0.query"], "short": ["key 0", "query 0"], "layer": [0, 0]}
@@ -41,7 +42,7 @@ def test_metrics_of_two_states_and_their_change() -> None:
 
 
 def test_gates_of_the_groups_are_drawn_and_the_widest_gap_is_named() -> None:
-    gates = shift.group_gates(by_group([1.0, 1.1], [1.02, 0.9]), SUMMARY, MODULES)
+    gates = shift.group_gates(by_group([1.0, 1.1], [1.02, 0.9]), summary_with(SUMMARY), MODULES)
     assert gates.columns.tolist() == ["l.0.query", "l.0.key"]
     assert gates.index.tolist() == ["short", "long (not trained on)"]
     assert shift.group_gates_caption(gates, MODULES) == (
@@ -49,8 +50,8 @@ def test_gates_of_the_groups_are_drawn_and_the_widest_gap_is_named() -> None:
     )
     drawn: Any = playground_figures.group_gates(gates, MODULES, theme.LIGHT)
     assert drawn.data[0].z.tolist() == [[1.1, 1.0], [0.9, 1.02]]
-    assert shift.group_gates(by_group(None, None), SUMMARY, MODULES).empty
-    assert shift.group_table(by_group([1], [1]), SUMMARY)["group"].tolist() == [
+    assert shift.group_gates(by_group(None, None), summary_with(SUMMARY), MODULES).empty
+    assert shift.group_table(by_group([1], [1]), summary_with(SUMMARY))["group"].tolist() == [
         "all",
         "short",
         "long (not trained on)",
@@ -61,7 +62,7 @@ def test_gates_of_the_groups_are_drawn_and_the_widest_gap_is_named() -> None:
     "config", [None, {}, {"data": None}, {"data": {"train_groups": None}}, {"data": {"train_groups": 3}}]
 )
 def test_groups_are_marked_only_where_some_were_left_out(config: Any) -> None:
-    assert inputs.told_apart(["a", "b"], {"config": config}) == ["a", "b"]
+    assert inputs.told_apart(["a", "b"], summary_with({"config": config})) == ["a", "b"]
 
 
 def shifted(after: str, loss: float, changed: float = 0.0) -> str:

@@ -434,7 +434,7 @@ class Driver:
                 launch.resume(self.runs_dir, run_id)
             elif status not in OPEN:
                 summary = run_summary(folder)
-                metrics, why = summary["metrics"], str(summary.get("error") or "")
+                metrics, why = summary.metrics, str(summary.error or "")
                 pruned = is_pruned and status == "stopped"
                 has_diverged = status == "failed" and failed_with(folder) == TrainingDiverged.__name__
                 value = metrics.get(self.search.request.objective)

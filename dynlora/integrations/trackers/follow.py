@@ -44,6 +44,7 @@ from dynlora.store.meta import is_count, moment, section, text
 from dynlora.store.notes import TRACKERS_LOCK, Written, forget_errors, read_trackers, write_trackers
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import ModuleRow, Status
+from dynlora.store.summary import run_summary
 from dynlora.viz.kit.rank_picture import rank_image
 
 WINDOW = 2000
@@ -303,8 +304,7 @@ class _Follower:
         last = tracker.start(facts, config)
         self._note(self._written.model_copy(update={"run": tracker.run, "step": last}))
         feed = Feed(self._folder, last)
-        with RunReader(self._folder) as reader:
-            about = reader.meta(["task_facts"])
+        about = run_summary(self._folder)
         while True:
             batch = self._read(feed)
             for step in batch.steps:

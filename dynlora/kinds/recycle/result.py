@@ -250,7 +250,7 @@ def agreement_frame(result: Recycle, folder: Path) -> pd.DataFrame:
         folder: of the run.
     """
     try:
-        last = queries.signal_at(folder, "class_agreement", [queries.run_summary(folder)["max_steps"]]).iloc[:, 0]
+        last = queries.signal_at(folder, "class_agreement", [queries.run_summary(folder).max_steps]).iloc[:, 0]
     except KeyError:
         last = ()
     parts = (name.partition(" / ") for name in result.classes)

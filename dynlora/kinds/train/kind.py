@@ -17,7 +17,7 @@ from dynlora.inference.forms import forms, raised_loss
 from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, Trial
 from dynlora.store.lifecycle import annotate
 from dynlora.store.reader import RunReader
-from dynlora.store.summary import check_can_resume, recorded_adapter, run_summary
+from dynlora.store.summary import RunSummary, check_can_resume, recorded_adapter, run_summary
 from dynlora.viz.kit.panel import Data, Panel, Picks, RunView
 
 
@@ -91,10 +91,11 @@ class TrainKind(RunKind):
 
     def facts(self, folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
         """Return the verdict, the ranks as PEFT takes them, and the verdict's sentence."""
-        verdict = verdict_on(folder, summary)
+        known = run_summary(folder)
+        verdict = verdict_on(folder, known)
         return {
             "verdict": verdict,
-            "lora_config": lora_config(summary, summary["ranks"]),
+            "lora_config": lora_config(known, known.ranks),
             "conclusion": verdict and verdict["text"],
         }
 
@@ -150,7 +151,7 @@ def form_words(document: Mapping[str, Any]) -> str:
     return f"{form.name}, for {form.goes_to}" if form.engines else form.name
 
 
-def lora_config(summary: Mapping[str, Any], ranks: Mapping[str, int]) -> dict[str, Any] | None:
+def lora_config(summary: RunSummary, ranks: Mapping[str, int]) -> dict[str, Any] | None:
     """Return ranks as the arguments of PEFT's `LoraConfig`: target_modules, r, lora_alpha and the patterns.
 
     Args:
@@ -165,7 +166,7 @@ def lora_config(summary: Mapping[str, Any], ranks: Mapping[str, int]) -> dict[st
     return {key: value for key, value in asdict(settings).items() if key != "is_scaling_known"}
 
 
-def verdict_on(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any] | None:
+def verdict_on(folder: Path, summary: RunSummary) -> dict[str, Any] | None:
     """Return the verdict on a finished run among the runs beside it; None where nothing can be held against it."""
     from dynlora.analysis.verdict import run_verdict
     from dynlora.analysis.verdict_text import headline

@@ -21,6 +21,7 @@ from dynlora.analysis.run_summary import ACTIVE, seconds_taken
 from dynlora.analysis.seed_groups import Group
 from dynlora.analysis.verdict import MARGIN, NATS_PER_POINT
 from dynlora.store import queries
+from dynlora.store.summary import RunSummary
 from dynlora.text import number, one_line, plural, rough_duration, score
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import text as compare_text
@@ -151,7 +152,7 @@ def follow_progress(rows: Sequence[Mapping[str, Any]]) -> None:
 def _remaining(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Return the seconds that the runs which train say they still need, by id."""
     training = [Path(row["folder"]) for row in rows if row["status"] in ("running", "stopping")]
-    activities = {folder.name: queries.run_summary(folder)["activity"] or {} for folder in training}
+    activities = {folder.name: queries.run_summary(folder).activity or {} for folder in training}
     known = {run: activity.get("remaining_s") for run, activity in activities.items()}
     return {run: seconds for run, seconds in known.items() if seconds is not None}
 
@@ -185,7 +186,7 @@ def in_every_run(
     frames: Mapping[str, pd.DataFrame],
     position: int,
     groups: Sequence[Group],
-    summaries: Mapping[str, Mapping[str, Any]],
+    summaries: Mapping[str, RunSummary],
 ) -> pd.DataFrame:
     """Return one row per run, in the order of the groups: configuration, seed, prediction, right, probability, loss.
 
@@ -200,10 +201,8 @@ def in_every_run(
         for run in group.runs:
             if run in frames:
                 example = frames[run].iloc[[position]]
-                labels = [str(label) for label in summaries[run].get("labels") or []]
-                rows.append(
-                    (group.label, summaries[run].get("seed"), *_answer(example, labels), example["loss"].iloc[0])
-                )
+                labels = [str(label) for label in summaries[run].labels]
+                rows.append((group.label, summaries[run].seed, *_answer(example, labels), example["loss"].iloc[0]))
     return pd.DataFrame(rows, columns=["configuration", "seed", "prediction", "right", "probability", "loss"])
 
 
@@ -245,7 +244,7 @@ SHOWN = {"groups": "Mean and band", "runs": "Each run"}
 SCALES = {"linear": "Linear", "log": "Logarithmic"}
 
 
-def read(runs: Sequence[Chosen], summaries: Mapping[str, Mapping[str, Any]]) -> Compared:
+def read(runs: Sequence[Chosen], summaries: Mapping[str, RunSummary]) -> Compared:
     """Read the runs, whose summaries are known by id, and show them in groups or each alone as the address says.
 
     Raises:

@@ -16,15 +16,16 @@ from dynlora.analysis.retention import Retention
 from dynlora.analysis.run_summary import LOW_IS_GOOD, format_strategy, main_metric, parameters_in_use
 from dynlora.analysis.seed_groups import SOURCES, Group, every_value, flat
 from dynlora.analysis.stats import spearman
+from dynlora.store.summary import RunSummary
 from dynlora.text import listed, metric_words, number, one_line, source_name
 
 
-def distinct_names(summaries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def distinct_names(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return a display name for each run id; equal names get the end of the id."""
-    names = [one_line(summary["name"], 60) for summary in summaries]
+    names = [one_line(row["name"], 60) for row in rows]
     return {
-        summary["id"]: name if names.count(name) == 1 else f"{name} ({summary['id'][-4:]})"
-        for summary, name in zip(summaries, names, strict=True)
+        row["id"]: name if names.count(name) == 1 else f"{name} ({row['id'][-4:]})"
+        for row, name in zip(rows, names, strict=True)
     }
 
 
@@ -36,15 +37,15 @@ def together(frames: Mapping[str, pd.DataFrame], *, smoothing: str = "none") -> 
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["run", "step", "value"])
 
 
-def shared_metric(summaries: Sequence[Mapping[str, Any]]) -> str:
+def shared_metric(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the metric that decides in the first run that has one, `accuracy` when none has."""
-    return next((name for name, _ in map(main_metric, summaries) if name), "accuracy")
+    return next((name for name, _ in map(main_metric, rows) if name), "accuracy")
 
 
-def config_difference(summaries: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> pd.DataFrame:
+def config_difference(summaries: Sequence[RunSummary], names: Mapping[str, str]) -> pd.DataFrame:
     """Return the settings that are not the same in all runs: column `setting`, then one per run."""
-    configs = {names[summary["id"]]: every_value(summary.get("config") or {}) for summary in summaries}
-    keys = list(dict.fromkeys(key for summary in summaries for key in flat(summary.get("config") or {})))
+    configs = {names[summary.id]: every_value(summary.config) for summary in summaries}
+    keys = list(dict.fromkeys(key for summary in summaries for key in flat(summary.config)))
     rows = [[key, *(_shown(config, key) for config in configs.values())] for key in keys if key != "name"]
     differ = [_by_name(row) for row in rows if len(set(row[1:])) > 1]
     return pd.DataFrame(differ, columns=["setting", *configs])
@@ -63,25 +64,24 @@ def _by_name(row: list[str]) -> list[str]:
     return [key, *(one_line(source_name(value) if is_source else value, 120) for value in values)]
 
 
-def final_table(summaries: Sequence[Mapping[str, Any]], names: Mapping[str, str], metric: str) -> pd.DataFrame:
+def final_table(summaries: Sequence[RunSummary], names: Mapping[str, str], metric: str) -> pd.DataFrame:
     """Return one row per run: how it ended, at what cost."""
     rows = []
     for summary in summaries:
-        params, time, best = (summary.get(key) or {} for key in ("params", "time", "best"))
         rows.append(
             {
-                "name": names[summary["id"]],
-                "method": format_strategy(summary),
-                "status": summary["status"],
-                "seed": summary.get("seed"),
-                "steps": summary["step"],
-                metric: summary["metrics"].get(metric),
-                f"best {metric}": best.get(metric),
-                "held-out loss": summary["metrics"].get("loss"),
-                "adapter parameters in use": parameters_in_use(params),
-                "budget": params.get("budget"),
-                "step time (ms)": time.get("step_ms_median"),
-                "strategy time (ms)": time.get("strategy_ms_median"),
+                "name": names[summary.id],
+                "method": format_strategy(dict(summary)),
+                "status": summary.status,
+                "seed": summary.seed,
+                "steps": summary.step,
+                metric: summary.metrics.get(metric),
+                f"best {metric}": summary.best.get(metric),
+                "held-out loss": summary.metrics.get("loss"),
+                "adapter parameters in use": parameters_in_use(summary.params),
+                "budget": summary.params.get("budget"),
+                "step time (ms)": summary.time.get("step_ms_median"),
+                "strategy time (ms)": summary.time.get("strategy_ms_median"),
             }
         )
     return pd.DataFrame(rows).round(
@@ -89,7 +89,7 @@ def final_table(summaries: Sequence[Mapping[str, Any]], names: Mapping[str, str]
     )
 
 
-def sample_words(summaries: Sequence[Mapping[str, Any]]) -> str:
+def sample_words(summaries: Sequence[RunSummary]) -> str:
     """Say on how many held-out examples the runs are evaluated before their end; empty where each takes all."""
     samples = {run_summary.interim_rows(summary) for summary in summaries} - {None}
     if len(samples) == 1:
@@ -101,16 +101,16 @@ def sample_words(summaries: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def warnings(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
+def warnings(summaries: Sequence[RunSummary]) -> list[str]:
     """Return what makes a comparison unfair beside settings: other budgets, and metrics of a sample."""
     sentences = []
-    given = ((summary.get("params") or {}).get("budget") for summary in summaries)
+    given = (summary.params.get("budget") for summary in summaries)
     budgets = {budget for budget in given if budget is not None}
     if len(budgets) > 1:
         sentences.append(
             f"These runs have different budgets: {', '.join(number(b) for b in sorted(budgets))} parameters."
         )
-    sampled = [one_line(summary["name"], 40) for summary in summaries if run_summary.is_sampled(summary)]
+    sampled = [one_line(summary.name, 40) for summary in summaries if run_summary.is_sampled(summary)]
     if sampled:
         sentences.append(
             f"The metrics of {listed(sampled, 4)} come from a sample of the held-out examples. The last evaluation, "
@@ -120,12 +120,12 @@ def warnings(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def rank_table(
-    summaries: Sequence[Mapping[str, Any]], modules: Mapping[str, pd.DataFrame], names: Mapping[str, str]
+    summaries: Sequence[RunSummary], modules: Mapping[str, pd.DataFrame], names: Mapping[str, str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return (last ranks: a row per module name, a column per run; the modules in the order of the rows)."""
-    known = [summary for summary in summaries if summary["ranks"]]
-    table = pd.DataFrame({names[summary["id"]]: pd.Series(summary["ranks"], dtype=float) for summary in known})
-    described = [modules[summary["id"]] for summary in known]
+    known = [summary for summary in summaries if summary.ranks]
+    table = pd.DataFrame({names[summary.id]: pd.Series(summary.ranks, dtype=float) for summary in known})
+    described = [modules[summary.id] for summary in known]
     if not described:
         return table, pd.DataFrame(columns=["name", "label", "short"])
     rows = pd.concat(described, ignore_index=True).drop_duplicates("name")
@@ -142,7 +142,7 @@ def named_rows(table: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def by_group(summaries: Mapping[str, Mapping[str, Any]], groups: Sequence[Group], metric: str) -> pd.DataFrame:
+def by_group(summaries: Mapping[str, RunSummary], groups: Sequence[Group], metric: str) -> pd.DataFrame:
     """Return one row per group: how many runs, the last metric of its runs, and what they use.
 
     Columns: group, n (runs with a metric), mean, low, high, active (mean adapter parameters in use, gates included),
@@ -152,8 +152,8 @@ def by_group(summaries: Mapping[str, Mapping[str, Any]], groups: Sequence[Group]
     rows = []
     for group in groups:
         members = [summaries[run] for run in group.runs]
-        values = [one["metrics"][metric] for one in members if one["metrics"].get(metric) is not None]
-        used = [parameters_in_use(one.get("params") or {}) for one in members]
+        values = [one.metrics[metric] for one in members if one.metrics.get(metric) is not None]
+        used = [parameters_in_use(one.params) for one in members]
         known = [value for value in used if value is not None]
         rows.append(
             (
@@ -201,7 +201,7 @@ def _mean(values: Sequence[float]) -> float:
     return float(sum(values) / len(values))
 
 
-def best_first(summaries: Mapping[str, Mapping[str, Any]], groups: Sequence[Group], metric: str) -> list[Group]:
+def best_first(summaries: Mapping[str, RunSummary], groups: Sequence[Group], metric: str) -> list[Group]:
     """Return the groups by their mean last metric, the best first; those without one last, in the order given."""
     means = by_group(summaries, groups, metric)["mean"]
     order = means.sort_values(ascending=metric in LOW_IS_GOOD, kind="stable", na_position="last").index

@@ -15,6 +15,7 @@ from dynlora.analysis.pairing import same_task
 from dynlora.analysis.seed_groups import Group, by_method
 from dynlora.errors import DynloraError
 from dynlora.store import queries
+from dynlora.store.summary import RunSummary
 from dynlora.text import markdown_text, one_line, plural, source_name
 from dynlora.viz.compare.scatter_model import Row
 from dynlora.viz.kit.run_colours import LineStyle, eye_styles, line_styles, short_label
@@ -92,7 +93,7 @@ def _beside_another(among: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
 def _like(runs: pd.DataFrame, run: RunRow) -> list[RunRow]:
     """Return the newest runs on a run's task that differ from it in method and seed alone."""
     alike = runs_table.plain_rows(same_task(runs, run).head(MOST_LOOKED_AT))
-    return [other for other in alike if not seed_groups.other_differences(run, other)]
+    return [other for other in alike if not seed_groups.other_differences(run["config"], other["config"])]
 
 
 def _most_in_common(run: RunRow, alike: Sequence[RunRow], baseline: str) -> list[str]:
@@ -125,7 +126,7 @@ class _Plain:
                 summary = cached_queries.ask(queries.run_summary, find_run(run["id"]).folder)
             except DynloraError:
                 return None
-            if not summary["ranks"]:
+            if not summary.ranks:
                 return None
             self._known[method] = run_summary.is_uniform(summary)
         return self._known[method]
@@ -150,7 +151,7 @@ class Selection:
 
     rows: Sequence[Mapping[str, Any]]
     runs: Sequence[Chosen]
-    summaries: Mapping[str, Mapping[str, Any]]
+    summaries: Mapping[str, RunSummary]
 
 
 def select_runs() -> Selection:

@@ -106,7 +106,7 @@ def _one_example(view: InputsReading, trace: TokenTrace | None, *, has_best: boo
 
 def _recorded(view: InputsReading, trace: TokenTrace, example: int) -> dict[str, dict[str, Any]]:
     """Draw the slider over evaluations; return the tokens of an example at the chosen one and at the last, by name."""
-    best = (view.summary.get("best") or {}).get("step")
+    best = view.summary.best.get("step")
     words = figures.step_words(trace, best if isinstance(best, int) else None)
     step = among_steps("token-step", "Evaluation at step", list(trace.steps), words.__getitem__)
     steps = dict.fromkeys((step, trace.steps[-1]))

@@ -343,17 +343,15 @@ def _summary(run_id: str) -> RunSummary | None:
 
 def _is_coming(summary: RunSummary | None) -> bool:
     """Say whether a run has still to make its first step."""
-    return summary is not None and summary["status"] in run_summary.ACTIVE and not summary["step"]
+    return summary is not None and summary.status in run_summary.ACTIVE and not summary.step
 
 
 def _line(run_id: str, summary: RunSummary | None) -> None:
     """Draw one run: its id, what it does, why it failed, and the link to its page."""
     with st.container(horizontal=True, vertical_alignment="center", key=f"launched-{run_id}"):
-        if summary is not None and summary["status"] == "failed":
-            why = markdown_text(summary["error"] or "the run failed", 2000)
-            st.error(
-                f"{run_id} was refused before its first step: {why}" if not summary["step"] else f"{run_id}: {why}"
-            )
+        if summary is not None and summary.status == "failed":
+            why = markdown_text(summary.error or "the run failed", 2000)
+            st.error(f"{run_id} was refused before its first step: {why}" if not summary.step else f"{run_id}: {why}")
         else:
             st.success(f"Started as {run_id}. {_doing(run_id, summary)}".strip(), width="stretch")
         link("pages/run.py", "Open run", run=run_id)
@@ -363,7 +361,7 @@ def _doing(run_id: str, summary: RunSummary | None) -> str:
     """Return what a run does before its first step, in a sentence; empty when it has made one."""
     if summary is None or not _is_coming(summary):
         return ""
-    if summary["status"] == "queued":
+    if summary.status == "queued":
         return "Its process is starting." if is_alive(runs_dir(), run_id) else "It waits in the queue."
     phase = run_summary.phase(summary, lambda: queries.logs_frame(run_folder(runs_dir(), run_id), 20))
     return f"{markdown_text(phase)}." if phase else ""

@@ -33,7 +33,7 @@ def pick_start(strategies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             note(form_model.PRESET_WORDS[name])
             return dict(form_model.PRESETS[name])
         with guarded():
-            config = queries.run_summary(find_run(run_id).folder)["config"]
+            config = queries.run_summary(find_run(run_id).folder).config
             parse_config(config)
         twins = form_model.twins(config, strategies)
         twin = st.query_params.get("twin")
@@ -114,7 +114,7 @@ def twin_button(run: Chosen, *, is_main: bool = False) -> str:
         Which of `presets.TWINS` it trains.
     """
     with guarded():
-        config = queries.run_summary(run.folder)["config"]
+        config = queries.run_summary(run.folder).config
     is_plain = (config.get("strategy") or {}).get("name") == form_model.UNIFORM
     twin, words = (
         ("default", f"Train it with {form_model.DEFAULT}") if is_plain else ("uniform", "Train its plain LoRA baseline")

@@ -245,7 +245,7 @@ def _start_search(base: str, lines: str, options: Mapping[str, Any]) -> None:
     """Show the command, and start the search when asked to."""
     try:
         lists = listed(lines)
-        config = dict(queries.run_summary(find_run(base).folder)["config"]) if base else {}
+        config = dict(queries.run_summary(find_run(base).folder).config) if base else {}
     except DynloraError as error:
         st.error(markdown_text(error, 2000))
         return
@@ -382,7 +382,7 @@ def _act(base: str, name: str, lines: str) -> None:
     try:
         lists = listed(lines)
         n = count(section_choices(dict(lists)))
-        config = dict(queries.run_summary(find_run(base).folder)["config"]) if base else {}
+        config = dict(queries.run_summary(find_run(base).folder).config) if base else {}
     except DynloraError as error:
         st.error(markdown_text(error, 2000))
         return

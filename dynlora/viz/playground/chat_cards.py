@@ -10,6 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.store import queries
+from dynlora.store.summary import RunSummary
 from dynlora.text import one_line, sentence_case
 from dynlora.viz.kit.token_text import cut_words, tokens_html, visible
 from dynlora.viz.playground import chat_model
@@ -170,7 +171,7 @@ def _number_changed(name: str, key: str, usual: float) -> None:
     to_address(**{name: None if value == usual else value})
 
 
-def talk_cards(run: Chosen, task: Task, summary: Mapping[str, Any], examples: pd.DataFrame) -> Chosen | None:
+def talk_cards(run: Chosen, task: Task, summary: RunSummary, examples: pd.DataFrame) -> Chosen | None:
     """Draw all that a person can ask a run that writes, and return the second run that answers beside it.
 
     Args:
@@ -225,7 +226,7 @@ def _voices(run: Chosen, other: Chosen | None) -> list[Voice]:
     """Return who answers: adapter, base model, and the adapter of the second run."""
     voices = [Voice(chat_model.OWN, "adapter", run.folder, "adapter"), Voice("base", "base model", run.folder, "base")]
     if other is not None:
-        name = one_line(cached_queries.ask(queries.run_summary, other.folder)["name"], 40)
+        name = one_line(cached_queries.ask(queries.run_summary, other.folder).name, 40)
         voices.append(Voice("other", f"run {name}", other.folder, "adapter"))
     return voices
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from dynlora.analysis.run_summary import ACTIVE
 from dynlora.analysis.stats import spearman
+from dynlora.store.summary import RunSummary
 from dynlora.text import listed, number, one_line, percent, plural, sentence_case, signed
 from dynlora.viz.kit.token_text import Colouring, TextToken, visible
 from dynlora.viz.ui.model_client import Streamed
@@ -322,11 +323,11 @@ def _told(row: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def where_from(about: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+def where_from(about: Mapping[str, Any], summary: RunSummary) -> str:
     """Say which adapter answers where that is not the one of the run's end; empty where it is."""
     step = number(int(about["step"]))
     if about["place"] == "adapter":
         return ""
-    if summary["status"] in ACTIVE:
+    if summary.status in ACTIVE:
         return f"The run is still training. The adapter is that of its last checkpoint (step {step})."
     return f"The run did not finish. The adapter is that of its last checkpoint (step {step})."

@@ -14,6 +14,7 @@ from dynlora.data_files.reader import sent_table, sent_text
 from dynlora.data_files.table import Table
 from dynlora.errors import ConfigError
 from dynlora.store.meta import section
+from dynlora.store.summary import RunSummary
 from dynlora.text import listed, markdown_text, one_line, percent, plural, sentence_case
 
 
@@ -63,18 +64,17 @@ Columns = tuple[str | None, str | None]
 """Names of the columns of texts and of second texts; None for one that is not named."""
 
 
-def task_of(summary: Mapping[str, Any], examples: pd.DataFrame) -> Task:
+def task_of(summary: RunSummary, examples: pd.DataFrame) -> Task:
     """Return the task of a run.
 
     Args:
         summary: as `queries.run_summary` returns it.
         examples: as `queries.examples_frame` returns them.
     """
-    data = (summary.get("config") or {}).get("data")
-    labels = tuple(sorted(summary.get("labels") or ()))
-    kind = summary.get("task") or ("classification" if labels else None)
-    writes = bool((summary.get("task_facts") or {}).get("generates"))
-    second = bool(examples["text_pair"].notna().any()) or bool(isinstance(data, dict) and data.get("text_pair"))
+    labels = tuple(sorted(summary.labels))
+    kind = summary.task or ("classification" if labels else None)
+    writes = bool(summary.task_facts.get("generates"))
+    second = bool(examples["text_pair"].notna().any()) or bool(section(summary.config, "data").get("text_pair"))
     return Task(None if kind is None else str(kind), labels, second and not writes, writes)
 
 
@@ -181,13 +181,13 @@ class Texts:
         return f"{plural(self.of, 'row')}."
 
 
-def own_columns(summary: Mapping[str, Any]) -> Columns:
+def own_columns(summary: RunSummary) -> Columns:
     """Return the columns that the settings of a run name, None for those that they leave open.
 
     Args:
         summary: as `queries.run_summary` returns it.
     """
-    data = section(summary.get("config"), "data")
+    data = section(summary.config, "data")
     text, pair = data.get("text") or data.get("prompt"), data.get("text_pair")
     return (text if isinstance(text, str) else None, pair if isinstance(pair, str) else None)
 

@@ -22,6 +22,7 @@ from dynlora.config_files import yaml_text
 from dynlora.kinds.run_kind import RunKind, registry
 from dynlora.store import queries
 from dynlora.store.run import module_scores
+from dynlora.store.summary import RunSummary
 from dynlora.store.summary import run_summary as read_summary
 from dynlora.text import number, one_line, plural
 from dynlora.viz import measured
@@ -55,7 +56,7 @@ def verdict_part(verdict: Verdict) -> Part:
 def ranks_part(run: RunReading) -> Part:
     """Return the ranks that a finished or stopped run ended with, as a table by kind and as code for PEFT."""
     summary, title = run.summary, "Ranks to use"
-    evidence, settings = ranks_to_use.evidence_of(run), ranks_to_use.lora_settings(summary, summary["ranks"])
+    evidence, settings = ranks_to_use.evidence_of(run), ranks_to_use.lora_settings(summary, summary.ranks)
     if evidence is None or settings is None:
         return Part(title, [])
     kinds = ranks_to_use.kinds_table(evidence)
@@ -69,12 +70,12 @@ def ranks_part(run: RunReading) -> Part:
     )
 
 
-def setup_part(summary: Mapping[str, Any]) -> Part:
+def setup_part(summary: RunSummary) -> Part:
     """Return how the run was made: its configuration, and the versions and machine it was made with."""
     return Part(
         "Setup",
         [
-            Text("Configuration", yaml_text(by_name(summary["config"]))),
+            Text("Configuration", yaml_text(by_name(summary.config))),
             Table("Versions, machine and size", setup_frame(summary)),
         ],
     )
@@ -94,11 +95,11 @@ def kind_document(folder: Path, kind: RunKind) -> Document:
     conclusion, view = kind.conclusion(result), RunView(folder, result)
     tables = [Table(title.replace("-", " ").capitalize(), frame) for title, frame in kind.tables(result).items()]
     missing = [f"{panel.title}: {panel.reason_missing(view)}" for panel in kind.panels if panel.data(view) is None]
-    done = kind.done.format(step=summary["step"], total=summary["max_steps"])
+    done = kind.done.format(step=summary.step, total=summary.max_steps)
     return Document(
-        one_line(summary["name"], 120),
+        one_line(summary.name, 120),
         kind.headline(result),
-        {"status": f"{summary['status']}, {done.lower()}"},
+        {"status": f"{summary.status}, {done.lower()}"},
         [
             Part("Conclusion", tables, [note for note in (conclusion.text, conclusion.basis) if note]),
             Part("Evidence", panel_blocks(kind.panels, view), missing),
@@ -192,7 +193,7 @@ def knockouts_part(run: RunReading) -> Part:
     drawn = partial(measured.effect_bars, effect)
     title = "Module ablation"
     blocks: list[Block] = [Chart(title, drawn, words, _table(effect), is_wide=True)]
-    return Part(TITLE, [*blocks, *_agreements(run, effect)], [retention.adapter_caption(ablation, run.summary["step"])])
+    return Part(TITLE, [*blocks, *_agreements(run, effect)], [retention.adapter_caption(ablation, run.summary.step)])
 
 
 def _table(effect: pd.DataFrame) -> pd.DataFrame:
@@ -254,7 +255,7 @@ def run_document(run: RunReading, among: Collection[str] | None = None) -> Docum
         setup_part(summary),
     ]
     return Document(
-        one_line(summary["name"], 120),
+        one_line(summary.name, 120),
         run_summary.about(summary),
         {"Status": _status(summary), **{name: words for name, words in facts.items() if name not in in_strip}},
         parts,
@@ -269,14 +270,14 @@ def document_view(run: RunReading) -> RunView:
     return RunView(run.folder, run, run.store)
 
 
-def _status(summary: Mapping[str, Any]) -> str:
-    where = f"step {number(summary['step'])} of {number(summary['max_steps'])}"
-    return str(summary["status"]) if summary["step"] >= summary["max_steps"] else f"{summary['status']}, {where}"
+def _status(summary: RunSummary) -> str:
+    where = f"step {number(summary.step)} of {number(summary.max_steps)}"
+    return summary.status if summary.step >= summary.max_steps else f"{summary.status}, {where}"
 
 
 def _health(run: RunReading) -> list[str]:
     """Return the findings about the run, and what was checked and is well."""
-    if not run.summary["step"]:
+    if not run.summary.step:
         return []
     outcome = health.outcome(run.evidence)
     sentences = (f"{one.level.capitalize()}: {one.title}. {one.words}" for one in outcome.findings)
@@ -373,12 +374,12 @@ def _paired(compared: Compared) -> Part:
 
 def _made(compared: Compared) -> Part:
     """Return what was set differently and what alike, and the versions and machines of the runs."""
-    machines = {compared.names[summary["id"]]: machine(summary) for summary in compared.rows}
+    machines = {compared.names[summary.id]: machine(summary) for summary in compared.rows}
     keys = list(dict.fromkeys(key for one in machines.values() for key in one))
     versions = pd.DataFrame(
         {"run": list(machines), **{key: [one.get(key) for one in machines.values()] for key in keys}}
     )
-    alike = shared([summary["config"] for summary in compared.rows])
+    alike = shared([summary.config for summary in compared.rows])
     common = yaml_text(by_name(alike)) if alike else "There are no common settings."
     return Part(
         "Setup",

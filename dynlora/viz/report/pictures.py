@@ -108,16 +108,16 @@ class Subject:
     @property
     def title(self) -> str:
         """Name of the run."""
-        return one_line(self.run.summary["name"], 120)
+        return one_line(self.run.summary.name, 120)
 
     @property
     def about(self) -> str:
         """Method, model, data and steps; first the state of a run that has not finished."""
         summary = self.run.summary
         words = one_line(run_summary.about(summary), 200)
-        if summary["status"] == "finished":
+        if summary.status == "finished":
             return words
-        return f"{summary['status'].capitalize()} at step {summary['step']:,} of {summary['max_steps']:,} · {words}"
+        return f"{summary.status.capitalize()} at step {summary.step:,} of {summary.max_steps:,} · {words}"
 
     @property
     def answers(self) -> str:
@@ -183,7 +183,7 @@ def no_ranks(run: RunReading) -> str:
     """Return why a run has no map of ranks; empty where it has one."""
     if run.has_ranks:
         return ""
-    if run.summary["status"] in run_summary.ACTIVE:
+    if run.summary.status in run_summary.ACTIVE:
         return "The run has not recorded any ranks yet."
     return "The run has not recorded any ranks, so there is no map of them."
 
@@ -299,7 +299,7 @@ def moving_picture(subject: Subject, colours: Palette, progress: Progress = unto
     ranks = ModelReplay().data(RunView(run.folder, run, run.store)).ranks
     values, steps = np.nan_to_num(ranks.to_numpy(float)), [int(step) for step in ranks.columns]
     if not values.size or not (np.diff(values, axis=1) != 0).any():
-        until = "yet" if run.summary["status"] in run_summary.ACTIVE else "in this run"
+        until = "yet" if run.summary.status in run_summary.ACTIVE else "in this run"
         return Missing(name, f"No rank has moved {until}, so there is nothing to play.")
     frames, drawn = [], list(_frames(subject, steps, values, colours))
     for done, draw in enumerate(drawn, 1):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +18,7 @@ from dynlora.kinds.run_kind import kind_of_run
 from dynlora.peft_adapter.engines import check_engines
 from dynlora.peft_adapter.read import AdapterHeader, expected_header, read_header
 from dynlora.store import queries
-from dynlora.store.summary import recorded_adapter
+from dynlora.store.summary import RunSummary, recorded_adapter
 from dynlora.text import markdown_text, sentence_case
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, in_row, note, rows
@@ -30,18 +29,18 @@ STEPS_AT_ONCE = 50
 """A running run is checked again this many times, and after each of its events."""
 
 
-def health_card(folder: Path, summary: Mapping[str, Any]) -> None:
+def health_card(folder: Path, summary: RunSummary) -> None:
     """Draw the findings of a run, or that there are none.
 
     Raises:
         DynloraError: when the run cannot be read.
     """
-    outcome = _outcome(folder, dict(summary), _version(folder, summary))
+    outcome = _outcome(folder, summary, _version(folder, summary))
     method = [f"{finding.title}. {finding.words}" for finding in outcome.findings]
     with card("Health checks", "health", method=" ".join([*method, outcome.conclusion, *outcome.details])):
         if not outcome.findings:
             with in_row("health-good"):
-                _good(outcome, has_failed=summary["status"] == "failed")
+                _good(outcome, has_failed=summary.status == "failed")
         for number, finding in enumerate(outcome.findings):
             _row(finding, number, folder.name)
 
@@ -68,14 +67,14 @@ def _row(finding: Finding, number: int, run_id: str) -> None:
         link(f"pages/{finding.page}.py", "Show", run=run_id, **finding.address)
 
 
-def _version(folder: Path, summary: Mapping[str, Any]) -> tuple[Any, ...]:
+def _version(folder: Path, summary: RunSummary) -> tuple[Any, ...]:
     """Return what changes only now and then while a run trains, so that a refresh does not check it each time."""
     event, step, state, opened = cached_queries.version(folder)
-    return event, step * STEPS_AT_ONCE // max(1, summary["max_steps"]), min(step, 1), state, opened
+    return event, step * STEPS_AT_ONCE // max(1, summary.max_steps), min(step, 1), state, opened
 
 
 @st.cache_data(max_entries=200, ttl=3600, show_spinner=False)
-def _outcome(folder: Path, _summary: Mapping[str, Any], version: tuple[Any, ...]) -> Outcome:
+def _outcome(folder: Path, _summary: RunSummary, version: tuple[Any, ...]) -> Outcome:
     return health.outcome(read_run(folder).evidence)
 
 
@@ -95,9 +94,9 @@ def export_buttons(run: Chosen) -> None:
     Nothing without an adapter, and nothing where the dashboard only looks: each download starts a process with torch.
     """
     summary = cached_queries.ask(queries.run_summary, run.folder)
-    if not adapter_button(run, is_main=summary["status"] == "finished"):
+    if not adapter_button(run, is_main=summary.status == "finished"):
         return
-    generates, has_gates = bool(summary["task_facts"].get("generates")), bool(summary["params"].get("gate"))
+    generates, has_gates = bool(summary.task_facts.get("generates")), bool(summary.params.get("gate"))
     offered = forms_for(kind_of_run(run.folder).formats, generates=generates, has_gates=has_gates)
     with st.popover("Export", icon=":material/ios_share:", type="tertiary", key="export"):
         names = [form.name for form in offered]
@@ -118,7 +117,7 @@ def export_buttons(run: Chosen) -> None:
             _engines(run, summary)
 
 
-def _engines(run: Chosen, summary: Mapping[str, Any]) -> None:
+def _engines(run: Chosen, summary: RunSummary) -> None:
     """Draw how engines read the adapter as it was trained, and which export each of them reads."""
     header = _header(run, summary)
     if header is None:
@@ -130,19 +129,19 @@ def _engines(run: Chosen, summary: Mapping[str, Any]) -> None:
         note("Read off each engine's source, in the version named. dynlora check FOLDER says the same of a folder.")
 
 
-def _header(run: Chosen, summary: Mapping[str, Any]) -> AdapterHeader | None:
+def _header(run: Chosen, summary: RunSummary) -> AdapterHeader | None:
     """Return what the header of the exported adapter says; None where the update is no product of two factors."""
     if adapter := recorded_adapter(run.folder):
         return read_header(adapter)
-    settings = summary["config"].get("adapter") or {}
+    settings = summary.config.get("adapter") or {}
     rank = settings.get("rank")
-    if not isinstance(rank, int) or summary.get("ranks_are_sums"):
+    if not isinstance(rank, int) or summary.ranks_are_sums:
         return None
-    gates = cached_queries.at_step(run.folder, "gate", summary["step"])
-    names, scalings = list(summary["ranks"]), dict(summary["scaling"])
+    gates = cached_queries.at_step(run.folder, "gate", summary.step)
+    names, scalings = list(summary.ranks), dict(summary.scaling)
     if gates is not None and len(gates) == len(names):  # an export folds their means into the scaling
         scalings = {name: scalings.get(name, 1.0) * float(gate) for name, gate in zip(names, gates, strict=True)}
-    return expected_header(summary["ranks"], scalings, rank, float(settings.get("alpha") or 2 * rank))
+    return expected_header(summary.ranks, scalings, rank, float(settings.get("alpha") or 2 * rank))
 
 
 def _whole(run: Chosen, format_: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from html import escape
-from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
@@ -18,6 +17,7 @@ from dynlora.analysis.retention import retention_conclusion
 from dynlora.analysis.run_reading import RunReading, setup_frame
 from dynlora.kinds.run_kind import registry
 from dynlora.store import queries
+from dynlora.store.summary import RunSummary
 from dynlora.text import duration, markdown_text
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.run import result_figures
@@ -161,7 +161,7 @@ PROCESSOR = {"cpu_percent": "Process"}
 
 def run_strip(
     run: Chosen,
-    summary: Mapping[str, Any],
+    summary: RunSummary,
     strip: ResultStrip,
     judged: JudgedRun,
     ranks: Evidence | None,
@@ -212,7 +212,7 @@ def _answer(answer: Answer, *, is_large: bool = False) -> None:
         st.caption(safe(answer.basis))
 
 
-def run_actions(run: Chosen, summary: Mapping[str, Any], *, is_detailed: bool) -> None:
+def run_actions(run: Chosen, summary: RunSummary, *, is_detailed: bool) -> None:
     """Draw what can be done with a run, how far it is while it trains, and what is wrong with it.
 
     Args:
@@ -222,7 +222,7 @@ def run_actions(run: Chosen, summary: Mapping[str, Any], *, is_detailed: bool) -
     """
     with in_row("actions"):
         with in_row("actions-left"):
-            run_buttons(run, summary["status"])
+            run_buttons(run, summary.status)
             export_buttons(run)
             with st.popover("Run again…", icon=":material/content_copy:", type="tertiary", key="again"):
                 start = {"from": run.id}
@@ -237,16 +237,16 @@ def run_actions(run: Chosen, summary: Mapping[str, Any], *, is_detailed: bool) -
             else:
                 link("pages/run.py", "Details", run=run.id, section="machine")
     _origin(summary)
-    if summary["status"] in run_summary.ACTIVE and summary["status"] != "queued":
+    if summary.status in run_summary.ACTIVE and summary.status != "queued":
         phase = run_summary.phase(summary, lambda: queries.logs_frame(run.folder, 20))
-        words = run_summary.format_progress(summary, phase)
-        st.progress(run_summary.progress_share(summary), text=markdown_text(words))
+        words = run_summary.format_progress(dict(summary), phase)
+        st.progress(run_summary.progress_share(dict(summary)), text=markdown_text(words))
     status_line(summary)
 
 
-def _origin(summary: Mapping[str, Any]) -> None:
+def _origin(summary: RunSummary) -> None:
     """Draw which adapter a run starts from, as a link to the run that trained it."""
-    origin = summary.get("origin")
+    origin = summary.origin
     if not origin:
         return
     words = escape(run_summary.origin_words(origin, origin["name"]))
@@ -281,7 +281,7 @@ def panel_column(view: RunView, ids: Collection[str]) -> None:
             panel_card(panel, view)
 
 
-def run_details(run: Chosen, summary: Mapping[str, Any]) -> None:
+def run_details(run: Chosen, summary: RunSummary) -> None:
     """Draw how a run was made, the machine in use, and the log.
 
     Raises:

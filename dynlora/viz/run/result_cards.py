@@ -44,23 +44,23 @@ def run_panel(run: Chosen) -> None:
         DynloraError: when the run cannot be read.
     """
     summary = queries.run_summary(run.folder)
-    with card(one_line(summary["name"], 80), "panel", run_summary.about(summary)):
+    with card(one_line(summary.name, 80), "panel", run_summary.about(summary)):
         with in_row("panel-head"):
-            badge(summary["status"])
-            st.caption(run_summary.format_progress(summary), width="content")
-        kind = registry().get(summary["kind"])
+            badge(summary.status)
+            st.caption(run_summary.format_progress(dict(summary)), width="content")
+        kind = registry().get(summary.kind)
         allocates = kind is not None and kind.allocates
         if allocates:
             links(run.id)
-        elif page := page_of(summary["kind"]):
-            link(page, f"Open {summary['kind']}", run=run.id)
+        elif page := page_of(summary.kind):
+            link(page, f"Open {summary.kind}", run=run.id)
         with in_row("panel-actions", "top"):
-            run_buttons(run, summary["status"])
+            run_buttons(run, summary.status)
             if allocates:
                 adapter_button(run)
             if run.is_own:
                 delete_button([run.id])
-        if run.is_own and summary["status"] == "queued":
+        if run.is_own and summary.status == "queued":
             move_buttons(run.id, "panel")
         status_line(summary)
         if allocates:
@@ -69,11 +69,11 @@ def run_panel(run: Chosen) -> None:
             _ranks(run)
 
 
-def _results(summary: Mapping[str, Any]) -> None:
+def _results(summary: RunSummary) -> None:
     """Draw the last and the best value of the metric that decides, and the parameters in use."""
-    name, value = run_summary.main_metric(summary)
-    used = run_summary.parameters_in_use(summary.get("params") or {})
-    best = (summary.get("best") or {}).get(name)
+    name, value = run_summary.main_metric(dict(summary))
+    used = run_summary.parameters_in_use(summary.params)
+    best = summary.best.get(name)
     if value is None:
         return
     word = sentence_case(metric_words(name))
@@ -173,7 +173,7 @@ def texts_by_step(run: Chosen) -> dict[int, list[Generated]]:
     return result_figures.by_step(cached_queries.ask_events(queries.events_frame, run.folder, ("generations",)))
 
 
-def generated_texts(steps: Mapping[int, list[Generated]], summary: Mapping[str, Any]) -> None:
+def generated_texts(steps: Mapping[int, list[Generated]], summary: RunSummary) -> None:
     """Draw what the model wrote at its evaluations, beside its text at the first.
 
     Args:
@@ -186,7 +186,7 @@ def generated_texts(steps: Mapping[int, list[Generated]], summary: Mapping[str, 
         frame = result_figures.table(steps[step], first)
         names = [f"{place + 1}. {_line(prompt)}" for place, prompt in enumerate(frame["prompt"])]
         place = st.selectbox("Prompt", range(len(names)), format_func=names.__getitem__, key=f"{KEY}-prompt")
-        is_base = begin == 0 and not summary.get("origin")  # an adapter that was not trained changes nothing
+        is_base = begin == 0 and not summary.origin  # an adapter that was not trained changes nothing
         _one(steps[step][place], first, step, "Base model" if is_base else "First evaluation")
         table(frame, KEY)
 

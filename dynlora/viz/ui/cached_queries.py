@@ -53,7 +53,7 @@ def _named(query: Callable[..., Any]) -> str:
     return f"{query.__module__}.{query.__qualname__}"
 
 
-def ask(query: Callable[..., Any], folder: Path, *arguments: Any) -> Any:
+def ask(query: Callable[..., T], folder: Path, *arguments: Any) -> T:
     """Return what a query says of a run; asked again only when the run has something new.
 
     Raises:
@@ -81,7 +81,7 @@ def live_summary(folder: Path, *, was_active: bool) -> RunSummary:
         DynloraError: when the run cannot be read.
     """
     summary = queries.run_summary(folder)
-    if was_active and summary["status"] not in ACTIVE:
+    if was_active and summary.status not in ACTIVE:
         st.rerun()
     return summary
 

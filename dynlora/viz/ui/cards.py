@@ -14,6 +14,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from dynlora.analysis.frames import csv_text, number_format
+from dynlora.store.summary import RunSummary
 from dynlora.text import documentation_text, duration, first_sentence, markdown_text, number, short_path
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.module_map import HANDLES
@@ -447,15 +448,15 @@ def badge(status: str) -> None:
     st.badge(markdown_text(status, 20), color=colour, icon=icon)  # pyright: ignore[reportArgumentType]
 
 
-def usual_silence(summary: Mapping[str, Any]) -> float:
+def usual_silence(summary: RunSummary) -> float:
     """Return how many seconds a run may record nothing before that is odd: a few of its steps, a minute at least."""
-    step_ms = (summary.get("time") or {}).get("step_ms_median")
+    step_ms = summary.time.get("step_ms_median")
     return max(60.0, 5 * step_ms / 1000) if isinstance(step_ms, int | float) else 60.0
 
 
-def status_line(summary: Mapping[str, Any]) -> None:
+def status_line(summary: RunSummary) -> None:
     """Say what is wrong with a run, or what it waits for, and what to do about it."""
-    status, error = summary["status"], summary.get("error")
+    status, error = summary.status, summary.error
     if status == "failed":
         st.error(markdown_text(f"The run failed: {error or 'no reason was recorded'}", 2000))
     elif status == "interrupted":
@@ -463,12 +464,12 @@ def status_line(summary: Mapping[str, Any]) -> None:
     elif status == "queued":
         st.info("The run is in the queue. It starts when no other run is training.")
     elif status == "stopped":
-        st.info(f"Stopped at step {number(summary['step'])}. Resume continues from this step.")
-    elif summary.get("other_host"):
+        st.info(f"Stopped at step {number(summary.step)}. Resume continues from this step.")
+    elif summary.other_host:
         st.warning(
-            f"The run trains on another machine. Its last heartbeat was {duration(summary['heartbeat_age_s'])} ago."
+            f"The run trains on another machine. Its last heartbeat was {duration(summary.heartbeat_age_s)} ago."
         )
-    elif (summary.get("stalled_s") or 0.0) > usual_silence(summary):
-        st.warning(f"The process is alive but has recorded nothing for {duration(summary['stalled_s'])}.")
+    elif (summary.stalled_s or 0.0) > usual_silence(summary):
+        st.warning(f"The process is alive but has recorded nothing for {duration(summary.stalled_s)}.")
     elif error:
         st.warning(markdown_text(error, 2000))

@@ -79,12 +79,12 @@ def ended_runs() -> list[dict[str, str]]:
     for run_id in sorted(watched | set(active_ids(runs_dir()))):
         with suppress(DynloraError, OSError):
             summary = queries.run_summary(schema.run_folder(runs_dir(), run_id))
-            if summary["status"] in ACTIVE:
+            if summary.status in ACTIVE:
                 watched.add(run_id)
                 ended.pop(run_id, None)
             elif run_id in watched:
-                status = STATUS_WORDS.get(str(summary["status"]), str(summary["status"]))
-                ended[run_id] = {"id": run_id, "name": one_line(summary["name"], 80), "status": status}
+                status = STATUS_WORDS.get(summary.status, summary.status)
+                ended[run_id] = {"id": run_id, "name": one_line(summary.name, 80), "status": status}
                 watched.discard(run_id)
     return list(ended.values())
 

@@ -201,8 +201,8 @@ def run_buttons(run: Chosen, status: str) -> None:
 def _end_now_button(run: Chosen) -> None:
     """Draw the button that ends a run at once, and what is lost by it."""
     summary = cached_queries.ask(queries.run_summary, run.folder)
-    checkpoint = summary["checkpoint_step"] or 0
-    lost = max(0, (summary["step"] or 0) - checkpoint)
+    checkpoint = summary.checkpoint_step or 0
+    lost = max(0, summary.step - checkpoint)
     with st.popover("End now", icon=":material/dangerous:"):
         st.caption(
             "The run finishes its step and saves its state; this takes a moment after an evaluation. Ending it now "

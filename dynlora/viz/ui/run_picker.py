@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from dynlora.server.host_check import is_local
 from dynlora.server.serve import sample_runs_dir
 from dynlora.store import queries, schema
 from dynlora.store.meta import TRAIN
+from dynlora.store.summary import RunSummary
 from dynlora.text import markdown_text, one_line
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import in_row, titled
@@ -278,7 +279,7 @@ def _name_of(run_id: str, kinds: Collection[str]) -> str | None:
     """Return the name of a run; None where there is none, it cannot be read, or it is of another kind."""
     with suppress(DynloraError, OSError):
         summary = cached_queries.ask(queries.run_summary, find_run(run_id).folder)
-        return one_line(summary["name"], 120) if summary["kind"] in kinds else None
+        return one_line(summary.name, 120) if summary.kind in kinds else None
     return None
 
 
@@ -316,7 +317,7 @@ def has_moved(folder: Path) -> int:
     It is 2 where the adapter is there, so that its modules can be ablated.
     """
     try:
-        ranks = list(cached_queries.ask(queries.run_summary, folder)["ranks"].values())
+        ranks = list(cached_queries.ask(queries.run_summary, folder).ranks.values())
         start = cached_queries.at_step(folder, "rank", None)
     except DynloraError:
         return 0
@@ -434,7 +435,7 @@ def links(run_id: str) -> None:
         link("pages/compare.py", "Compare", runs=run_id)
 
 
-def run_views(run_id: str, summary: Mapping[str, Any], here: str) -> None:
+def run_views(run_id: str, summary: RunSummary, here: str) -> None:
     """Draw what follows the name of a run: a line about it, and the row of its views.
 
     Args:
@@ -442,7 +443,7 @@ def run_views(run_id: str, summary: Mapping[str, Any], here: str) -> None:
         summary: as `queries.run_summary` returns it.
         here: the view that is drawn; empty for a run of another kind, which has no such views.
     """
-    parts = [part for part in about(summary).split(" · ") if part not in summary["name"]]
+    parts = [part for part in about(summary).split(" · ") if part not in summary.name]
     words = markdown_text(" · ".join([*parts, state_words(summary)]), 400)
     if not here:
         st.caption(words)

@@ -98,7 +98,7 @@ def test_prepare_trains_a_judge_that_a_decode_takes(runs: Runs, tmp_path: Path) 
     )
     report = document(run(tmp_path / "runs", "rsd", "prepare", *arguments, "--json"))
     judge = run_summary(tmp_path / "runs" / report["judge"])
-    assert (judge["status"], sorted(judge["labels"])) == ("finished", ["right", "wrong"])
+    assert (judge.status, sorted(judge.labels)) == ("finished", ["right", "wrong"])
     assert report["command"].startswith(f"dynlora rsd --draft {runs.draft} --target {runs.target}")
     decoded = document(
         run(

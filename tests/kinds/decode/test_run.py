@@ -69,8 +69,8 @@ def test_the_command_reports_points_and_both_roles_alone(named: tuple[str, ...],
     assert report["target_alone"]["tokens"]["draft_kept"] == 0 == report["draft_alone"]["tokens"]["target"]
     assert report["points"][0]["against_target"]["problems"] == 3
     summary = run_summary(runs_dir / report["id"])
-    assert (summary["kind"], summary["status"], summary["step"]) == ("decode", "finished", 15)
-    assert summary["results"]["points"] == report["points"]
+    assert (summary.kind, summary.status, summary.step) == ("decode", "finished", 15)
+    assert summary.results["points"] == report["points"]
     _check_record(runs_dir / report["id"], runs)
 
 
@@ -117,7 +117,7 @@ def test_a_killed_decode_continues_to_the_same_result(
     outcome = resumed(folder, force=False, progress=False)
     assert outcome.state == "finished"
     assert rounded(solved(folder)) == rounded(solved(whole))
-    results = (run_summary(path)["results"] for path in (folder, whole))
+    results = (run_summary(path).results for path in (folder, whole))
     assert without_seconds(next(results)) == without_seconds(next(results))
 
 

@@ -63,7 +63,7 @@ def test_each_sentence_is_true_of_what_is_drawn_and_all_is_said_within_a_minute(
             assert change[row] == sign * int(move["n"])
     texts = " ".join(words for cue in script["cues"] for words in cue["words"])
     assert "A cell is one module" in texts
-    assert f"{run.summary['params']['budget']:,} parameters" in texts
+    assert f"{run.summary.params['budget']:,} parameters" in texts
     last = ranks[-1]
     assert f"has rank {last.max()}" in script["cues"][-1]["words"][0]
     events = sorted({int(step) for step in run.events["step"]})
@@ -80,7 +80,7 @@ def reading(planned: int | None, events: list[int], status: str = "running", **s
     """Return a run of which nothing is known but its schedule."""
     facts = {"status": status, "planned_events": planned, "first_reallocation": 51, "config": {"strategy": strategy}}
     run = read_run(TRAININGS[0])
-    return replace(run, summary={**run.summary, **facts}, events=pd.DataFrame({"step": events}))  # pyright: ignore[reportArgumentType]
+    return replace(run, summary=run.summary.model_copy(update=facts), events=pd.DataFrame({"step": events}))
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_run_that_trains_does_not_speak_of_its_end(tmp_path: Path) -> None:
     run.advance(40)
     _, script = spoken(read_run(run.folder))
     assert not any("At the end" in words for cue in script["cues"] for words in cue["words"])
-    assert read_run(run.folder).summary["step"] < PLANNED
+    assert read_run(run.folder).summary.step < PLANNED
 
 
 def test_another_run_of_the_same_length_is_another_picture(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ class SignalMap(CapacityPanel[SignalOverSteps]):
     def document_views(self, view: RunView) -> Mapping[str, RunView]:
         """Return the usual signals and some of the method's own."""
         run: RunReading = view.result
-        own = [name for name in run.signals if name in (run.summary.get("own_signals") or {})][:MOST_OWN]
+        own = [name for name in run.signals if name in run.summary.own_signals][:MOST_OWN]
         names = [name for name in [*USUAL, *own] if name in run.signals]
         return {f"-{name}": replace(view, result=replace(run, signal=name)) for name in names}
 

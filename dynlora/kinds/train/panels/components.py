@@ -14,6 +14,7 @@ from dynlora.analysis.run_reading import About, RunReading, own, recorded_over
 from dynlora.kinds.train.kind import CapacityPanel
 from dynlora.kinds.train.panels.capacity import choices_at
 from dynlora.kinds.train.panels.decisions import edits_of
+from dynlora.store.summary import RunSummary
 from dynlora.text import minus, number, one_line, plotly_text, plural, spans
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.module_map import (
@@ -201,7 +202,7 @@ def _copies(data: ComponentSignal) -> pd.DataFrame:
     return copied[(copied["module"] == _module(data.run)) & data.is_factor]
 
 
-def known(summary: Mapping[str, Any], recorded: Mapping[str, str]) -> dict[str, About]:
+def known(summary: RunSummary, recorded: Mapping[str, str]) -> dict[str, About]:
     """Return what is said of the signals over components that a run recorded, by name, the factors first.
 
     A method that does not name a signal among its own has it called by its recorded name and unit.

@@ -39,7 +39,7 @@ class ParameterBudget(Panel[Use]):
         """Return the use of the budget; None before the first step."""
         run: RunReading = view.result
         line = run.store.budget(run.folder, run.summary)
-        return None if line.empty else Use(line, run.summary["params"].get("budget"))
+        return None if line.empty else Use(line, run.summary.params.get("budget"))
 
     def caption(self, data: Use) -> str:
         """Return how much of the budget is in use, and whether it was ever exceeded."""

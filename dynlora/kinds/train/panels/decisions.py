@@ -202,7 +202,7 @@ class SearchCandidates(CapacityPanel[Search]):
 
 def _search(view: RunView) -> Search | None:
     run: RunReading = view.result
-    return last_search(run.reallocations, run.summary["config"], has_classes=bool(run.summary.get("labels")))
+    return last_search(run.reallocations, run.summary.config, has_classes=bool(run.summary.labels))
 
 
 def last_search(events: pd.DataFrame, config: Mapping[str, Any], *, has_classes: bool = False) -> Search | None:

@@ -316,7 +316,7 @@ class GroupsOverSteps(Panel[GroupSeries]):
 
     def heading(self, view: RunView) -> str:
         """Return the title with the number."""
-        name, metric = view.chosen["group"], view.result.summary["metric"]
+        name, metric = view.chosen["group"], view.result.summary.metric
         word = analysis_inputs.group_title(name, metric) if name == "metric" else analysis_inputs.group_label(name)
         return f"{sentence_case(word)} by input group"
 
@@ -328,7 +328,7 @@ class GroupsOverSteps(Panel[GroupSeries]):
         if name not in numbers:
             return None
         inputs = inputs_of(run)
-        title = analysis_inputs.group_title(name, run.summary["metric"])
+        title = analysis_inputs.group_title(name, run.summary.metric)
         sizes = inputs.groups[["group", "n"]]
         return GroupSeries(inputs.over_steps(name).merge(sizes, on="group", how="left"), title, inputs.sampled)
 

@@ -18,6 +18,7 @@ from dynlora.analysis.run_reading import RunReading, uniform_rank
 from dynlora.analysis.run_summary import ACTIVE
 from dynlora.kinds.train.kind import CapacityPanel
 from dynlora.store.meta import section
+from dynlora.store.summary import RunSummary
 from dynlora.text import number, one_line, plotly_text, plural, sentence_case
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.module_map import NEEDED
@@ -296,7 +297,7 @@ def speech(values: Mapping[str, Any], run: RunReading) -> dict[str, Any]:
     if not ranks.size:
         return {"cues": [], "due": []}
     cues = [*_introduction(values, names, run.summary), *_moves(ranks, names)]
-    if run.summary["status"] not in ACTIVE:
+    if run.summary.status not in ACTIVE:
         cues.append(_end(ranks, names))
     cues.sort(key=lambda cue: cue["frame"])
     return {"cues": cues, "due": [due(run, step) for step in values["steps"]]}
@@ -306,9 +307,9 @@ def _cue(frame: int, *pointed: tuple[int, str]) -> dict[str, Any]:
     return {"frame": frame, "rows": [row for row, _ in pointed], "words": [words for _, words in pointed]}
 
 
-def _introduction(values: Mapping[str, Any], names: Sequence[str], summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _introduction(values: Mapping[str, Any], names: Sequence[str], summary: RunSummary) -> list[dict[str, Any]]:
     """Return what a cell and the budget are."""
-    middle, budget = len(names) // 2, (summary.get("params") or {}).get("budget")
+    middle, budget = len(names) // 2, summary.params.get("budget")
     cell = f"A cell is one module, here {names[middle]}. Its number is its rank: how much its update can learn."
     cues = [_cue(0, (middle, cell))]
     if isinstance(budget, int):
@@ -368,9 +369,9 @@ def due(run: RunReading, step: int) -> str:
     """
     done = [event for event in _event_steps(run) if event <= step]
     later = next((event for event in _event_steps(run) if event > step), None)
-    planned, first = run.summary.get("planned_events"), run.summary.get("first_reallocation")
-    if later is None and run.summary["status"] in ACTIVE and isinstance(planned, int) and len(done) < planned:
-        apart = section(run.summary.get("config"), "strategy").get("allocate_every")
+    planned, first = run.summary.planned_events, run.summary.first_reallocation
+    if later is None and run.summary.status in ACTIVE and isinstance(planned, int) and len(done) < planned:
+        apart = section(run.summary.config, "strategy").get("allocate_every")
         apart = apart if isinstance(apart, int) else done[-1] - done[-2] if len(done) > 1 else None
         later = first if not done else None if apart is None else done[-1] + apart
     if later is not None:

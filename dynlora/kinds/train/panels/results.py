@@ -196,7 +196,7 @@ class ResultsByGroup(Panel[GroupResults]):
         groups = sized_groups(run.store, run.folder)
         if groups.empty or groups["metric"].isna().all():
             return None
-        metric = run.summary.get("metric") or run_summary.main_metric(run.summary)[0] or "metric"
+        metric = run.summary.metric or run_summary.main_metric(dict(run.summary))[0] or "metric"
         sample = run_summary.sample_words(run.summary) if run_summary.is_sampled(run.summary) else ""
         return GroupResults(groups, metric, sample)
 

@@ -49,7 +49,7 @@ class TrainingLoss(Panel[Losses]):
         train, held_out = run.series("loss"), run.series("loss", "validation")
         if train["value"].isna().all():
             return None
-        unit = loss_unit(run.summary) if run.summary.get("task_facts") else "nats"
+        unit = loss_unit(run.summary) if run.summary.task_facts else "nats"
         return Losses(train, held_out, sample_words(run.summary), unit)
 
     def caption(self, data: Losses) -> str:
@@ -122,7 +122,7 @@ class HeldOutMetrics(Panel[Metrics]):
         """Return the metrics; None before the first evaluation."""
         run: RunReading = view.result
         rows = run_summary.with_rows(run_summary.held_out(run.scalars), run.summary)
-        deciding = run.summary.get("metric") or run_summary.main_metric(run.summary)[0]
+        deciding = run.summary.metric or run_summary.main_metric(dict(run.summary))[0]
         rows = rows[self.holds(rows["name"], deciding)]
         if rows.empty:
             return None
@@ -286,7 +286,7 @@ class RetentionOverTime(Panel[list[Retention]]):
 
     def applies(self, view: RunView) -> bool:
         """Say whether the run measures it."""
-        return bool(whole(section(view.result.summary.get("config"), "log").get("retention")))
+        return bool(whole(section(view.result.summary.config, "log").get("retention")))
 
     def data(self, view: RunView) -> list[Retention] | None:
         """Return what was measured at each evaluation; None before the first."""

@@ -21,6 +21,7 @@ from dynlora.analysis.pairing import RunPairs
 from dynlora.analysis.seed_groups import Group
 from dynlora.analysis.verdict import MARGIN, Verdict, verdict
 from dynlora.store import queries
+from dynlora.store.summary import RunSummary
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.kit.panel import Panel, RunView, panels_in
@@ -30,7 +31,7 @@ from dynlora.viz.kit.theme import Palette
 POINTS = 600
 """Most points of a run's series that are read."""
 
-Summaries = Mapping[str, Mapping[str, Any]]
+Summaries = Mapping[str, RunSummary]
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Compared:
     margin: float = MARGIN
 
     @property
-    def rows(self) -> list[Mapping[str, Any]]:
+    def rows(self) -> list[RunSummary]:
         """The summaries, in the order of the runs."""
         return list(self.summaries.values())
 
@@ -72,7 +73,7 @@ class Compared:
     @cached_property
     def by_config(self) -> list[Group]:
         """The runs by configuration."""
-        return seed_groups.grouped(self.rows)
+        return seed_groups.grouped(list(map(dict, self.rows)))
 
     @cached_property
     def pairs(self) -> RunPairs:
@@ -91,7 +92,7 @@ class Compared:
         groups = self.by_config if judged is None else judged.in_order(self.by_config)[::-1]
         first = [] if judged is None else [group for group in groups if group.runs[0] in judged.baseline.runs]
         order = [*first, *(group for group in groups if group not in first)]
-        return compare_text.they_differ([self.summaries[group.runs[0]]["config"] for group in order])
+        return compare_text.they_differ([self.summaries[group.runs[0]].config for group in order])
 
     @cached_property
     def judgements(self) -> list[Verdict]:
@@ -196,8 +197,8 @@ def compared(
         DynloraError: when a run cannot be read.
     """
     summaries = summaries or {run: queries.run_summary(folder) for run, folder in folders.items()}
-    metric = compare_model.shared_metric(list(summaries.values()))
-    names = compare_model.distinct_names(list(summaries.values()))
+    rows = list(map(dict, summaries.values()))
+    metric, names = compare_model.shared_metric(rows), compare_model.distinct_names(rows)
     seen = {run: one for run, one in summaries.items() if run not in hidden} or summaries
     whole, groups = (
         compare_model.best_first(runs, _groups(runs, names, in_groups), metric) for runs in (summaries, seen)
@@ -208,13 +209,13 @@ def compared(
 
 def are_grouped(summaries: Summaries) -> bool:
     """Say whether runs are usually shown by configuration: where two of them share one."""
-    return len(seed_groups.grouped(list(summaries.values()))) < len(summaries)
+    return len(seed_groups.grouped(list(map(dict, summaries.values())))) < len(summaries)
 
 
 def _groups(summaries: Summaries, names: Mapping[str, str], in_groups: bool | None) -> Sequence[Group]:
     """Return the runs by configuration, or each alone."""
     if are_grouped(summaries) if in_groups is None else in_groups:
-        return seed_groups.grouped(list(summaries.values()))
+        return seed_groups.grouped(list(map(dict, summaries.values())))
     return seed_groups.alone({run: names[run] for run in summaries}, summaries)
 
 
