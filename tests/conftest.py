@@ -33,6 +33,10 @@ from tests.scheduling import kinship, rank
 from tests.tiny import save_data, save_tiny, tiny_config
 
 ROOT = Path(__file__).resolve().parents[1]
+
+IN_MEMORY, ROOM = Path("/dev/shm"), 4 * 2**30
+if os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free > ROOM:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))  # a disk writes and removes 20,000 files for minutes
 sys.dont_write_bytecode = False  # every worker would rewrite the assertions of every test anew
 
 # It would say of every cached function that is imported that no server runs.

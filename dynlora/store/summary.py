@@ -251,6 +251,10 @@ class RunSummary(BaseModel):
     other_host: bool = False
     folder: Place = ""
 
+    def __getitem__(self, key: str) -> Any:
+        """Return a value by its key, as panels of plug-ins that were written before ask for it."""
+        return getattr(self, key)
+
 
 def run_summary(folder: str | os.PathLike[str]) -> RunSummary:
     """Return what a run says of itself, and its state.
