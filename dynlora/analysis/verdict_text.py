@@ -63,8 +63,8 @@ def next_runs(result: Verdict, summaries: Mapping[str, RunSummary]) -> NextRuns 
 def _seeds_of(summaries: Mapping[str, RunSummary], run: str, states: Sequence[str]) -> set[int]:
     """Return the seeds of the runs of a run's configuration that are in one of some states."""
     alike = seed_groups.configuration(dict(summaries[run]))
-    members = (one for one in summaries.values() if one.status in states and isinstance(one.seed, int))
-    return {one.seed for one in members if seed_groups.configuration(dict(one)) == alike}
+    members = [one for one in summaries.values() if one.status in states]
+    return {one.seed for one in members if one.seed is not None and seed_groups.configuration(dict(one)) == alike}
 
 
 def _seeds(has: Sequence[set[int]], n: int) -> list[int]:
