@@ -61,6 +61,8 @@ def plugged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The example as it is after an installation, on the path of this process."""
     shutil.copytree(PLUGIN / "dynlora_example", tmp_path / "dynlora_example")
     install(tmp_path, tomllib.loads((PLUGIN / "pyproject.toml").read_text("utf-8"))["project"]["entry-points"])
+    for module in [name for name in sys.modules if name.partition(".")[0] == "dynlora_example"]:
+        monkeypatch.delitem(sys.modules, module)
     monkeypatch.syspath_prepend(str(tmp_path))
     forget()
     yield tmp_path

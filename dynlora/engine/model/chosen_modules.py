@@ -311,9 +311,9 @@ def choose_modules(
     modules = find_modules(base.model, targets, base.head)
     if saved is not None and all(one.name in saved for one in modules):
         return ChosenModules(modules, is_causal=base.task.is_causal)
-    asked = base.task.is_causal, *(info.name for info in modules)
+    key = base.task.is_causal, *(info.name for info in modules)
     try:
-        trial = base.trials.get(asked) or try_forward(base.model, modules, is_causal=base.task.is_causal)
+        trial = base.trials.get(key) or try_forward(base.model, modules, is_causal=base.task.is_causal)
     except Exception as error:  # whatever a model raises
         if base.tokenizer is None:  # a model of one's own may read anything
             return ChosenModules(modules, is_causal=base.task.is_causal)
@@ -321,7 +321,7 @@ def choose_modules(
             f"model.name={base.folder}: {type(base.model).__name__} cannot be trained on texts, its forward fails "
             f"({first_line(error)}); use another model, such as minilm"
         ) from error
-    base.trials[asked] = trial
+    base.trials[key] = trial
     used = [one for one in modules if one.name not in trial.unused]
     if not used:
         raise ConfigError(
