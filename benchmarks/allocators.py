@@ -82,6 +82,7 @@ ALLOCATORS: dict[str, dict[str, Any]] = {
     "dynamic, wide, fast head": {**WIDE, HEAD_RATE: 0.0175},
     "dynamic, wide, random, fast head": {**WIDE, "allocation": "random", HEAD_RATE: 0.0175},
     "dynamic, wide, head at 0.04": {**WIDE, HEAD_RATE: 0.04},
+    "dynamic, its defaults, head at 0.04": {"name": "dynamic", HEAD_RATE: 0.04},
     "dynamic, wide": WIDE,
     "dynamic, random, first only": {**FREE, "moves": 0, "allocation": "random"},
 }
@@ -142,6 +143,7 @@ OWN_RATE = (
     "dynamic, wide, fast head",
     "dynamic, wide, random, fast head",
     "dynamic, wide, head at 0.04",
+    "dynamic, its defaults, head at 0.04",
     "dynamic, wide",
     "dynamic, random, first only",
 )

@@ -4,10 +4,11 @@
         [--rates "0.004,0.008"] [--rates-from planted] [--processes 2] [--name planted] [--pack]
 
 The teacher is the base model plus updates of known rank in k of its modules (task `planted`); every side has the
-parameters of uniform rank 1 (but `rank 4`), and the error is relative to the base model's. Each side takes the rate
-with the least error on two tuning seeds, of k = 4; then all train on seeds that chose nothing, each a draw of the
-teacher, of the texts' order and of A. Recovered headroom is log(uniform / side) / log(uniform / planted ranks) of the
-mean errors, its 95 % interval a bootstrap over seeds. Runs are kept, so that what was ended early continues.
+parameters of uniform rank 1 (but `rank 4` and `reaction`), and the error is relative to the base model's. Each side
+takes the rate with the least error on the tuning seeds, of `--tuned-on`; then all train on seeds that chose nothing,
+each a draw of the teacher, of the texts' order and of A. Recovered headroom is log(uniform / side) / log(uniform /
+planted ranks) of the mean errors, in `reaction` from a scale to the oracle gate; its 95 % interval is a bootstrap over
+seeds. Runs are kept, so that what was ended early continues.
 """
 
 from __future__ import annotations
@@ -43,8 +44,12 @@ from dynlora.tasks.planted import RELATIVE_ERROR
 from dynlora.training import run as training_run
 from dynlora.training.inputs import load_inputs
 
-TUNING_SEEDS, FIRST_SEED = (1000, 1001), 1
+TUNING_SEED, FIRST_SEED = 1000, 1
 UNIFORM, KNOWN, WIDE = "lora", "planted ranks", "wide, one cut"
+BLIND, ORACLE = "gates=scale", "oracle gate"
+"""Of condition `reaction`: gates that do not see the input, and the adapters of the group alone, used on it alone."""
+ACTING, ACTING_SHARE = "movies", 0.45
+"""The group that updates act on in condition `reaction`, and the fraction of the texts that are in it."""
 WIDER = 8
 """Rank of the control over the uniform rank; `dynamic` starts as wide."""
 
@@ -55,6 +60,15 @@ SIDES: dict[str, dict[str, Any]] = {
     "dynamic, within the budget": {"name": "dynamic", "gates": "off", "explore": 1.0, "growth_limit": 16.0},
     **{name: {"name": name} for name in registry() if name not in ("lora", "dynamic")},
 }
+REACTING: dict[str, dict[str, Any]] = {
+    "no gate": {"gates": "off"},
+    ORACLE: {"gates": "off"},
+    BLIND: {"gates": "scale"},
+    "gates=module": {"gates": "module"},
+    "gates=module, rate x 10": {"gates": "module", "scale_lr_ratio": 10.0},
+    "gates=token, rate x 10": {"gates": "token", "scale_lr_ratio": 10.0},
+}
+SIDES |= {side: {"name": "dynamic", "allocation": "none", **gates} for side, gates in REACTING.items()}
 """Settings of each side's strategy. A placement's ranks, and the cut of the control, are made in `trained`."""
 
 CONDITIONS: dict[str, dict[str, Any]] = {
@@ -67,6 +81,7 @@ CONDITIONS: dict[str, dict[str, Any]] = {
     "2000 steps": {"train.steps": 2000},
     "half": {"model.layers": "0-2", "data.planted_modules": "2"},
     "smollm2-135m": {"model.name": "smollm2-135m", "data.planted_modules": "12"},
+    "reaction": {"adapter.rank": 8, "data.planted_group": ACTING},
 }
 """What differs from k = 4 modules of rank 8 at strength 0.3, 200 steps of 16 texts, uniform rank 1, `minilm`."""
 
@@ -88,6 +103,9 @@ def values_of(job: Job) -> dict[str, Any]:
     }
     for key, value in CONDITIONS[condition].items():
         set_key(values, key, value)
+    if side == ORACLE:
+        values["data"]["train_groups"] = [ACTING]
+        values["train"]["steps"] = round(ACTING_SHARE * values["train"]["steps"])
     rank, steps = values["adapter"]["rank"], values["train"]["steps"]
     values["adapter"] |= {"rank": rank * (WIDER if side == WIDE else 1), "alpha": 2 * rank}
     if side == WIDE:
@@ -148,6 +166,8 @@ def outcome_of(
     ranks = [summary.ranks.get(name, 0) for name in names]
     with RunReader(folder) as reader:
         peak = max(int(held @ costs) for held in reader.signal("rank")[1])
+        if side == ORACLE:  # of the group that the updates act on; its gate is 0 for the others, whose error is 0
+            error = float(reader.signal("group_metric")[1][-1][reader.groups().index(ACTING)])
     if side == WIDE:
         curve = Compression.of_run(folder, rows=256, weighting="loss").curve
         size = curve.measured("global", budget / curve.adapter.parameters)
@@ -195,14 +215,15 @@ TUNED_AS: dict[str, str] = {
 
 
 def rates_of(arguments: argparse.Namespace) -> dict[str, dict[str, float | None]]:
-    """Return each side's mean error at each rate over the tuning seeds of k = 4, by side; None where one diverged."""
+    """Return each side's mean error at each rate over the tuning seeds, by side; None where one diverged."""
     sides = list(dict.fromkeys(TUNED_AS.get(side, str(side)) for side in arguments.sides))
-    train_all(arguments, [("k=4", side, seed, lr) for seed in TUNING_SEEDS for side in sides for lr in arguments.rates])
+    where, seeds = arguments.tuned_on, arguments.tuning_seeds
+    train_all(arguments, [(where, side, seed, lr) for seed in seeds for side in sides for lr in arguments.rates])
     curves: dict[str, dict[str, float | None]] = {}
     for side in sides:
         curves[side] = {}
         for lr in arguments.rates:
-            runs = [arguments.kept[file_name(("k=4", side, seed, lr))] for seed in TUNING_SEEDS]
+            runs = [arguments.kept[file_name((where, side, seed, lr))] for seed in seeds]
             errors = [run["metrics"]["error"] for run in runs if not run["diverged"]]
             curves[side][f"{lr:g}"] = float(np.mean(errors)) if len(errors) == len(runs) else None
     return curves
@@ -226,6 +247,7 @@ def rows_of(arguments: argparse.Namespace, condition: str, rates: Mapping[str, f
         side: [arguments.kept[file_name((condition, side, seed, rates[side]))] for seed in arguments.seeds]
         for side in arguments.sides
     }
+    plain, best = (BLIND, ORACLE) if condition == "reaction" else (UNIFORM, KNOWN)
     whole = {side: of for side, of in runs.items() if not any(run["diverged"] for run in of)}
     errors = {side: np.array([run["metrics"]["error"] for run in of]) for side, of in whole.items()}
     rows: dict[str, Any] = {side: {"diverged": True} for side in runs if side not in whole}
@@ -237,9 +259,9 @@ def rows_of(arguments: argparse.Namespace, condition: str, rates: Mapping[str, f
             "end": round(np.mean([run["parameters"]["end"] / run["parameters"]["budget"] for run in of]), 3),
             "peak": round(np.mean([run["parameters"]["peak"] / run["parameters"]["budget"] for run in of]), 3),
         }
-        if condition != "k=36" and {UNIFORM, KNOWN} <= whole.keys() and len(arguments.seeds) > 1:
-            rows[side]["recovered"] = recovered(errors[side], errors[UNIFORM], errors[KNOWN])
-        for other in (UNIFORM, WIDE, "MLP alone"):
+        if condition != "k=36" and {plain, best} <= whole.keys() and len(arguments.seeds) > 1:
+            rows[side]["recovered"] = recovered(errors[side], errors[plain], errors[best])
+        for other in (plain, WIDE, "MLP alone"):
             if other != side and other in errors and len(arguments.seeds) > 1:
                 rows[side][f"error - {other}"] = results.mean_and_ends((errors[side] - errors[other])[:, None])
     return rows
@@ -252,6 +274,8 @@ def arguments_of(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--sides", default=";".join(SIDES), help="separated by ;")
     parser.add_argument("--rates", default="0.004,0.008", help="that are tried, separated by commas")
     parser.add_argument("--rates-from", default="", help="file of results whose chosen rates are kept")
+    parser.add_argument("--tuned-on", default="k=4", help="condition in which rates are chosen")
+    parser.add_argument("--tuning-seeds", type=int, default=2, help="draws on which each side's rate is chosen")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--processes", type=int, default=1, help="runs side by side; cores are shared among them")
     parser.add_argument("--name", default="planted", help="of the file of results")
@@ -265,6 +289,7 @@ def arguments_of(given: Sequence[str] | None = None) -> argparse.Namespace:
     arguments.sides, arguments.conditions = arguments.sides.split(";"), arguments.conditions.split(";")
     arguments.rates = [float(rate) for rate in arguments.rates.split(",")]
     arguments.seeds = list(range(FIRST_SEED, FIRST_SEED + arguments.seeds))
+    arguments.tuning_seeds = list(range(TUNING_SEED, TUNING_SEED + arguments.tuning_seeds))
     return arguments
 
 

@@ -290,7 +290,7 @@ def main() -> None:
     name = "tuned-quick" if arguments.quick else name
     seeds = list(range(FIRST_SEED, FIRST_SEED + arguments.seeds))
     train_all(arguments, [(m, seed, rate_of(chosen, m)) for seed in seeds for m in arguments.methods])
-    rows = compared(arguments, chosen, seeds)
+    rows = compared(arguments, chosen, seeds) if seeds else {}
     figures = {"seeds": seeds, "steps": arguments.steps, "rates": curves, "chosen": chosen, "methods": rows}
     print("written:", results.write(name, figures, "benchmarks.tuned"))
     for method, row in rows.items():
