@@ -11,6 +11,7 @@ from dynlora.contracts.harness import TASK, ListRecorder, MemoryKeeper, make_tra
 from dynlora.engine.edits import Drop, Grow, apply
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates
 from dynlora.engine.evaluation.module_effects import reaction
+from dynlora.engine.model.gates import FEATURES, principal_directions
 
 GATED = {"name": "dynamic", "gates": "module"}
 
@@ -51,6 +52,32 @@ def test_calibration_runs_no_block_and_leaves_the_model_as_it_was() -> None:
     assert torch.equal(gates.deviation, deviation)
     with torch.no_grad():
         assert torch.equal(trainer.model(**batch).logits, before)
+
+
+@pytest.mark.parametrize("mode", ["module", "token"])
+def test_features_are_the_leading_principal_components_of_the_calibration_inputs(mode: str) -> None:
+    trainer = make_trainer(tiny_config("dynamic", strategy={"name": "dynamic", "gates": mode}))
+    gates, batch = trainer.adapters.gates, inputs(range(16))
+    seen: list[torch.Tensor] = []
+    gates.register_forward_hook(lambda _module, _args, output: seen.append(output))
+    trainer.model.eval()
+    with torch.no_grad():
+        trainer.model(**batch)
+    features = seen[0] if mode == "module" else seen[0][batch["attention_mask"].bool()]
+    covariance = torch.cov(features.T, correction=0)
+    assert torch.allclose(features.mean(0), torch.zeros(FEATURES), atol=1e-4)
+    assert torch.allclose(covariance, torch.eye(FEATURES), atol=1e-2)
+
+
+def test_a_direction_that_tells_two_kinds_of_input_apart_leads() -> None:
+    torch.manual_seed(0)
+    kind = torch.randint(2, (200, 1)).float()
+    rows = torch.cat([torch.randn(200, 40), 100 + 3 * kind + 0.1 * torch.randn(200, 10), torch.ones(200, 1)], 1)
+    directions = principal_directions(rows, 8)
+    first = (rows - rows.mean(0)) @ directions[:, 0]
+    assert abs(float(torch.corrcoef(torch.stack([first, kind[:, 0]]))[0, 1])) > 0.95
+    assert principal_directions(rows[:3], 8).shape == (51, 2), "three rows vary in two directions"
+    assert torch.isfinite(directions).all()
 
 
 def test_padding_does_not_change_a_gate() -> None:

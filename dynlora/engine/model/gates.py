@@ -3,9 +3,10 @@
 g_m(x) = 2 σ(u_m · φ(x) + c_m), u = c = 0 at the start, so that g = 1 exactly.
 
 φ(x) are the masked mean and standard deviation over the tokens of the embedding output (mode `module`), or the
-embedding output of each token (mode `token`), projected once at random to k = 8 numbers and standardised. Projection,
-mean and deviation are fixed from a few calibration batches before step 1: running statistics would drift, and differ
-between processes.
+embedding output of each token (mode `token`), projected to their k = 8 leading principal components and standardised.
+Projection, mean and deviation are fixed from a few calibration batches before step 1: running statistics would drift,
+and differ between processes. Random directions, which were taken before December 2026, hardly know where a text is
+from (docs/research/gates.md).
 
 Where a model writes texts, φ of a token are the mean and deviation over the tokens up to it: the gate of a whole
 sequence would tell every token of those that follow. While a text is written token by token, the sums over what is
@@ -32,6 +33,9 @@ CHILD = "dynlora_gates"
 
 FEATURES = 8
 """Numbers that describe an input."""
+
+CALIBRATION_ROWS = 512
+"""Most inputs, or tokens, whose principal components are taken."""
 
 MODES = ("module", "rank", "token")
 """One gate per module and sequence; one per component and sequence; one per module and token."""
@@ -75,7 +79,7 @@ class Gates(nn.Module):
         is_causal: a token's gates depend on the tokens up to it alone; every mode has one gate per token then.
         weight: u, (n_modules, FEATURES), or (n_modules, widest max_rank, FEATURES) for components.
         bias: c, (n_modules,), or (n_modules, widest max_rank) for components.
-        projection: (2 · d_embedding, FEATURES), or (d_embedding, FEATURES) for tokens, fixed.
+        projection: (2 · d_embedding, FEATURES), or (d_embedding, FEATURES) for tokens, fixed; random until `calibrate`.
         mean, deviation: of the projected features over the calibration batches, (FEATURES,), fixed.
         has_gate: which modules have one, (n_modules,), bool; the others' is one, whatever the input.
         values: gates of the current forward, (batch, n_modules), averaged over tokens and components; None outside.
@@ -156,14 +160,14 @@ class Gates(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, model: nn.Module, batches: Iterable[dict[str, Tensor]]) -> None:
-        """Fix mean and deviation of the projected features from `batches`; the model's function stays as it is.
+        """Fix projection, mean and deviation of the features from `batches`; the model's function stays as it is.
 
         The features are known before the first block, so each forward ends there.
         """
         seen: list[Tensor] = []
 
-        def keep_and_end(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            seen.append(_described(output, args[1]))  # pyright: ignore
+        def keep_and_end(_module: nn.Module, args: tuple[Any, ...], _output: Tensor) -> None:
+            seen.append(_of_inputs(self._described(*args), args[1]))  # pyright: ignore
             raise _FeaturesKnownError
 
         keep = self.register_forward_hook(keep_and_end)
@@ -176,7 +180,10 @@ class Gates(nn.Module):
         finally:
             keep.remove()
             model.train(training)
-        projected = torch.cat(seen) * self.deviation + self.mean
+        described = torch.cat(seen)
+        leading = principal_directions(described[:: -(-len(described) // CALIBRATION_ROWS)], FEATURES)
+        self.projection[:, : leading.shape[1]] = leading
+        projected = described @ self.projection
         self.mean.copy_(projected.mean(0))
         self.deviation.copy_(projected.std(0, correction=0).clamp_min(1e-6))
 
@@ -185,19 +192,23 @@ class Gates(nn.Module):
 
         Its shape is (batch, FEATURES), or (batch, seq, FEATURES) for tokens.
         """
+        return (self._described(embedded, mask) @ self.projection - self.mean) / self.deviation
+
+    def _described(self, embedded: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the numbers that are projected, (batch, 2 · d_embedding), or (batch, seq, ...) for tokens."""
         embedded = embedded.detach().float()
         if self.mode == "token":
-            return (embedded @ self.projection - self.mean) / self.deviation
+            return embedded
         if self.is_causal:
             return self._so_far(embedded, mask)
         weights = _token_weights(embedded, mask)
         mean = torch.bmm(weights, embedded).squeeze(1)
         square = torch.bmm(weights, embedded.square()).squeeze(1)
         deviation = (square - mean.square()).clamp_min(0).sqrt()
-        return (torch.cat([mean, deviation], 1) @ self.projection - self.mean) / self.deviation
+        return torch.cat([mean, deviation], 1)
 
     def _so_far(self, embedded: Tensor, mask: Tensor | None) -> Tensor:
-        """Return φ of every token from the tokens up to it, (batch, seq, FEATURES)."""
+        """Return what describes every token from the tokens up to it, (batch, seq, 2 · d_embedding)."""
         weight = torch.ones(embedded.shape[:2], device=embedded.device) if mask is None else mask.float()
         weight = weight.unsqueeze(-1)
         if self._places is not None:
@@ -211,7 +222,7 @@ class Gates(nn.Module):
         n = sums.n.clamp_min(1.0)
         mean = sums.value / n
         deviation = (sums.square / n - mean.square()).clamp_min(0).sqrt()
-        return (torch.cat([mean, deviation], -1).float() @ self.projection - self.mean) / self.deviation
+        return torch.cat([mean, deviation], -1).float()
 
     @contextmanager
     def writing(self, texts: WrittenSoFar | None = None) -> Iterator[None]:
@@ -310,8 +321,23 @@ def _token_weights(embedded: Tensor, mask: Tensor | None) -> Tensor:
     return (weights / weights.sum(1, keepdim=True).clamp_min(1.0)).unsqueeze(1)
 
 
-def _described(features: Tensor, mask: Tensor | None) -> Tensor:
-    """Return features as rows, those of padding left out, (n, FEATURES)."""
+def principal_directions(rows: Tensor, n: int) -> Tensor:
+    """Return the leading principal directions of standardised rows, for rows as they are, (d, at most n).
+
+    Args:
+        rows: (m, d).
+        n: how many; rows that vary in fewer directions have fewer.
+    """
+    deviation = rows.std(0, correction=0)
+    scale = deviation.clamp_min(max(1e-3 * float(deviation.max()), 1e-12))  # a number that never varies tells nothing
+    _, values, directions = torch.linalg.svd((rows - rows.mean(0)) / scale, full_matrices=False)
+    leading = directions[:n][values[:n] > 1e-4 * values.max()]
+    largest = leading.gather(1, leading.abs().argmax(1, keepdim=True))
+    return (leading * largest.sign() / scale).T
+
+
+def _of_inputs(features: Tensor, mask: Tensor | None) -> Tensor:
+    """Return features as rows, those of padding left out, (n, d)."""
     if features.dim() == 2:
         return features
     return features.flatten(0, 1) if mask is None else features[mask.bool()]
