@@ -7,9 +7,12 @@ rule. Importing this file loads neither torch nor streamlit.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -23,7 +26,9 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 
+from dynlora.assets.catalog import MODELS, EmbeddedModel
 from dynlora.blocks import SOME_BLOCKS, SomeBlocks
 from dynlora.data_files import repairs
 from dynlora.data_files.opening import Encoding
@@ -82,6 +87,84 @@ class Section(BaseModel):
     def of(cls, **values: Any) -> Self:
         """Return settings given by name, as `parse` does."""
         return cls.parse(values)
+
+
+BOUNDS = ("ge", "gt", "le", "lt")
+"""Bounds of a number, as pydantic and the module `operator` name them."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a field of settings declares, as plain values: all that forms, options, tables and quick checks need.
+
+    Attributes:
+        name: its key, dotted where it is in a section.
+        type: int, float, str, bool, or tuple for several values; what takes several types is text.
+        optional: may stay empty.
+        default: its value when nothing is given; None for empty.
+        help: what it means.
+        unit: of the value, may be empty.
+        choices: the values it can take, empty for any.
+        ge: least value.
+        gt: what it must exceed.
+        le: greatest value.
+        lt: what it must stay below.
+    """
+
+    name: str
+    type: str
+    optional: bool = False
+    default: Any = None
+    help: str = ""
+    unit: str = ""
+    choices: Sequence[str] = ()
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+
+    @classmethod
+    def of(cls, name: str, info: FieldInfo) -> Self:
+        """Return what a field of pydantic declares."""
+        hint, options = info.annotation, get_args(info.annotation)
+        if get_origin(hint) in (Union, UnionType):
+            first, *others = (option for option in options if option is not NoneType)
+            hint = str if others else get_args(first)[0] if get_origin(first) is Annotated else first
+        item = get_args(hint)[0] if get_origin(hint) is tuple else hint
+        extra = info.json_schema_extra
+        return cls(
+            name,
+            "str" if get_origin(hint) is Literal else (get_origin(hint) or hint).__name__,
+            NoneType in options,
+            None if info.is_required() else info.get_default(),
+            info.description or "",
+            str(extra.get("unit", "")) if isinstance(extra, dict) else "",
+            get_args(item) if get_origin(item) is Literal else (),
+            **{bound: getattr(rule, bound) for rule in info.metadata for bound in BOUNDS if hasattr(rule, bound)},
+        )
+
+    @property
+    def low(self) -> Any:
+        """The lower bound, which may be one to exceed; None for none."""
+        return self.gt if self.ge is None else self.ge
+
+    @property
+    def high(self) -> Any:
+        """The upper bound, which may be one to stay below; None for none."""
+        return self.lt if self.le is None else self.le
+
+    def takes(self, value: Any) -> bool:
+        """Say whether a plain value surely is one that it can take."""
+        if value is None:
+            return self.optional
+        types = ("int", "float") if self.type == "float" else (self.type,)
+        items = value if isinstance(value, tuple) else (value,)
+        bounds = [(getattr(operator, name), getattr(self, name)) for name in BOUNDS]
+        return (
+            type(value).__name__ in types
+            and (not self.choices or all(item in self.choices for item in items))
+            and all(bound is None or keeps(value, bound) for keeps, bound in bounds)
+        )
 
 
 class ModelConfig(Section):
@@ -175,6 +258,11 @@ class DataConfig(Section):
     )
     planted_seed: int = Field(
         0, ge=0, le=2**31 - 1, description="data.task=planted: seed that the teacher is drawn by."
+    )
+    planted_group: Column | None = Field(
+        None,
+        description="data.task=planted: the only input group (data.group_by) whose texts the teacher's updates act on; "
+        "empty: all texts.",
     )
     repair: tuple[repairs.Repair, ...] | None = Field(
         None,
@@ -304,9 +392,11 @@ class TrainConfig(Section):
         None, gt=0, le=10_000, description="Passes over the training examples, instead of steps."
     )
     batch_size: int = Field(32, ge=1, le=65_536, description="Examples per forward pass, over all processes.")
-    lr: float = Field(1e-3, gt=0, le=10, description="Peak learning rate of the adapters.")
-    head_lr: float | None = Field(
-        0.01, gt=0, le=10, description="Peak learning rate of the output layer of a classifier's head; empty: lr."
+    lr: float = Field(2.5e-3, gt=0, le=10, description="Peak learning rate of the adapters.")
+    head_lr: Annotated[float, Field(gt=0, le=10)] | Literal["auto"] | None = Field(
+        "auto",
+        description="Peak learning rate of the output layer of a classifier's head; auto: the one measured for a "
+        "built-in model, 0.04 for minilm, and 0.01 for others; empty: lr.",
     )
     warmup: float = Field(
         0.06, ge=0, lt=1, description="Fraction of the steps in which the learning rate rises, 0 to 1."
@@ -396,10 +486,18 @@ class RunConfig(Section):
             raise ValueError(f"train.precision=fp32: weights kept in bf16 compute in bf16; {remedy}")
         return self
 
+    @property
+    def head_lr(self) -> float | None:
+        """Peak learning rate of the head's output layer, that of the model where it is automatic; None: `train.lr`."""
+        if self.train.head_lr != "auto":
+            return self.train.head_lr
+        return MODELS[self.model.name].head_lr if self.model.name in MODELS else EmbeddedModel.head_lr
+
     def stored(self) -> dict[str, Any]:
         """Return the config as plain values for a run's folder: defaults that changed between versions are in them."""
         values = self.model_dump(mode="json")
-        return {**values, "strategy": with_written_defaults(values["strategy"])}
+        train = {**values["train"], "head_lr": self.head_lr}
+        return {**values, "strategy": with_written_defaults(values["strategy"]), "train": train}
 
     def to_yaml(self) -> str:
         """Return the config as YAML for a run's folder; `load_config` reads one that means the same."""

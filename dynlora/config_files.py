@@ -204,8 +204,8 @@ def as_made(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a run as they were when it was made, where the default of a setting is another one now.
 
     Runs made before `log.eval_rows` was a setting took all held-out examples at every evaluation, and those made before
-    `log.generate_interim` all prompts. A head without a rate of its own had that of the adapters. A method's defaults
-    that changed are those of `renamed_settings`.
+    `log.generate_interim` all prompts. Adapters had a rate of 0.001, and a head without one of its own that of the
+    adapters. A method's defaults that changed are those of `renamed_settings`.
     """
     made, log, strategy, train = dict(values), values.get("log"), values.get("strategy"), values.get("train")
     if "kind" in values:
@@ -213,7 +213,7 @@ def as_made(values: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(strategy, Mapping):
         made["strategy"] = with_earlier_defaults(strategy)
     if train is None or isinstance(train, Mapping):
-        made["train"] = {"head_lr": None, **(train or {})}
+        made["train"] = {"lr": 1e-3, "head_lr": None, **(train or {})}
     if isinstance(log, Mapping):
         prompts = log.get("generate_rows", LogConfig.model_fields["generate_rows"].default)
         made["log"] = {"eval_rows": ALL_ROWS, "generate_interim": prompts, **log}

@@ -248,6 +248,9 @@ RULES = {
 }
 """What each kind of pydantic's errors asks for."""
 
+TYPE_PARTS = ("[key]", "constrained-", "float", "literal[")
+"""How parts of pydantic's place of an error begin that name no key: the key of a mapping, a type of several."""
+
 
 def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
     """Turn the first pydantic error into one sentence: key, value, rule, remedy.
@@ -259,7 +262,7 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
     """
     first = error.errors(include_url=False)[0]
     kind, value = first["type"], first.get("input")
-    key = ".".join(part for part in first["loc"] if isinstance(part, str) and part != "[key]")
+    key = ".".join(part for part in first["loc"] if isinstance(part, str) and not part.startswith(TYPE_PARTS))
     name = prefix + key
     subject = f"{name}: " if isinstance(value, Mapping) else f"{name}={_short(value)}: "
     if kind == "extra_forbidden":

@@ -43,7 +43,7 @@ if live_cards.is_presenting():
 else:
     with live.guarded():
         compare_cards.follow_progress(chosen.rows)
-    section = url_state.segmented("section", "Section", list(SECTIONS), "results", SECTIONS.__getitem__)
+    section = url_state.segmented("section", "Section", SECTIONS)
 
 
 opener = partial(url_state.section, address="part")

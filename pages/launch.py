@@ -26,7 +26,7 @@ frame.enter()
 model_client.keep()
 url_state.restore_address(ADDRESS, "address-mode")
 cards.titled("Launch", ABOUT[url_state.from_address("mode", list(MODES), "run")])
-mode = url_state.segmented("mode", "What to launch", list(MODES), "run", MODES.__getitem__)
+mode = url_state.segmented("mode", "What to launch", MODES)
 with live.guarded(), st.spinner("Loading the strategies"):
     STRATEGIES = {row["name"]: row for row in launch.catalog()["strategies"]}
 

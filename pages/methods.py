@@ -42,6 +42,16 @@ def show_contents(methods: list[Mapping[str, Any]]) -> None:
         cards.table(methods_model.overview(methods), "methods")
 
 
+def show_leaderboard() -> None:
+    """Draw what each method comes to where the need for rank is known."""
+    board = methods_model.leaderboard()
+    with cards.card("Who finds the planted ranks?", "planted", "A synthetic task whose need is known"):
+        st.markdown(f"**{cards.safe(methods_model.leaders(board))}**")
+        with st.expander("All methods on planted ranks"):
+            cards.rows(board)
+            frame.documentation("How it was measured", "METHODS", "results")
+
+
 def show_method(strategy: Mapping[str, Any]) -> None:
     """Draw a method: what it does in a line, the rest folded."""
     name = strategy["name"]
@@ -85,5 +95,6 @@ SHOWN = pick_methods()
 with CONCLUSION:
     show_conclusion(SHOWN)
 show_contents(SHOWN)
+show_leaderboard()
 for one in SHOWN:
     show_method(one)

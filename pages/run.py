@@ -45,10 +45,10 @@ def show_run() -> None:
         settings = ranks_to_use.lora_settings(summary, summary.ranks)
         live_cards.run_strip(run, summary, strip, judged, ranks, settings, share_button)
         live_cards.run_actions(run, summary, is_detailed=is_detailed)
-        if is_detailed:
-            live_cards.run_details(run, summary)
         reading = with_chosen_modules(read_run(run.folder, CACHED, summary))
         view = RunView(run.folder, reading, reading.store)
+        if is_detailed:
+            live_cards.run_details(view)
         if reading.scalars.empty:
             cards.note(run_summary.nothing_recorded(summary, "step", "Charts appear after the first steps."))
             if summary.status in ("running", "stopping"):
@@ -77,7 +77,7 @@ def show_results(summary: RunSummary, view: RunView, judged: JudgedRun) -> None:
             verdict_evidence(judged)
             if texts:
                 result_cards.wrong_card(view)
-            result_cards.run_results(run, summary, view, SECOND)
+            result_cards.run_results(view, SECOND)
     with url_state.section("training", "All of training: budget, learning rate, step time") as is_open:
         if is_open:
             live_cards.training_panels(view, without=(*FIRST, *SECOND))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import streamlit as st
 
 from dynlora.analysis import run_summary
+from dynlora.kinds.train.panels import measured
 from dynlora.store import queries
-from dynlora.viz import measured, shrink
+from dynlora.viz import shrink
 from dynlora.viz.ui import cached_queries, cards, frame, live, model_client, run_picker
 
 frame.enter()

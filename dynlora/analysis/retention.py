@@ -394,25 +394,13 @@ def adapter_caption(knockouts: Knockouts, step: int) -> str:
     return f"{words} The run is now at step {step:,}; measure again for the current modules."
 
 
-def agreement_caption(name: str, agreement: Agreement, uniform: Agreement | None) -> str:
-    """Return the sentence under the scatter of a score against the effects.
-
-    Args:
-        name: of the score.
-        agreement: of the run itself.
-        uniform: of the same score against the effects in a uniform baseline run, None without one.
-    """
+def agreement_caption(name: str, agreement: Agreement) -> str:
+    """Return the sentence under the scatter of a score against the effects."""
     if not np.isfinite(agreement.rho):
         return f"There are too few measurements to compare {one_line(name, 40)} with the loss changes."
     relation = "excludes 0" if agreement.low > 0 or agreement.high < 0 else "includes 0"
-    first = (
+    return (
         f"Spearman correlation with the loss changes {signed(agreement.rho, 2)} (95 % CI {signed(agreement.low, 2)} to "
         f"{signed(agreement.high, 2)}, {agreement.n} modules); "
         f"the CI {relation}."
-    )
-    if uniform is None or not np.isfinite(uniform.rho):
-        return first
-    return (
-        f"{first} In the uniform baseline, where no rank moved: {signed(uniform.rho, 2)} (95 % "
-        f"CI {signed(uniform.low, 2)} to {signed(uniform.high, 2)})."
     )

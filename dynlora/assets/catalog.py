@@ -67,6 +67,9 @@ class EmbeddedModel:
         description: One line for people.
         size: Bytes on disk, ready for use.
         converted: For a package that holds GGUF: name -> sha256 of each file that it is converted to.
+        head_lr: Learning rate at which the output layer of a new head was measured to lose least.
+        rate_gain: What a suggested rate gains over the default of `train.lr`; empty where it was measured to be no
+            better.
     """
 
     name: str
@@ -76,6 +79,8 @@ class EmbeddedModel:
     description: str
     size: int
     converted: Mapping[str, str] = field(default_factory=dict[str, str])
+    head_lr: float = 0.01
+    rate_gain: str = ""
 
     @property
     def folder(self) -> Path:
@@ -168,6 +173,7 @@ _MINILM = EmbeddedModel(
     licence="Apache-2.0",
     description="BERT encoder, 6 layers, hidden 384, 22.7 M parameters, 36 linear modules in its blocks",
     size=91_567_206,
+    head_lr=0.04,
 )
 
 _SMOLLM2 = EmbeddedModel(
@@ -194,6 +200,7 @@ _SMOLLM2 = EmbeddedModel(
     description="Llama decoder, 30 layers, hidden 576, 134.5 M parameters, 210 linear modules in its blocks; "
     "SmolLM2-135M-Instruct, its weights rounded to 4 bits (Q4_1) and unpacked",
     size=270_821_048,
+    rate_gain="With this model it gained 0.014 and 0.019 nats over the default, on one task each (one seed).",
 )
 
 _SENTIMENT4 = EmbeddedDataset(

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import typing
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import click
 from pydantic.fields import FieldInfo
 
 from dynlora.cli.options import PathOrName, Real, Whole, check_texts, in_rows, in_runs, of_run, reports
-from dynlora.config import Section
+from dynlora.config import Section, Setting
 from dynlora.discovery import declared
 from dynlora.errors import ConfigError, RunNotFoundError
 from dynlora.jobs import launch, quick_launch
@@ -25,7 +24,7 @@ from dynlora.kinds.merge.settings import MergeSettings
 from dynlora.kinds.named_runs import named_run, run_fields
 from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.kinds.run_kind import kind_of_run, registry
-from dynlora.kinds.settings import FormField, KindSettings, annotation_of, is_several, marker
+from dynlora.kinds.settings import FormField, KindSettings, marker
 from dynlora.safe_files import why_not_a_file
 from dynlora.store.schema import command_text
 from dynlora.store.summary import run_summary
@@ -61,42 +60,32 @@ def setting_options(
 
 def _option(name: str, fields: list[FieldInfo]) -> Any:
     """Return the option of a setting that several kinds may share."""
-    hint = marker(fields[0], FormField)
+    hint, settings = marker(fields[0], FormField), [Setting.of(name, field) for field in fields]
     flag = f"--{((hint and hint.option) or name).replace('_', '-')}"
-    about = "; or: ".join(dict.fromkeys((field.description or "").rstrip(".") for field in fields))
-    defaults = dict.fromkeys(_default(field) for field in fields)
-    if fields[0].annotation is bool:
+    about = "; or: ".join(dict.fromkeys(one.help.rstrip(".") for one in settings))
+    defaults = dict.fromkeys(_default(one) for one in settings)
+    if settings[0].type == "bool":
         return click.option(flag, name, is_flag=True, default=None, help=f"{about}.")
     words = "" if set(defaults) == {""} else f" [default: {' or '.join(defaults)}]"
-    return click.option(flag, name, type=_type(fields), default=None, help=f"{about}.{words}")
+    return click.option(flag, name, type=_type(settings), default=None, help=f"{about}.{words}")
 
 
-def _default(field: FieldInfo) -> str:
+def _default(setting: Setting) -> str:
     """Return a default as a person types it."""
-    if isinstance(field.default, tuple):
-        return ",".join(map(str, field.default))
-    return "" if field.default is None or field.is_required() else in_rows(str(field.default))
+    if isinstance(setting.default, tuple):
+        return ",".join(map(str, setting.default))
+    return "" if setting.default is None else in_rows(str(setting.default))
 
 
-def _type(fields: list[FieldInfo]) -> Any:
+def _type(settings: list[Setting]) -> Any:
     """Return the type of an option: numbers with the widest bounds, one of some words, else text."""
-    annotation = annotation_of(fields[0])
-    if typing.get_origin(annotation) is Literal:
-        return click.Choice([str(word) for word in typing.get_args(annotation)])
-    if annotation not in (int, float):
-        return click.STRING
-    rules = [rule for field in fields for rule in field.metadata]
-    low, is_above = min(
-        (getattr(rule, side), side == "gt") for rule in rules for side in ("ge", "gt") if hasattr(rule, side)
-    )
-    step = 1 if annotation is int else 0  # the largest number below a bound; of fractions the bound itself
-    high = max(
-        getattr(rule, side) - below
-        for rule in rules
-        for side, below in (("le", 0), ("lt", step))
-        if hasattr(rule, side)
-    )
-    return Whole(low, high) if annotation is int else Real(low, high, above=is_above)
+    first = settings[0]
+    if first.type not in ("int", "float"):
+        return click.Choice(first.choices) if first.choices and first.type == "str" else click.STRING
+    low, is_above = min((one.low, one.gt is not None) for one in settings)
+    if first.type == "float":
+        return Real(low, max(one.high for one in settings), above=is_above)
+    return Whole(low, max(one.high - (one.lt is not None) for one in settings))
 
 
 def kind_command(settings: type[KindSettings], about: str) -> click.Command:
@@ -106,7 +95,9 @@ def kind_command(settings: type[KindSettings], about: str) -> click.Command:
         settings: of the kind, whose name the command has.
         about: what the command does, for its help.
     """
-    several = [name for name in run_fields(settings) if is_several(settings.model_fields[name])][:1]
+    several = [name for name in run_fields(settings) if Setting.of(name, settings.model_fields[name]).type == "tuple"][
+        :1
+    ]
 
     def run(queue: bool, runs_dir: Path, **options: Any) -> Report:
         given = {key: value for key, value in options.items() if value is not None}

@@ -20,14 +20,14 @@ import pytest
 
 import dynlora
 from dynlora.cli.main import main
-from dynlora.config import Section
+from dynlora.config import Section, Setting
 from dynlora.contracts.tiny_runs import recorded, train_tiny_runs
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, NotRecordedError, RunNotFoundError
 from dynlora.inference.forms import forms
 from dynlora.jobs import quick_launch
 from dynlora.kinds.named_runs import named_run, run_fields
 from dynlora.kinds.run_kind import RunKind, StartForm, kind_of_run, registry
-from dynlora.kinds.settings import KindSettings, is_several
+from dynlora.kinds.settings import KindSettings
 from dynlora.server.serve import app_root
 from dynlora.store.catalogue import run_rows
 from dynlora.store.lifecycle import annotate
@@ -89,11 +89,13 @@ def small_settings(kind: RunKind, runs: Path) -> KindSettings:
     trained = sorted((row for row in run_rows(runs) if row["kind"] == "train"), key=lambda row: row["name"])
     values = dict(settings.example)
     for name, field in run_fields(settings).items():
-        if name in values or not (is_several(settings.model_fields[name]) or settings.model_fields[name].is_required()):
+        info = settings.model_fields[name]
+        is_several = Setting.of(name, info).type == "tuple"
+        if name in values or not (is_several or info.is_required()):
             continue
         admitted = [row["id"] for row in trained if admits(field, runs / row["id"])]
         assert len(admitted) >= 2, f"{name}: give the settings an example that names its runs"
-        values[name] = admitted[:2] if is_several(settings.model_fields[name]) else admitted[0]
+        values[name] = admitted[:2] if is_several else admitted[0]
     return settings.parse(values)
 
 

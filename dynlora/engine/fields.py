@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import types
 import typing
 import warnings
 from collections.abc import Callable, Sequence
@@ -44,12 +43,8 @@ def setting(
         lt: what a number must stay below.
         choices: values of a text.
     """
-    given = {"ge": ge, "gt": gt, "le": le, "lt": lt}
-    bounds: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    info = Field(default, description=help, **bounds)
-    return dataclasses.field(
-        default=default, metadata={"info": info, "unit": unit, "choices": choices, "bounds": bounds}
-    )
+    info = Field(default, description=help, ge=ge, gt=gt, le=le, lt=lt, json_schema_extra={"unit": unit})
+    return dataclasses.field(default=default, metadata={"info": info, "choices": choices})
 
 
 def state(factory: Callable[[], Any], *, saved_as: str | None = None) -> Any:
@@ -83,13 +78,6 @@ def settings_of(cls: type) -> dict[str, dataclasses.Field[Any]]:
     return {f.name: f for f in dataclasses.fields(cls) if f.init}
 
 
-def kind_of(hint: Any) -> tuple[type, bool]:
-    """Return the plain type of a hint and whether it may be empty."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    kinds = [option for option in options if option is not type(None)]
-    return kinds[0], type(None) in options
-
-
 @functools.cache
 def settings_model(cls: type) -> type[BaseModel]:
     """Return the pydantic model that checks a method's hyper-parameters."""
@@ -108,12 +96,10 @@ def _info(f: dataclasses.Field[Any]) -> FieldInfo:
 
 def _checked(hint: Any, f: dataclasses.Field[Any]) -> Any:
     """Return the annotation that a hyper-parameter is checked by."""
-    kind, optional = kind_of(hint)
     if choices := f.metadata.get("choices"):
-        kind = cast(Any, Annotated[Literal[tuple(choices)], BeforeValidator(_format_switch)])
-    elif kind is bool:
-        return StrictBool
-    return kind | None if optional else kind
+        words = cast(Any, Annotated[Literal[tuple(choices)], BeforeValidator(_format_switch)])
+        return words | None if type(None) in typing.get_args(hint) else words
+    return StrictBool if hint is bool else hint
 
 
 def _format_switch(value: Any) -> Any:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dynlora import assets
-from dynlora.config import RunConfig, parse_config
+from dynlora.config import RunConfig, Setting, parse_config
 from dynlora.config_files import START_FROM, with_absolute_paths
 from dynlora.errors import AdapterError, ConfigError, DynloraError, storing
 from dynlora.jobs.environment import python_command
@@ -147,15 +147,6 @@ def kept_start(folder: Path) -> Path | None:
     return None
 
 
-BOUNDS: Mapping[str, Any] = {
-    "ge": lambda value, bound: value >= bound,
-    "gt": lambda value, bound: value > bound,
-    "le": lambda value, bound: value <= bound,
-    "lt": lambda value, bound: value < bound,
-}
-"""Bounds of a method's setting, as the catalogue names them."""
-
-
 def start(config: Mapping[str, Any], runs_dir: Folder, *, key: str, checked: bool = False) -> RunHandle:
     """Put a run into the queue and start the queue; return before model and data are loaded.
 
@@ -225,18 +216,6 @@ def _described(config: RunConfig) -> Mapping[str, Any] | None:
     if not has_model or not has_data or config.train.epochs is not None or config.model.layers is not None:
         return None
     strategy = next((row for row in catalog()["strategies"] if row["name"] == config.strategy.name), None)
-    fields = {row["name"]: row for row in strategy["fields"]} if strategy else {}
-    fits = all(name in fields and _fits(fields[name], value) for name, value in config.strategy.fields.items())
+    own = {row["name"]: Setting(**row) for row in strategy["fields"]} if strategy else {}
+    fits = all(name in own and own[name].takes(value) for name, value in config.strategy.fields.items())
     return strategy if fits else None
-
-
-def _fits(field: Mapping[str, Any], value: Any) -> bool:
-    """Say whether a setting of a method surely has a value it can take."""
-    if value is None:
-        return bool(field.get("optional"))
-    kinds = {"bool": (bool,), "str": (str,), "int": (int,), "float": (int, float)}.get(field["type"], ())
-    if not isinstance(value, kinds) or (isinstance(value, bool) and field["type"] != "bool"):
-        return False
-    if field.get("choices") and value not in field["choices"]:
-        return False
-    return all(holds(value, field[name]) for name, holds in BOUNDS.items() if field.get(name) is not None)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import types
-import typing
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -44,19 +42,6 @@ class FormField:
 def marker(info: FieldInfo, of: type[T]) -> T | None:
     """Return what a setting is annotated with of a class, such as its `FormField`; None for nothing."""
     return next((one for one in info.metadata if isinstance(one, of)), None)
-
-
-def annotation_of(info: FieldInfo) -> Any:
-    """Return the type of a setting without its being optional; one of several types is written as text."""
-    if typing.get_origin(info.annotation) in (typing.Union, types.UnionType):
-        first, *others = (part for part in typing.get_args(info.annotation) if part is not type(None))
-        return str if others else first
-    return info.annotation
-
-
-def is_several(info: FieldInfo) -> bool:
-    """Say whether a setting holds several values."""
-    return typing.get_origin(annotation_of(info)) is tuple
 
 
 def stages_of(lengths: Mapping[str, int]) -> list[dict[str, Any]]:

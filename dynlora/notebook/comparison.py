@@ -43,7 +43,7 @@ class ComparisonPlots:
     `comparison.plot(theme="dark")` returns the same figures for a dark notebook.
 
     Examples:
-        >>> runs = ["20261130-014133-886d825e", "20261130-014133-c29ab26e"]
+        >>> runs = ["20261205-150014-7699b340", "20261205-145817-12f40aea"]
         >>> plot = dynlora.compare(runs, "sample_runs").plot(theme="dark")
         >>> plot.training("loss").table.columns[0]
         'group'
@@ -177,8 +177,8 @@ def compare(runs: Iterable[Run | Folder], runs_dir: Folder = "runs", *, margin: 
         CorruptRunError: when one of them cannot be read.
 
     Examples:
-        >>> dynlora.compare(["20261125-133850-b965a50f", "20261125-133850-d21e73ce"], "sample_runs")
-        Comparison('20261125-133850-b965a50f', '20261125-133850-d21e73ce')
+        >>> dynlora.compare(["20261205-150635-e9038c42", "20261205-150221-607a9164"], "sample_runs")
+        Comparison('20261205-150635-e9038c42', '20261205-150221-607a9164')
     """
     if isinstance(runs, str | os.PathLike | Run) or not isinstance(runs, Iterable):
         raise ConfigError(f"runs={str(runs)!r}: must be a list of two or more runs, such as [run, 'runs/ID', 'ID']")
@@ -212,7 +212,7 @@ class Comparison:
     """Runs side by side; each call reads what is there now, so a sweep can be watched while it trains.
 
     Examples:
-        >>> runs = ["20261127-144833-de79b354", "20261127-144657-74ce2b75"]
+        >>> runs = ["20261205-145115-dab7e702", "20261205-144905-03e6ddf3"]
         >>> comparison = dynlora.compare(runs, "sample_runs")
         >>> list(comparison.folders) == runs
         True

@@ -52,7 +52,7 @@ class Replay:
         data: what the player draws, as the page Capacity hands it to the same player.
 
     Examples:
-        >>> replay = dynlora.open_run("sample_runs/20261125-133850-b965a50f").plot.replay()
+        >>> replay = dynlora.open_run("sample_runs/20261205-150635-e9038c42").plot.replay()
         >>> replay.write_html("replay.html")
         >>> "</script>" in replay.html, replay.height > 100, replay.caption[-1]
         (True, True, '.')
@@ -139,7 +139,7 @@ class PageFigure(go.Figure):
         table: its numbers.
 
     Examples:
-        >>> figure = dynlora.open_run("sample_runs/20261125-133850-b965a50f").plot.flow()
+        >>> figure = dynlora.open_run("sample_runs/20261205-150635-e9038c42").plot.flow()
         >>> figure = figure.update_layout(title="Where rank went")
         >>> figure.caption[-1], len(figure.table) > 0
         ('.', True)

@@ -7,17 +7,17 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, overload
 
-from dynlora.analysis import capacity_frames, retention
+from dynlora.analysis import capacity_frames
 from dynlora.analysis.frames import RunQueries
 from dynlora.analysis.planted_ranks import needed_modules, outlined
 from dynlora.analysis.run_reading import RunReading, read_run
 from dynlora.errors import ConfigError, NotRecordedError
 from dynlora.kinds.run_kind import kind_of_run, registry
+from dynlora.kinds.train.panels import measured
 from dynlora.notebook import figure
 from dynlora.notebook.figure import Figures, PageFigure, Replay, one_of, within
 from dynlora.store import queries
 from dynlora.store.run import StoredRun, module_scores
-from dynlora.viz import measured
 from dynlora.viz.kit import rank_picture
 from dynlora.viz.kit.panel import Panel, Picture, RunView
 
@@ -36,14 +36,14 @@ class Plots:
     `run.plot(theme="dark")` returns the same figures for a dark notebook.
 
     Examples:
-        >>> plot = dynlora.open_run("sample_runs/20261125-133850-b965a50f").plot
+        >>> plot = dynlora.open_run("sample_runs/20261205-153533-21b95200").plot
         >>> figures = [plot.capacity("importance", order="rank"), plot.flow(by="depth"), plot.ranks(), plot.gates()]
         >>> figures += [plot.importance_vs_rank(step=100), plot.training("loss"), plot.knockouts()]
         >>> all(figure.caption for figure in figures)
         True
         >>> plot.replay(plays=True).data["steps"][-1]
         300
-        >>> dynlora.open_run("sample_runs/20261127-144657-74ce2b75").plot.shrink(tolerance=0.01).caption[-1]
+        >>> dynlora.open_run("sample_runs/20261205-144905-03e6ddf3").plot.shrink(tolerance=0.01).caption[-1]
         '.'
     """
 
@@ -90,7 +90,9 @@ class Plots:
             raise self._no_ranks()
         picture = panel.picture(view, self._colours)
         if picture is None:
-            raise NotRecordedError(f"run {self._run.id}: no figure {panel.id}. {panel.reason_missing(view)}")
+            remedy = f" Measure it with `{self._run.command(*panel.command)}`." if panel.command else ""
+            reason = f"{panel.reason_missing(view)}{remedy}"
+            raise NotRecordedError(f"run {self._run.id}: no figure {panel.id}. {reason}")
         return self._shown(picture)
 
     def _reading(
@@ -279,18 +281,10 @@ class Plots:
             NotRecordedError: when nobody has measured it.
             ConfigError: when the score or the module is none of the run's.
         """
-        folder = self._run.folder
-        modules, result = self._store.modules(folder), retention.kept(folder)
-        effect = retention.effects(result, modules)
-        if result is None or effect.empty:
-            raise self._missing("no module ablation", f"measure it with `{self._run.command('ablate')}`")
         if score is None:
-            if module is not None:
-                one_of("module", module, modules["name"].tolist())
-            return self._shown(measured.effects(result, modules, self._colours, module))
-        scores = module_scores(folder)
-        one_of("score", score, scores)
-        return self._shown(measured.against_score(effect, scores[score], score, self._colours))
+            return self._panel(TRAINING.panel("knockouts"), module=module)
+        one_of("score", score, module_scores(self._run.folder))
+        return self._panel(TRAINING.panel("scores"), score=score)
 
     def shrink(self, tolerance: float = measured.TOLERANCES[1]) -> PageFigure:
         """Draw what every smaller size of the adapter costs; a line marks the smallest that is good enough.

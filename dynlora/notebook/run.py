@@ -30,13 +30,13 @@ class Run(StoredRun):
     """A run folder; each call reads what is there now, so a run can be watched while it trains.
 
     Examples:
-        >>> run = dynlora.open_run("sample_runs/20261125-133850-b965a50f")
+        >>> run = dynlora.open_run("sample_runs/20261205-150635-e9038c42")
         >>> run.id, run.status, run.address == str(run.folder)
-        ('20261125-133850-b965a50f', 'finished', True)
+        ('20261205-150635-e9038c42', 'finished', True)
         >>> run.config["strategy"]["name"], run.summary["step"]
         ('dynamic', 300)
         >>> run.command("report").split()[:3]
-        ['dynlora', 'report', '20261125-133850-b965a50f']
+        ['dynlora', 'report', '20261205-150635-e9038c42']
         >>> "rank" in run.signals(), "rank" in run.recorded()
         (True, True)
         >>> run.signal("rank", start=100, stop=102).columns[0], len(run.modules)
@@ -210,8 +210,8 @@ def open_run(path: str | os.PathLike[str]) -> Run:
         ConfigError: when the path is none.
 
     Examples:
-        >>> dynlora.open_run("sample_runs/20261125-133850-b965a50f")
-        Run('20261125-133850-b965a50f', status='finished')
+        >>> dynlora.open_run("sample_runs/20261205-150635-e9038c42")
+        Run('20261205-150635-e9038c42', status='finished')
     """
     if not isinstance(path, str | os.PathLike):
         raise ConfigError(f"path={path!r:.60}: must be the folder of a run, such as runs/ID, or an address")

@@ -6,12 +6,12 @@ import dataclasses
 import difflib
 import functools
 import sys
-import typing
 from collections.abc import Mapping
 from typing import Any
 
+from dynlora.config import Setting
 from dynlora.discovery import classes_in, joined, plugged_in
-from dynlora.engine.fields import kind_of, settings_model, settings_of
+from dynlora.engine.fields import settings_model
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import UnknownStrategyError, checked
 from dynlora.renamed_settings import accept_old_names
@@ -55,7 +55,6 @@ def build(name: str, values: Mapping[str, Any]) -> Strategy:
 def describe(name: str) -> dict[str, Any]:
     """Return what a page or a person wants to know of a strategy, as plain values."""
     cls = strategy_class(name)
-    hints = typing.get_type_hints(cls)
     return {
         "name": name,
         "title": cls.title or name,
@@ -71,7 +70,7 @@ def describe(name: str) -> dict[str, Any]:
         "moves": _moves(cls),
         "signals": {name: dataclasses.asdict(signal) for name, signal in cls.own_signals.items()},
         "doc": (cls.__doc__ or "").strip(),
-        "fields": [_field(f, hints[f.name]) for f in settings_of(cls).values()],
+        "fields": [dataclasses.asdict(Setting.of(*field)) for field in settings_model(cls).model_fields.items()],
     }
 
 
@@ -81,19 +80,3 @@ def _moves(cls: type[Strategy]) -> str:
         return "during"
     is_set_before = cls.ranks is not Strategy.ranks or cls.begin is not Strategy.begin
     return "before" if is_set_before else "never"
-
-
-def _field(f: dataclasses.Field[Any], hint: Any) -> dict[str, Any]:
-    """Return one hyper-parameter as plain values."""
-    kind, optional = kind_of(hint)
-    info = f.metadata.get("info")
-    return {
-        "name": f.name,
-        "type": kind.__name__,
-        "optional": optional,
-        "default": f.default,
-        "help": "" if info is None else info.description,
-        "unit": f.metadata.get("unit", ""),
-        "choices": list(f.metadata.get("choices") or ()),
-        **f.metadata.get("bounds", {}),
-    }

@@ -317,6 +317,19 @@ class UnlabelledTask(Task):
             columns: those that are learned from.
         """
 
+    def no_labels(self, n: int) -> np.ndarray:
+        """Return zeros, (n,), int64."""
+        return np.zeros(n, np.int64)
+
+    def labels_by_group(self, groups: Sequence[str] | None, labels: np.ndarray) -> np.ndarray:
+        """Return what the input groups of rows say of them in the place of labels, (n,); by default nothing.
+
+        Args:
+            groups: of each row, None where they are not known before training.
+            labels: as `no_labels` returns them.
+        """
+        return labels
+
 
 @dataclass(frozen=True)
 class WritingTask(UnlabelledTask):

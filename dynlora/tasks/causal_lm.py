@@ -57,10 +57,6 @@ class CausalLM(WritingTask):
         pair = "text" if columns.text_pair is None else "completion"
         return cls((), section.loss_on or "completion", pair if columns.messages is None else "messages")
 
-    def no_labels(self, n: int) -> np.ndarray:
-        """Return zeros, (n,), int64."""
-        return np.zeros(n, np.int64)
-
     def check_tokenizer(self, tokenizer: Any, rows: TextRows) -> None:
         """Refuse a tokenizer without an end token, or without the chat template that conversations need."""
         end_token(tokenizer)

@@ -114,10 +114,11 @@ class Planted(UnlabelledTask):
     """Learn h of a teacher, W_teacher = W0 + U Vᵀ in a few modules and W0 in all others.
 
     The loss is the distance to the teacher over the base model's mean distance to it, so that it starts near one. The
-    relative error of a set of texts is Σ distance(student) / Σ distance(base).
+    relative error of a set of texts is Σ distance(student) / Σ distance(base). With a group, the updates act on its
+    texts only, h = W0 x + 1[group] U Vᵀ x, and on all other texts the teacher is the base model.
 
     Attributes:
-        modules, rank, strength, seed: what is planted; see section `data` of the configuration.
+        modules, rank, strength, seed, group: what is planted; see section `data` of the configuration.
         truth: what was planted; None before `prepared`.
     """
 
@@ -125,6 +126,7 @@ class Planted(UnlabelledTask):
     rank: int = 8
     strength: float = 0.3
     seed: int = 0
+    group: str | None = None
     truth: Truth | None = field(default=None)
 
     name: ClassVar[str] = "planted"
@@ -141,11 +143,13 @@ class Planted(UnlabelledTask):
     @classmethod
     def of_columns(cls, section: Any, columns: Columns) -> Self:
         """Return the task that section `data` describes; of a row only the text is read."""
-        return cls((), section.planted_modules, section.planted_rank, section.planted_strength, section.planted_seed)
+        of = section
+        return cls((), of.planted_modules, of.planted_rank, of.planted_strength, of.planted_seed, of.planted_group)
 
     def settings(self) -> dict[str, str]:
         """Return what was planted: the teacher is drawn again from it."""
-        return {} if self.truth is None else {"truth": self.truth.model_dump_json()}
+        group = {} if self.group is None else {"group": self.group}
+        return {} if self.truth is None else {"truth": self.truth.model_dump_json(), **group}
 
     def __post_init__(self) -> None:
         """Take the truth of a checkpoint, which is text.
@@ -170,9 +174,19 @@ class Planted(UnlabelledTask):
         """Return the tokens of each text."""
         return [len(ids) for ids in tokenizer(rows.text, verbose=False)["input_ids"]]
 
-    def no_labels(self, n: int) -> np.ndarray:
-        """Return zeros, (n,), int64: the teacher is the label."""
-        return np.zeros(n, np.int64)
+    def labels_by_group(self, groups: Sequence[str] | None, labels: np.ndarray) -> np.ndarray:
+        """Return 1 for each row that the updates act on and 0 for the others, (n,), int64; 0 where they act on all.
+
+        Raises:
+            DataError: when no row is in the group that they act on.
+        """
+        if self.group is None:
+            return labels
+        if self.group not in (groups or ()):
+            known = ", ".join(sorted(set(groups or ()))[:20])
+            remedy = f"groups are {known}" if known else "set data.group_by to a column or length"
+            raise DataError(f"data.planted_group={self.group}: no example is in this input group; {remedy}")
+        return (np.array(groups) == self.group).astype(np.int64)
 
     def group_of(self, label: Any) -> str:
         """Return nothing: there are no labels.
@@ -282,7 +296,7 @@ class Planted(UnlabelledTask):
         with torch.no_grad():
             with teaching(model, self.truth):
                 teacher, is_distribution = _answer(model(**inputs))
-            if is_judged:  # no step of training asks for it
+            if is_judged or self.group is not None:  # a step of training needs it where the updates act on one group
                 with teaching(model, None):
                     base = _answer(model(**inputs))[0]
         student = _answer(model(**inputs))[0]
@@ -290,7 +304,14 @@ class Planted(UnlabelledTask):
 
     def example_loss(self, output: Answers, labels: Tensor) -> Tensor:
         """Return each example's distance to the teacher over the mean one of the base model, (batch,)."""
-        return output.distance(output.student) / self._distance()
+        return self._targeted(output, labels).distance(output.student) / self._distance()
+
+    def _targeted(self, output: Answers, labels: Tensor) -> Answers:
+        """Return the answers with the base model as the teacher of the rows that the updates do not act on."""
+        if self.group is None or output.base is None:
+            return output
+        acts = labels.to(output.teacher.device).bool().view(-1, 1, 1)
+        return replace(output, teacher=torch.where(acts, output.teacher, output.base))
 
     def _distance(self) -> float:
         return 1.0 if self.truth is None else self.truth.distance
@@ -301,6 +322,7 @@ class Planted(UnlabelledTask):
 
     def judged(self, output: Answers, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss of each example, and the distances (student, base) to the teacher, (batch, 2)."""
+        output = self._targeted(output, labels)
         student = output.distance(output.student)
         base = student if output.base is None else output.distance(output.base)
         return student / self._distance(), torch.stack([student, base], 1)
@@ -314,8 +336,9 @@ class Planted(UnlabelledTask):
         return output[:, 0]
 
     def evaluate(self, label: np.ndarray, prediction: np.ndarray, output: np.ndarray) -> dict[str, float]:
-        """Return the error relative to the base model's: 1 without training, 0 for the teacher itself."""
-        return {RELATIVE_ERROR: float(output[:, 0].sum() / max(float(output[:, 1].sum()), 1e-30))}
+        """Return the error relative to the base model: 1 without training, 0 for the teacher, NaN where none acts."""
+        base = float(output[:, 1].sum())
+        return {RELATIVE_ERROR: float(output[:, 0].sum()) / base if base else math.nan}
 
     def confidence(self, output: np.ndarray) -> np.ndarray:
         """Return how near each example is to the teacher, (n,)."""

@@ -111,7 +111,8 @@ def build_trainer(
         HeldBack(model, inputs.strategy.forward, reserve, config.train.batch_size, autocast, data.task)
     )
     head = head_parameters(base)
-    optimizer = build_optimizer(inputs.strategy, adapters, head.values(), config.train, hidden_head(base))
+    rates = config.train.model_copy(update={"head_lr": config.head_lr})
+    optimizer = build_optimizer(inputs.strategy, adapters, head.values(), rates, hidden_head(base))
     if state is not None:
         load_head_state(head, state["head"])
         load_optimizer_state(optimizer, state["optimizer"])

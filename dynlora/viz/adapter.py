@@ -36,7 +36,7 @@ def depth_map(grid: pd.DataFrame, title: str, unit: str, colours: Palette) -> go
         unit: its unit.
         colours: of the mode.
     """
-    values, scale = grid.to_numpy(float), colour_of(grid, MapView(title, unit), colours, 1.0)
+    values = grid.to_numpy(float)
     drawn = theme.figure(colours, int(np.clip(120 + 34 * len(grid), 190, 760)), left=78)
     drawn.add_heatmap(
         z=values,
@@ -47,10 +47,11 @@ def depth_map(grid: pd.DataFrame, title: str, unit: str, colours: Palette) -> go
         hoverongaps=False,
         customdata=[[[_place(kind, layer)] for layer in grid.columns] for kind in grid.index],
         hovertemplate=f"%{{customdata[0]}}<br>{plotly_text(title)} %{{z:.4~g}}<extra></extra>",
-        **scale,
+        **colour_of(grid, MapView(title, unit), colours, 1.0),
     )
     if values.size <= NAMED_CELLS and grid.shape[1] <= 16:
-        drawn.update_layout(annotations=_numbers(values, scale["zmax"], colours))
+        words = [[number(cell) if np.isfinite(cell) else "" for cell in row] for row in values.tolist()]
+        drawn.update_traces(text=words, texttemplate="%{text}")
     ticks = {"tickmode": "array", "showgrid": False}
     layers = [plotly_text(name, 12) for name in grid.columns]
     every = max(1, len(layers) // 24)
@@ -68,22 +69,6 @@ def depth_map(grid: pd.DataFrame, title: str, unit: str, colours: Palette) -> go
 def _place(kind: object, layer: object) -> str:
     word = str(layer)
     return plotly_text(f"{kind}, {f'layer {word}' if word.isdigit() else word}")
-
-
-def _numbers(values: np.ndarray, high: float, colours: Palette) -> list[dict[str, object]]:
-    """Return each cell's number as an annotation, in the ink that is read on its colour."""
-    dark, light = (colours.text, colours.panel) if colours.mode == "light" else (colours.panel, colours.text)
-    strong_ink, weak_ink = (light, dark) if colours.mode == "light" else (dark, light)
-    return [
-        {
-            "x": int(column),
-            "y": int(row),
-            "showarrow": False,
-            "text": number(float(values[row, column])),
-            "font": {"size": 11, "color": strong_ink if values[row, column] > 0.55 * high else weak_ink},
-        }
-        for row, column in zip(*np.nonzero(np.isfinite(values)), strict=True)
-    ]
 
 
 def norm_lines(grid: pd.DataFrame, colours: Palette, height: int = 300) -> go.Figure:
@@ -231,13 +216,8 @@ def _show(folder: Path) -> None:
     _engines(folder)
     table = adapter_frames.table(modules)
     with card("Map by module kind and layer", "adapter-map"):
-        column = segmented(
-            "number",
-            "Value shown",
-            list(adapter_frames.NUMBERS),
-            "rank",
-            lambda name: sentence_case(adapter_frames.NUMBERS[name][0]),
-        )
+        numbers = {name: sentence_case(title) for name, (title, _) in adapter_frames.NUMBERS.items()}
+        column = segmented("number", "Value shown", numbers, "rank")
         title, unit = adapter_frames.NUMBERS[column]
         grid = adapter_frames.over_depth(modules, column)
         words = adapter_frames.depth_caption(modules, column, title)

@@ -15,8 +15,11 @@ from dynlora.analysis import ranks_to_use
 from dynlora.analysis.advice import curves_of, mean_curve, suggested_rate
 from dynlora.analysis.frames import described
 from dynlora.analysis.ranks_to_use import LoraSettings, lora_settings
+from dynlora.assets.catalog import MODELS
+from dynlora.config import ModelConfig
 from dynlora.jobs import advice
 from dynlora.jobs.advice import RANKS, RATE, Topic
+from dynlora.store.meta import section
 from dynlora.store.summary import RunSummary
 from dynlora.text import markdown_text, sentence_case
 from dynlora.viz.kit import rank_picture, theme
@@ -84,6 +87,16 @@ MADE = "advice-made"
 """Key of the run that was queued from here last."""
 
 
+NOT_MEASURED = "The default was measured with the built-in models only."
+"""What is known of the rate of another model."""
+
+
+def rate_gain(config: Mapping[str, Any]) -> str:
+    """Return what a suggested rate gains over the default with the model of a configuration; empty: nothing."""
+    model = MODELS.get(section(config, "model").get("name", ModelConfig().name))
+    return NOT_MEASURED if model is None else model.rate_gain
+
+
 BUTTONS = (
     (RATE, ":material/speed:", "advise-rate", "A range test, about a minute: which learning rate to use."),
     (RANKS, ":material/tune:", "advise", "A short look at gradients, about a minute: which modules and ranks to use."),
@@ -92,7 +105,7 @@ BUTTONS = (
 
 
 def advise_buttons(config: Mapping[str, Any], missing: str = "") -> None:
-    """Draw the buttons that ask which ranks and which learning rate to use.
+    """Draw the buttons that ask which ranks to use and, where it may gain, which learning rate.
 
     Args:
         config: the configuration, as plain values.
@@ -100,7 +113,9 @@ def advise_buttons(config: Mapping[str, Any], missing: str = "") -> None:
     """
     if is_read_only():
         return
-    for topic, icon, key, about in BUTTONS:
+    gain = rate_gain(config)
+    for topic, icon, key, about in BUTTONS if gain else BUTTONS[1:]:
+        about = f"{about} {gain}" if topic is RATE else about
         pressed = st.button(
             f"Suggest {topic.name}",
             icon=icon,

@@ -21,10 +21,10 @@ from dynlora.analysis.run_reading import RunReading, read_run
 from dynlora.analysis.run_summary import ACTIVE, last_planned_step
 from dynlora.errors import DynloraError
 from dynlora.kinds.run_kind import registry
+from dynlora.kinds.train.panels import measured
 from dynlora.store import queries
 from dynlora.store.summary import RunSummary
 from dynlora.text import listed, one_line, percent, plural, sentence_case
-from dynlora.viz import measured
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.runs.table import plain_rows
 from dynlora.viz.ui import cached_queries
@@ -112,7 +112,7 @@ def capacity_controls(view: RunReading) -> RunReading:
     with in_row("capacity-controls"):
         segmented("signal", "Signal", list(view.signals), view.opening_signal, _signal_name(view))
         orders = _orders_of(view)
-        segmented("rows", "Order of the modules", orders, orders[0], capacity_frames.ORDERS.__getitem__)
+        segmented("rows", "Order of the modules", orders, words=capacity_frames.ORDERS.__getitem__)
         words = ", ".join(_selection(as_addressed(view))) or "all modules"
         with st.popover(f"Filter: {safe(words)}", icon=":material/filter_alt:", key="filter"):
             step_range(view.summary.step, last_planned_step(view.summary))

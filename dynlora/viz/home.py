@@ -166,7 +166,7 @@ def beside(view: RunReading, runs: pd.DataFrame) -> str:
 
 def _side(summary: RunSummary) -> str:
     """Return what a run on planted ranks is beside others: its method, and whether its ranks are planted or equal."""
-    method, one = summary.strategy, placement(summary)
+    method, one = summary.strategy or "", placement(summary)
     if one is not None and one.placed == one.total:
         return f"{method} with the planted ranks"
     return f"uniform {method}" if is_uniform(summary) else method

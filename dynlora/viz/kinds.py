@@ -10,19 +10,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 import streamlit as st
 from pydantic.fields import FieldInfo
 
 from dynlora.analysis.run_summary import ACTIVE
+from dynlora.config import Setting
 from dynlora.errors import DynloraError
 from dynlora.jobs.launch import RunHandle
 from dynlora.jobs.quick_launch import enqueue_kind
 from dynlora.kinds.named_runs import RunField, named_run, run_fields
 from dynlora.kinds.run_kind import RunKind, kind_of_run, registry
-from dynlora.kinds.settings import FormField, KindSettings, annotation_of, is_several, marker
+from dynlora.kinds.settings import FormField, KindSettings, marker
 from dynlora.store import queries
 from dynlora.store.schema import command_text
 from dynlora.store.summary import RunSummary
@@ -237,7 +238,7 @@ def command(kind: RunKind, values: Mapping[str, Any]) -> str:
     """
     fields, named, options = _settings(kind).model_fields, [], []
     for name, value in values.items():
-        if is_several(fields[name]) and marker(fields[name], RunField):
+        if isinstance(value, list) and marker(fields[name], RunField):
             named += value
             continue
         option = f"--{(_hint(fields[name]).option or name).replace('_', '-')}"
@@ -322,7 +323,7 @@ def _pick_runs(kind: RunKind, runs: pd.DataFrame, offers: Mapping[str, Mapping[s
         }
         info, key, options = _settings(kind).model_fields[name], f"{kind.name}-{name}", list(words)
         label = _hint(info).label or sentence_case(name)
-        if is_several(info):
+        if Setting.of(name, info).type == "tuple":
             about = info.description
             chosen[name] = column.multiselect(label, options, key=key, format_func=words.__getitem__, help=about)
         else:
@@ -337,7 +338,7 @@ def _named(kind: RunKind, name: str, picked: Sequence[str]) -> Any:
     """Return picked runs as settings name them: by id, or by the folder where it is a sample."""
     others = run_fields(_settings(kind))[name].others
     sources = [one if one in others else _source_of(one) for one in picked]
-    return sources if is_several(_settings(kind).model_fields[name]) else sources[0]
+    return sources if Setting.of(name, _settings(kind).model_fields[name]).type == "tuple" else sources[0]
 
 
 def _source_of(run_id: str) -> str:
@@ -379,37 +380,34 @@ def _preset(kind: RunKind, column: Any) -> Mapping[str, Any]:
 
 def _drawn(kind: RunKind, name: str, info: FieldInfo, column: Any, preset: Mapping[str, Any]) -> Any:
     """Draw the widget of a setting and return its value as a plain one."""
-    hint, annotation = _hint(info), annotation_of(info)
+    hint, setting = _hint(info), Setting.of(name, info)
     words = " ".join(WORDS.get(word, word) for word in name.split("_"))
-    label, start = hint.label or sentence_case(words), _plain(preset.get(name, info.default))
-    options: dict[str, Any] = {"key": f"{kind.name}-{name}", "help": info.description}
+    label, start = hint.label or sentence_case(words), _plain(preset.get(name, setting.default))
+    options: dict[str, Any] = {"key": f"{kind.name}-{name}", "help": setting.help}
     if name in preset:
         options["key"] += f"-{start}"
     if hint.choices:
         return _plain(hint.choices[column.selectbox(label, list(hint.choices), **options)])
-    if annotation is bool:
+    if setting.type == "bool":
         return column.toggle(label, start, **options)
-    if typing.get_origin(annotation) is Literal:
-        words = [*typing.get_args(annotation)]
-        return column.selectbox(label, words, index=words.index(start), **options)
-    if annotation in (int, float):
-        return _number(annotation, info, start, lambda **numbers: column.number_input(label, **numbers, **options))
-    if typing.get_origin(annotation) is tuple:
+    if setting.choices:
+        return column.selectbox(label, setting.choices, index=setting.choices.index(start), **options)
+    if setting.type in ("int", "float"):
+        return _number(setting, start, lambda **numbers: column.number_input(label, **numbers, **options))
+    if setting.type == "tuple":
         text = column.text_input(label, _typed(start), placeholder="empty", **options)
         return _numbers(text)
     return column.text_input(label, start or "", max_chars=500, **options).strip() or None
 
 
-def _number(kind: type[Any], info: FieldInfo, start: Any, draw: Any) -> Any:
+def _number(setting: Setting, start: Any, draw: Any) -> Any:
     """Draw a number within its bounds; empty where none is needed."""
-    bounds = {
-        side: next((kind(getattr(rule, name)) for rule in info.metadata for name in names if hasattr(rule, name)), None)
-        for side, names in (("min_value", ("ge", "gt")), ("max_value", ("le", "lt")))
-    }
+    kind = int if setting.type == "int" else float
+    low, high = (None if bound is None else kind(bound) for bound in (setting.low, setting.high))
     if kind is int:
-        return draw(value=start, step=1, **bounds)
+        return draw(value=start, step=1, min_value=low, max_value=high)
     step = 10.0 ** math.floor(math.log10(start)) / 2 if start else 0.1
-    return draw(value=start, step=step, format="%g", **bounds)
+    return draw(value=start, step=step, format="%g", min_value=low, max_value=high)
 
 
 def _numbers(text: str) -> list[Any]:

@@ -5,24 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import streamlit as st
 
 from dynlora.analysis import retention, run_summary
 from dynlora.analysis.retention import knockout_file, knockout_target
+from dynlora.analysis.run_reading import read_run
 from dynlora.errors import DynloraError
+from dynlora.kinds.run_kind import registry
+from dynlora.kinds.train.panels.measured import why_not
 from dynlora.store import queries
 from dynlora.store.measurements import Knockouts
 from dynlora.store.run import module_scores
 from dynlora.store.summary import RunSummary
-from dynlora.text import number
-from dynlora.viz import measured as viz_measured
-from dynlora.viz.kit.panel import Picks
+from dynlora.viz.capacity import with_chosen_modules
+from dynlora.viz.kit.panel import RunView
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, colours, in_row, note, picture, rows, safe
 from dynlora.viz.ui.live import fragment, guarded
 from dynlora.viz.ui.model_client import Streamed, begin, stream_bar
+from dynlora.viz.ui.panel_cards import panel_cards
 from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, is_read_only, link, list_all, run_labels
 from dynlora.viz.ui.url_state import choose, follow_address
 
@@ -56,12 +58,11 @@ def knockout_card(run: Chosen, summary: RunSummary, modules: pd.DataFrame) -> No
     @fragment(run_every=1.5 if under_way else None)
     def live() -> None:
         follow_address()
-        with card("Module ablation", "knockout"):
-            if under_way is not None:
-                under_way.read()
-                if under_way.ended:
-                    st.rerun()  # there is no more need to refresh
-            _draw(run, summary, modules, twins)
+        if under_way is not None:
+            under_way.read()
+            if under_way.ended:
+                st.rerun()  # there is no more need to refresh
+        _draw(run, summary, modules, twins)
 
     live()
 
@@ -72,23 +73,20 @@ def _under_way(folder: Path) -> Streamed | None:
 
 
 def _draw(run: Chosen, summary: RunSummary, modules: pd.DataFrame, twins: pd.DataFrame) -> None:
-    folder = run.folder
-    knockouts = Knockouts.read(knockout_file(folder))
-    _controls(run, summary, knockouts)
-    effect = retention.effects(knockouts, modules)
-    if knockouts is None or effect.empty:
-        note(ABOUT)
-        return
-    names = modules.sort_values("position")["name"].tolist()
-    bars = viz_measured.effects(knockouts, modules, colours(), st.query_params.get("module"))
-    picture(bars, "effects", Picks("module", names))
-    note(retention.adapter_caption(knockouts, summary.step))
-    _against_scores(folder, effect, modules, twins)
-    groups = retention.by_group(knockouts, modules)
-    if len(groups) > 1:
-        st.markdown("**Loss change by input group**")
-        picture(viz_measured.by_group(knockouts, modules, colours()), "by-group")
-    _pairs(run, knockouts, modules, summary.step)
+    reading = with_chosen_modules(read_run(run.folder, cached_queries.CACHED, summary))
+    view = RunView(run.folder, reading, reading.store)
+    panel, *others = [one for one in registry()["train"].panels if one.part == "Module ablation"]
+    drawn, knockouts = panel.picture(view, colours()), Knockouts.read(knockout_file(run.folder))
+    with card("Module ablation", "knockout"):
+        _controls(run, summary, knockouts)
+        if knockouts is None or drawn is None:
+            note(ABOUT)
+            return
+        picture(drawn, "effects", panel.picks(view))
+        note(retention.adapter_caption(knockouts, summary.step))
+        _pairs(run, knockouts, modules, summary.step)
+    panel_cards(others, view)
+    _baseline(run.folder, twins, modules)
 
 
 def _controls(run: Chosen, summary: RunSummary, knockouts: Knockouts | None) -> None:
@@ -106,7 +104,7 @@ def _controls(run: Chosen, summary: RunSummary, knockouts: Knockouts | None) -> 
         note("The run has not trained any step yet.")
         return
     if not has_model(run.folder):
-        note(viz_measured.why_not(cached_queries.ask(queries.recorded_by, run.folder)))
+        note(why_not(cached_queries.ask(queries.recorded_by, run.folder)))
         return
     with in_row("knockout-controls", "bottom"):
         size = choose("heldout", "Held-out examples", SIZES, SIZES[1], width=160)
@@ -115,32 +113,18 @@ def _controls(run: Chosen, summary: RunSummary, knockouts: Knockouts | None) -> 
             st.rerun()
 
 
-def _against_scores(folder: Path, effect: pd.DataFrame, modules: pd.DataFrame, twins: pd.DataFrame) -> None:
-    """Draw a recorded score against the effects, beside its agreement with those of a uniform baseline."""
-    scores = module_scores(folder)
-    if not scores or len(effect) < retention.LEAST:
+def _baseline(folder: Path, twins: pd.DataFrame, modules: pd.DataFrame) -> None:
+    """Draw how well the scores agree with the effects in a uniform baseline, or what leads to measuring it."""
+    scores, (twin, title, uniform) = module_scores(folder), _twin(twins, modules)
+    if not scores or not twin:
         return
-    name = choose("score", "Score", list(scores), next(iter(scores)))
-    twin, title, uniform = _twin(twins, modules)
-    other = None if uniform is None else retention.agreement(scores[name], uniform)
-    left, right = st.columns([3, 2])
-    with left:
-        picture(viz_measured.against_score(effect, scores[name], name, colours(), other), "against")
-    with right:
-        st.markdown("**Rank correlation of each score with the loss change**")
-        rows(retention.agreements(scores, effect).round(3))
+    with card(f"The scores in a uniform baseline: {title}", "baseline"):
         if uniform is not None:
-            st.markdown(f"**The same for {safe(title)}**")
+            note("No rank moved there. Rank correlation of each score of this run with its loss changes:")
             rows(retention.agreements(scores, uniform).round(3))
-        elif twin:
-            note(
-                f"{title} has the same budget and equal ranks. Measure it too, to compare the scores with its "
-                "loss changes."
-            )
+        else:
+            note("It has the same budget and equal ranks. Measure it too, to compare the scores with its loss changes.")
             link("pages/capacity.py", "Open the baseline run", run=twin)
-        st.markdown("**Largest rank errors**")
-        wrong = retention.misjudged(np.asarray(scores[name]), effect)
-        rows(wrong.assign(score=[number(value) for value in wrong["score"]]).round(4))
 
 
 def _twin(twins: pd.DataFrame, modules: pd.DataFrame) -> tuple[str, str, pd.DataFrame | None]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import pandas as pd
 
+from dynlora.analysis.frames import records
+from dynlora.server.serve import sample_runs_dir
 from dynlora.text import listed, one_line
 
 FIDELITY = {
@@ -128,6 +131,29 @@ def conclusion(methods: Sequence[Mapping[str, Any]], of: int) -> str:
     parts = [f"{n} {words}" for n, words in counts if n]
     which = f"{of} methods" if len(methods) == of else f"{len(methods)} of {of} methods fit the filters"
     return f"{which}: {listed(parts)}." if parts else f"{which}."
+
+
+@cache
+def leaderboard() -> pd.DataFrame:
+    """Return the error of each method on planted ranks (`benchmarks.planted`), the lowest first.
+
+    Columns: method, error (relative to the base model's), within and components (of all, those in the modules that need
+    rank), recovered (fraction of the headroom between uniform LoRA and the planted ranks, its 95 % interval low to
+    high), seeds.
+    """
+    return pd.read_csv(sample_runs_dir() / "planted-methods.csv")
+
+
+def leaders(board: pd.DataFrame) -> str:
+    """Say which method finds most of the planted ranks, and how much the next one recovers."""
+    first, second, *_ = records(board[~board["method"].isin(["lora", "planted ranks"])])
+    placed = f"{first['within']:.0f} of {first['components']:.0f} components are in the four modules that need them"
+    interval = f"95 % CI {first['low']:.2f} to {first['high']:.2f}, {first['seeds']} draws"
+    return (
+        f"Where the need for rank is known, {first['method']} recovers {first['recovered']:.2f} of the headroom from "
+        f"uniform LoRA to the planted ranks ({interval}): {placed}. The next, {second['method']}, recovers "
+        f"{second['recovered']:.2f} ({second['low']:.2f} to {second['high']:.2f})."
+    )
 
 
 def title(strategy: Mapping[str, Any]) -> str:

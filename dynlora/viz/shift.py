@@ -243,7 +243,7 @@ def shift_lab(folder: Path, summary: RunSummary, modules: pd.DataFrame, groups: 
         groups: names of the input groups.
     """
     with card("Robustness and distribution shift", "shift"):
-        lab = segmented("lab", "Test", list(LABS), "text", LABS.__getitem__)
+        lab = segmented("lab", "Test", LABS)
         if lab == "text":
             _perturbed(folder, summary, modules)
         elif lab == "group":
@@ -293,14 +293,7 @@ def model_sections(folder: Path) -> None:
 def _perturbed(folder: Path, summary: RunSummary, modules: pd.DataFrame) -> None:
     """Draw a perturbation of the held-out texts and what it does."""
     with in_row("shift-controls", "bottom"):
-        kind = choose(
-            PERTURBATION,
-            "Perturbation",
-            list(KINDS),
-            "cut",
-            KINDS.__getitem__,
-            width=220,
-        )
+        kind = choose(PERTURBATION, "Perturbation", KINDS, width=220)
         strength = choose(
             "strength",
             STRENGTHS.get(kind, "Fraction of words"),
@@ -322,7 +315,7 @@ def _perturbed(folder: Path, summary: RunSummary, modules: pd.DataFrame) -> None
         _example_texts(answer["examples"])
     with right:
         _gates(answer["before"], answer["after"], modules, "shift-gates")
-    under(shift_caption(answer, summary.metric), frame, "shift")
+    under(shift_caption(answer, summary.metric or ""), frame, "shift")
 
 
 def _example_texts(examples: Sequence[Mapping[str, str]]) -> None:
@@ -377,7 +370,7 @@ def _elsewhere(folder: Path, summary: RunSummary, modules: pd.DataFrame) -> None
     if len(words) == 1:
         note("No data of other runs has the same label names as this run.")
         return
-    name = choose("source", "Held-out examples of", list(words), "", words.__getitem__)
+    name = choose("source", "Held-out examples of", words)
     section = _of_file(task, summary) if name == FILE else sources.get(name)
     if section is None:
         note(f"Only data with the same label names can be used: {task.words}.")
@@ -390,7 +383,7 @@ def _elsewhere(folder: Path, summary: RunSummary, modules: pd.DataFrame) -> None
     frame = metric_table({"own data": own["whole"], title: answer})
     rows(frame.round(4))
     _gates(own["whole"], answer, modules, "elsewhere-gates")
-    under(elsewhere_caption(own["whole"], answer, title, summary.metric), frame, "elsewhere")
+    under(elsewhere_caption(own["whole"], answer, title, summary.metric or ""), frame, "elsewhere")
 
 
 def _of_file(task: Task, summary: RunSummary) -> dict[str, Any] | None:

@@ -18,12 +18,12 @@ from dynlora.analysis.run_summary import ACTIVE
 from dynlora.errors import DynloraError
 from dynlora.jobs.export import compressed as compressed_file
 from dynlora.jobs.export import kept_adapter, recovery_name, recovery_values, usual_steps
+from dynlora.kinds.train.panels import measured as viz_measured
 from dynlora.store import queries
 from dynlora.store.measurements import Compressed, Size
 from dynlora.store.schema import command_text
 from dynlora.store.summary import RunSummary, recorded_adapter
 from dynlora.text import percent
-from dynlora.viz import measured as viz_measured
 from dynlora.viz.kit import rank_picture
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import (
@@ -44,7 +44,7 @@ from dynlora.viz.ui.model_client import in_background
 from dynlora.viz.ui.panel_cards import conclusion
 from dynlora.viz.ui.run_actions import start_once
 from dynlora.viz.ui.run_picker import Chosen, has_model, is_read_only, link, runs_dir
-from dynlora.viz.ui.url_state import choose, from_address, put, to_address
+from dynlora.viz.ui.url_state import choose, slide
 
 ROWS = (256, 512, 1024, 2048)
 """Held-out examples that the sizes can be measured on."""
@@ -124,26 +124,9 @@ def chosen_size(result: Compressed) -> tuple[Size, float]:
         )
         best = viz_measured.best(result, tolerance)
         by_parameters = {size.parameters: size for size in sizes}
-        options = list(by_parameters)
-        current = from_address("size", options, best.parameters)
-        put("address-size", current)
-        picked = (
-            st.select_slider(
-                "Parameters kept",
-                options,
-                key="address-size",
-                on_change=_sized,
-                format_func=lambda n: percent(viz_measured.kept_share(result, by_parameters[n]), 0),
-            )
-            if len(options) > 1
-            else current
-        )
+        shares = {n: percent(viz_measured.kept_share(result, size), 0) for n, size in by_parameters.items()}
+        picked = slide("size", "Parameters kept", list(shares), best.parameters, shares.__getitem__)
     return by_parameters[picked], tolerance
-
-
-def _sized() -> None:
-    """Write the chosen size into the address."""
-    to_address(size=st.session_state["address-size"])
 
 
 def conclusion_card(view: Shown) -> None:

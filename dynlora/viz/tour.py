@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from dynlora.analysis import run_summary, seed_groups
+from dynlora.analysis import run_summary
 from dynlora.analysis.frames import records
 from dynlora.analysis.pairing import terms
 from dynlora.analysis.run_reading import RunReading, read_run
@@ -25,13 +26,11 @@ from dynlora.store import queries
 from dynlora.store.summary import RunSummary
 from dynlora.text import plural
 from dynlora.viz.capacity import capacity_view
-from dynlora.viz.compare import figures as compare_figures
-from dynlora.viz.compare import model as compare_model
-from dynlora.viz.compare import text as compare_text
+from dynlora.viz.compare.panels import compared
+from dynlora.viz.compare.panels.trainings import HeldOutMetric
 from dynlora.viz.kit.panel import RunView
-from dynlora.viz.kit.run_colours import line_styles
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, chart, colours, in_row, note, picture, titled, under
+from dynlora.viz.ui.cards import card, colours, in_row, note, picture, titled, under
 from dynlora.viz.ui.frame import documentation
 from dynlora.viz.ui.replay import replay
 from dynlora.viz.ui.run_picker import Chosen, find_run, is_read_only, link, list_all, runs_dir
@@ -318,7 +317,7 @@ def show_stop(tour: Toured) -> None:
         DynloraError: when the run cannot be read.
     """
     words = {stop.key: stop.short for stop in STOPS}
-    key = segmented("stop", "Stop", list(words), STOPS[0].key, words.__getitem__)
+    key = segmented("stop", "Stop", words)
     stop, before, after, number = neighbours(key)
     with st.container(key="tour-stop"):
         left, right = st.columns([2, 3], gap="large")
@@ -378,28 +377,8 @@ def _panel(run: RunReading, name: str, key: str, **chosen: str) -> None:
             picture(drawn, key)
 
 
-def _rank(tour: Toured) -> None:
-    _panel(tour.view, "replay", "tour-rank")
-
-
-def _map(tour: Toured, signal: str) -> None:
+def _map(signal: str, tour: Toured) -> None:
     _panel(replace(tour.view, signal=signal, step=tour.view.last), "capacity", f"tour-{signal}")
-
-
-def _importance(tour: Toured) -> None:
-    _map(tour, "importance")
-
-
-def _moves(tour: Toured) -> None:
-    _map(tour, "rank")
-
-
-def _flow(tour: Toured) -> None:
-    _panel(tour.view, "flow", "tour-flow")
-
-
-def _gates(tour: Toured) -> None:
-    _panel(replace(tour.view, step=tour.view.last), "gates", "tour-gates", gates="all")
 
 
 def _worth(tour: Toured) -> None:
@@ -414,39 +393,24 @@ def _worth(tour: Toured) -> None:
 
 def _own_comparison(tour: Toured) -> None:
     """Draw the run of the tour beside those of its budget, where no samples are there to race."""
-    folders = {run_id: find_run(run_id).folder for run_id in tour.alike}
-    summaries = {run_id: queries.run_summary(folder) for run_id, folder in folders.items()}
-    rows = list(map(dict, summaries.values()))
-    groups, metric = seed_groups.grouped(rows), compare_model.shared_metric(rows)
-    each = {run_id: _series(folder, metric) for run_id, folder in folders.items()}
-    series = compare_model.together(each)
-    bands = seed_groups.bands(series.assign(x=series["step"]), groups, between=False)
-    table = compare_model.by_group(summaries, groups, metric)
-    with card(f"Held-out {metric} of {plural(len(folders), 'run')} with the same budget", "tour-worth"):
+    runs = compared({run_id: find_run(run_id).folder for run_id in tour.alike}, cached_queries.CACHED, in_groups=True)
+    drawn = HeldOutMetric().picture(runs.view, colours())
+    with card(f"Held-out {runs.metric} of {plural(len(runs.folders), 'run')} with the same budget", "tour-worth"):
         place = st.container()
-        titles = {group.title: group for group in groups}
-        styles = line_styles(list(titles), colours(), (), titles)
-        figure = compare_figures.curves(bands, "step", f"{metric} (held-out)", colours(), marks=True, styles=styles)
-        words = compare_text.groups(table, metric, is_judged=len(groups) > 1)
-        chart(figure, words, compare_model.group_table(table, metric), "tour-worth")
+        if drawn is not None:
+            picture(drawn, "tour-worth")
         with place:  # last: it reads the examples of all these runs
             if sentence := verdict_sentence(tour.run, tour.summary):
                 st.markdown(sentence)
             documentation("Results over more seeds and tasks", "RESULTS")
 
 
-def _series(folder: Any, metric: str) -> pd.DataFrame:
-    return run_summary.series(
-        cached_queries.ask(queries.scalars_frame, folder, metric, "validation", 600), metric, "validation"
-    )
-
-
-_CHARTS = {
-    "rank": _rank,
-    "importance": _importance,
-    "moves": _moves,
-    "flow": _flow,
-    "gates": _gates,
+_CHARTS: Mapping[str, Callable[[Toured], None]] = {
+    "rank": lambda tour: _panel(tour.view, "replay", "tour-rank"),
+    "importance": partial(_map, "importance"),
+    "moves": partial(_map, "rank"),
+    "flow": lambda tour: _panel(tour.view, "flow", "tour-flow"),
+    "gates": lambda tour: _panel(replace(tour.view, step=tour.view.last), "gates", "tour-gates", gates="all"),
     "worth": _worth,
 }
 """What each stop shows."""

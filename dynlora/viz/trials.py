@@ -141,7 +141,7 @@ def few_shot_tab() -> None:
         link("pages/recycle.py", "Make a meta-LoRA of finished runs")
         return
     words = run_labels(runs)
-    run_id = choose("meta", "Meta-LoRA", list(words), next(iter(words)), words.__getitem__)
+    run_id = choose("meta", "Meta-LoRA", words)
     with card(
         "Examples", "few-shot-support", "One per line: label, colon, text; or a file with columns text and label"
     ):
@@ -221,7 +221,7 @@ def live_tab() -> None:
         link("pages/decode.py", "Start a decode")
         return
     words = run_labels(runs)
-    run_id = choose("decode", "Draft, target and reward of", list(words), next(iter(words)), words.__getitem__)
+    run_id = choose("decode", "Draft, target and reward of", words)
     with card("Problem", "decode-live-problem"):
         question = st.text_area("Problem", PROBLEM, key="decode-live-question", height=80, max_chars=MOST_CHARACTERS)
         threshold = st.slider(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,10 @@ from dynlora.store.meta import section
 from dynlora.store.summary import RunSummary
 from dynlora.text import first_sentence, one_line, plotly_text, plural, score, source_name
 from dynlora.viz.compare import figures as verdict_figures
-from dynlora.viz.compare import model as compare_model
-from dynlora.viz.compare.figures import add_band
+from dynlora.viz.compare.panels import compared
+from dynlora.viz.compare.panels.trainings import HeldOutMetric
 from dynlora.viz.kit import theme
+from dynlora.viz.kit.charts import add_band
 from dynlora.viz.kit.run_colours import run_colour
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.launch.form_model import UNIFORM
@@ -345,23 +346,15 @@ def _fields(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
 
 def _race(rows: Sequence[Mapping[str, Any]]) -> Race | None:
     """Return the race of some runs with the method that gains most; None where none of them is plain LoRA."""
-    folders = {str(row["id"]): Path(row["folder"]) for row in rows}
-    summaries = {run: cached_queries.ask(queries.run_summary, folder) for run, folder in folders.items()}
-    result = verdict(summaries, RunPairs(folders, summaries, cached_queries.ask_events).differences)
+    runs = compared({str(row["id"]): Path(row["folder"]) for row in rows}, cached_queries.CACHED)
+    result = runs.judged
     contest = None if result is None else result.decisive
     if result is None or contest is None or not result.is_plain:
         return None
     groups = [result.baseline, contest.group]
-    each = {run: _losses(folders[run]) for group in groups for run in group.runs}
-    series = compare_model.together(each)
-    bands = seed_groups.bands(series.assign(x=series["step"]), groups, between=False)
-    first, second = (summaries[group.runs[0]] for group in groups)
+    bands = HeldOutMetric().numbers(replace(runs, groups=groups), {"metric": "loss"})
+    first, second = (runs.summaries[group.runs[0]] for group in groups)
     return Race((first, second), result, contest, bands)
-
-
-def _losses(folder: Path) -> pd.DataFrame:
-    scalars = cached_queries.ask(queries.scalars_frame, folder, "loss", "validation", 600)
-    return run_summary.series(scalars, "loss", "validation")
 
 
 def race_card(cases: Sequence[Race]) -> None:

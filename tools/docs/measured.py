@@ -269,6 +269,24 @@ def head_rates() -> Iterator[str]:
         )
 
 
+SETTLED = {"clinc150": "CLINC150", "sst2": "SST-2", "cola": "CoLA", "sentiment4": "`sentiment4`"}
+"""Tasks that the default rates were settled on."""
+
+
+def default_rates() -> Iterator[str]:
+    """Yield what each pair of rates loses against the best of its task, after 150 steps and after 300."""
+    yield from head("adapters", "head", *(f"{task}, 150 and 300 steps" for task in SETTLED.values()), "largest")
+    curves = [figures(f"rates-{name}{ending}")["rates"] for name in SETTLED for ending in ("", "-300")]
+    best = [min(loss for side in curve.values() for loss in side.values()) for curve in curves]
+    for rate in ("0.001", "0.0025", "0.005"):
+        for side in DEFAULTS[:2]:
+            losses = [curve[side].get(rate) for curve in curves]
+            above = [None if loss is None else loss - least for loss, least in zip(losses, best, strict=True)]
+            words = ["not run" if one is None else f"{one:.3f}" for one in above]
+            pairs = [f"{short}, {long}" for short, long in zip(words[::2], words[1::2], strict=True)]
+            yield row(rate, side.rpartition(" ")[2], *pairs, f"{max(one for one in above if one is not None):.3f}")
+
+
 DEFAULTS = ("lora, head at 0.01", "lora, head at 0.04", "lora, 0.0025, head at 0.01", "lora, 0.0025, head at 0.04")
 """Sides that the defaults of both rates were chosen from."""
 
@@ -347,6 +365,24 @@ def planted() -> Iterator[str]:
         for condition, sides in file["conditions"].items():
             tables.append("\n".join(_planted(f"{condition}, {len(file['seeds'])} seeds", sides)))
     yield "\n\n".join(tables)
+
+
+def planted_methods() -> Iterator[str]:
+    """Yield what each method comes to on planted ranks, the least error first."""
+    file = figures("planted-methods")
+    yield from _planted(f"k=4, {len(file['seeds'])} seeds", file["conditions"]["k=4"])
+
+
+def planted_board() -> str:
+    """Return the same as the CSV file that the Methods page shows."""
+    file = figures("planted-methods")
+    sides = sorted(file["conditions"]["k=4"].items(), key=lambda item: item[1].get("error", float("inf")))
+    lines = ["method,error,within,components,recovered,low,high,seeds"]
+    for side, one in sides:
+        if "error" in one:
+            figures_of = [one["error"], round(one["within"], 1), round(one["components"], 1), *one["recovered"]]
+            lines.append(",".join(map(str, [side, *figures_of, len(file["seeds"])])))
+    return "\n".join([*lines, ""])
 
 
 def _planted(title: str, sides: Mapping[str, Any]) -> Iterator[str]:

@@ -20,7 +20,7 @@ from dynlora.data_files.columns import Columns, Turn, asked_and_said, conversati
 from dynlora.engine.data.tables import Splits, limited, read_splits, said_of, wanted_columns
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import DataError
-from dynlora.tasks import LabelColumn, LabelledTask, Task
+from dynlora.tasks import LabelColumn, LabelledTask, Task, UnlabelledTask
 
 MAX_GROUPS = 50
 
@@ -232,7 +232,10 @@ def _rows(table: Dataset, columns: Columns, task: Task, split: str) -> Rows:
     label = task.no_labels(len(table))
     if isinstance(task, LabelledTask) and columns.label is not None:
         label = task.encode(table[columns.label][:], names)
-    return Rows(text, pair, label, _groups(table, columns.group_by, text, label, task), fields)
+    groups = _groups(table, columns.group_by, text, label, task)
+    if isinstance(task, UnlabelledTask):
+        label = task.labels_by_group(groups, label)
+    return Rows(text, pair, label, groups, fields)
 
 
 def _conversations(table: Dataset, column: str, split: str) -> list[list[Turn]]:

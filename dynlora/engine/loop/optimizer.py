@@ -57,7 +57,7 @@ def head_groups(head: Sequence[nn.Parameter], config: TrainConfig, hidden: Set[i
 
     Args:
         head: what is trained in full, layer by layer.
-        config: of the optimisation.
+        config: of the optimisation; its `head_lr` is a number or None.
         hidden: ids of the tensors below the output layer.
     """
     if not head:

@@ -274,7 +274,7 @@ def margin_words(margin: float) -> str:
 def group_controls(runs: Compared) -> None:
     """Draw the choice between groups and single runs, of many that of the highlighted ones, and what is shown."""
     usual = "groups" if are_grouped(runs.summaries) else "runs"
-    segmented("group", "Runs of one configuration", list(SHOWN), usual, SHOWN.__getitem__)
+    segmented("group", "Runs of one configuration", SHOWN, usual)
     if len(runs.groups) > MOST_COLOURED:
         titles = [group.title for group in runs.groups]
         several("highlight", "Highlight", titles, {}, width=320, none="the best and plain LoRA")
@@ -289,9 +289,9 @@ def compared_curves(runs: Compared) -> None:
     """
     with in_row("curve-controls"):
         chosen = {
-            "x": segmented("x", "X axis", list(seed_groups.CLOCKS), "step", _short),
+            "x": segmented("x", "X axis", list(seed_groups.CLOCKS), words=_short),
             "smoothing": choose("smoothing", "Smoothing", list(SMOOTHING), "usual", str.capitalize, width=130),
-            "scale": choose("scale", "Y axis", list(SCALES), "linear", SCALES.__getitem__, width=130),
+            "scale": choose("scale", "Y axis", SCALES, width=130),
         }
     panel_cards(panels_of("Training"), replace(runs.view, chosen=chosen))
 
@@ -332,7 +332,7 @@ def compared_pairs(runs: Compared, usual: tuple[str, str] | None) -> None:
         with left:
             second = choose("second", "Group", labels, other or labels[1])
         with right:
-            first = choose("first", "Minus group", labels, against or labels[0])
+            first = choose("first", "Minus group", labels, against)
         pairs, why = pairing.pairs(runs.summaries, groups[first], groups[second])
         if first == second:
             note("Select two different groups.")
@@ -357,7 +357,7 @@ def compared_example(runs: Compared) -> None:
             return
         first = next(iter(frames.values()))
         names = {i: _named(row) for i, row in enumerate(first.to_dict("records"))}
-        position = choose("example", "Probe example", list(names), most_disputed(frames), names.__getitem__)
+        position = choose("example", "Probe example", names, most_disputed(frames))
         table = in_every_run(frames, position, runs.groups, runs.summaries)
         pinned = first[["text", "text_pair", "label"]].iloc[[position]].dropna(axis="columns", how="all")
         if any(run_summary.writes(runs.summaries[run]) for run in frames):

@@ -12,8 +12,8 @@ import plotly.graph_objects as go
 from dynlora.analysis.verdict import Contest, Verdict
 from dynlora.text import one_line, plotly_lines, plotly_text, sentence_case, signed
 from dynlora.viz.kit import run_colours, theme
-from dynlora.viz.kit.charts import axis_within
-from dynlora.viz.kit.module_map import map_height, row_edges, row_look
+from dynlora.viz.kit.charts import add_band, axis_within
+from dynlora.viz.kit.module_map import MapView, colour_of, label_rows, map_height, row_edges, row_look, with_gaps
 from dynlora.viz.kit.run_colours import LineStyle, apart, line_styles, short_label
 from dynlora.viz.kit.theme import Palette
 
@@ -46,41 +46,21 @@ def final_ranks(
     """
     edges, centres = row_edges(modules["label"])
     every = max(1, -(-ranks.shape[1] // LABELLED_COLUMNS))
-    rows = ranks.reindex(modules["name"]).to_numpy(float)
-    breaks = np.flatnonzero(modules["label"].ne(modules["label"].shift()).to_numpy())[1:]
-    high = float(np.nanmax(rows)) if np.isfinite(rows).any() else 1.0
+    rows = ranks.reindex(modules["name"])
     drawn = theme.figure(colours, map_height(len(modules), 150, 330), left=78)
     drawn.add_heatmap(
-        z=np.insert(rows, breaks, np.nan, axis=0) if len(breaks) else rows,
+        z=with_gaps(rows.to_numpy(float), modules["label"]),
         x=list(range(ranks.shape[1])),
         y=edges,
-        zmin=0,
-        zmax=high if high > 0 else 1.0,
-        colorscale=colours.sequential_scale,
         xgap=4 if ranks.shape[1] <= NAMED_COLUMNS else 1,
         ygap=row_look(len(modules))["ygap"],
         hoverongaps=False,
-        colorbar=theme.colour_bar(plotly_text(title), colours, len=0.5, nticks=5),
         customdata=np.tile([plotly_text(name) for name in ranks.columns], (len(edges), 1)),
         hovertemplate="%{customdata}<br>%{y}<br>%{z:.3~g} components<extra></extra>",
+        **colour_of(rows, MapView(title), colours),
     )
-    names = [
-        f"{plotly_text(short)}<br>{plotly_text(name)}"
-        for short, name in zip(modules["short"], modules["name"], strict=True)
-    ]
-    drawn.update_yaxes(tickmode="array", tickvals=centres, ticktext=names, showticklabels=False, showgrid=False)
-    drawn.update_yaxes(range=[edges[-1], edges[0]])
-    for label, part in pd.Series(centres).groupby(modules["label"].to_numpy(), sort=False):
-        drawn.add_annotation(
-            x=0,
-            xref="paper",
-            xshift=-8,
-            xanchor="right",
-            y=part.mean(),
-            showarrow=False,
-            text=plotly_text(label, 24),
-            font={"size": 12, "color": colours.text},
-        )
+    label_rows(drawn, modules.assign(group=modules["label"], side=""), centres, colours)
+    drawn.update_yaxes(range=[edges[-1], edges[0]], showgrid=False)
     drawn.update_xaxes(
         tickmode="array",
         tickvals=list(range(0, ranks.shape[1], every)),
@@ -181,22 +161,6 @@ def _name_the_ends(
     drawn.update_xaxes(range=[low - 0.02 * (high - low), high + 0.02 * (high - low)])
 
 
-def add_band(drawn: go.Figure, part: pd.DataFrame, label: str, colour: str) -> None:
-    """Add the band of a group to a figure: from `low` to `high` over `x`, shown and hidden with the line `label`."""
-    drawn.add_scatter(
-        x=[*part["x"], *part["x"][::-1]],
-        y=[*part["high"], *part["low"][::-1]],
-        fill="toself",
-        mode="lines",
-        line={"width": 0},
-        fillcolor=theme.faded(colour, 0.16),
-        hoverinfo="skip",
-        showlegend=False,
-        legendgroup=label,
-        name=f"{label}, band",
-    )
-
-
 def frontier(
     points: pd.DataFrame, metric: str, colours: Palette, styles: Mapping[str, LineStyle] | None = None
 ) -> go.Figure:
@@ -248,31 +212,26 @@ def _against(
     known = points.dropna(subset=[cost, "mean"])
     for name in sorted(names, key=lambda name: not styles[name].is_muted):
         colour, symbol, is_muted = styles[name].colour, styles[name].symbol, styles[name].is_muted
-        for row in known[known["group"] == name].to_dict("records"):
-            drawn.add_scatter(
-                x=[row[cost]],
-                y=[row["mean"]],
-                mode="markers",
-                name=_legend(name),
-                showlegend=not is_muted,
-                marker={
-                    "color": colour,
-                    "symbol": symbol,
-                    "size": 13 if row["pareto"] else 9,
-                    "line": {"color": colours.text, "width": 1.4 if row["pareto"] else 0},
-                },
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [row["high"] - row["mean"]],
-                    "arrayminus": [row["mean"] - row["low"]],
-                    "thickness": 1.4,
-                    "visible": row["n"] > 1,
-                    "color": colour if is_muted else theme.faded(colour, 0.6),
-                },
-                hovertemplate=f"%{{fullData.name}}<br>{hover}<br>{plotly_text(metric, 40)} %{{y:.4f}}"
-                f"{', in the Pareto set' if row['pareto'] else ''}<extra></extra>",
-            )
+        part = known[known["group"] == name]
+        if part.empty:
+            continue
+        is_best, bar = bool(part["pareto"].any()), colour if is_muted else theme.faded(colour, 0.6)
+        drawn.add_scatter(
+            x=part[cost],
+            y=part["mean"],
+            mode="markers",
+            name=_legend(name),
+            showlegend=not is_muted,
+            marker={
+                "color": colour,
+                "symbol": symbol,
+                "size": 13 if is_best else 9,
+                "line": {"color": colours.text, "width": 1.4 if is_best else 0},
+            },
+            error_y=theme.interval(part["mean"], part, bar, visible=bool((part["n"] > 1).any())),
+            hovertemplate=f"%{{fullData.name}}<br>{hover}<br>{plotly_text(metric, 40)} %{{y:.4f}}"
+            f"{', in the Pareto set' if is_best else ''}<extra></extra>",
+        )
     drawn.update_layout(showlegend=True)
     drawn.update_yaxes(title_text=plotly_text(sentence_case(metric)), **axis_within(metric))
     return drawn
@@ -366,6 +325,7 @@ def _add_row(drawn: go.Figure, row: int, contest: Contest, style: tuple[str, str
     if difference is None or side is None:
         return
     (colour, symbol, _), mean = style, difference.mean
+    ends = pd.DataFrame({"mean": [mean], "low": [difference.low], "high": [difference.high]})
     low, high = (signed(value, side.digits) for value in (difference.low, difference.high))
     drawn.add_scatter(
         x=[mean],
@@ -377,15 +337,7 @@ def _add_row(drawn: go.Figure, row: int, contest: Contest, style: tuple[str, str
         textfont={"size": 12},
         marker={"color": colour, "size": 12, "symbol": symbol},
         cliponaxis=False,
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "array": [difference.high - mean],
-            "arrayminus": [mean - difference.low],
-            "color": colour,
-            "thickness": 2,
-            "width": 5,
-        },
+        error_x=theme.interval(ends["mean"], ends, colour, thickness=2, width=5),
         hovertemplate=f"%{{fullData.name}}<br>{signed(mean, side.digits)} {contest.unit}, 95 % CI {low} to {high}"
         f"<br>{difference.seeds} common seeds<extra></extra>",
     )

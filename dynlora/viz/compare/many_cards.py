@@ -152,7 +152,7 @@ def sweep_grid(rows: Sequence[Row], metric: str) -> None:
             return
         left, right = st.columns(2)
         with left:
-            top = choose("top", "Columns", settings, settings[0], _title)
+            top = choose("top", "Columns", settings, words=_title)
         with right:
             side = choose("side", "Rows", settings, settings[1], _title)
         if top == side:
@@ -175,9 +175,9 @@ def sweep_curves(rows: Sequence[Row], metric: str, styles: Mapping[str, LineStyl
             return
         left, right = st.columns(2, vertical_alignment="bottom")
         with left:
-            along = choose("along", "Setting", ways, ways[0], _title)
+            along = choose("along", "Setting", ways, words=_title)
         with right:
-            per = segmented("lines", "Lines", list(sweep_model.LINES), "method", sweep_model.LINES.__getitem__)
+            per = segmented("lines", "Lines", sweep_model.LINES)
         low = metric in LOW_IS_GOOD
         every = sweep_model.curves(rows, along, metric)
         lines = every if per == "configuration" else sweep_model.best_of_each(every, low_is_good=low)
@@ -229,7 +229,7 @@ def setting_slices(rows: Sequence[Row], metric: str) -> None:
 def paper_table(rows: Sequence[Row]) -> None:
     """Draw the table of a paper, and offer it as LaTeX and Markdown."""
     with card("Results table", "paper"):
-        per = segmented("per", "Rows", list(results_table.ROWS), "method", results_table.ROWS.__getitem__)
+        per = segmented("per", "Rows", results_table.ROWS)
         made = results_table.paper(rows, per)
         if not made.lines:
             note("None of these runs is finished and has a result.")

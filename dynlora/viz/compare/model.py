@@ -152,7 +152,7 @@ def by_group(summaries: Mapping[str, RunSummary], groups: Sequence[Group], metri
     rows = []
     for group in groups:
         members = [summaries[run] for run in group.runs]
-        values = [one.metrics[metric] for one in members if one.metrics.get(metric) is not None]
+        values = [value for one in members if (value := one.metrics.get(metric)) is not None]
         used = [parameters_in_use(one.params) for one in members]
         known = [value for value in used if value is not None]
         rows.append(

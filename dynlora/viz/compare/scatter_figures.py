@@ -11,9 +11,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.text import plotly_lines, plotly_text, score, sentence_case
-from dynlora.viz.compare.figures import NAMED_COLUMNS, add_band
+from dynlora.viz.compare.figures import NAMED_COLUMNS
 from dynlora.viz.compare.scatter_model import APART, QUARTERS, Axis, format_value
 from dynlora.viz.kit import theme
+from dynlora.viz.kit.charts import add_band
 from dynlora.viz.kit.run_colours import LineStyle, line_styles
 from dynlora.viz.kit.theme import Palette
 

@@ -11,28 +11,28 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from dynlora.analysis import inputs, retention
+from dynlora.analysis import inputs
 from dynlora.analysis.inputs import InputsReading
 from dynlora.analysis.module_effects import REACTION, reactions
 from dynlora.analysis.retention import effects_target
 from dynlora.errors import DynloraError
+from dynlora.kinds.run_kind import registry
 from dynlora.kinds.train.panels.effects import BY, PAIR, evidence, group_effects, what_moves
+from dynlora.kinds.train.panels.measured import why_not
 from dynlora.store import queries
 from dynlora.text import one_line
-from dynlora.viz import measured as viz_measured
 from dynlora.viz.inputs import figures
 from dynlora.viz.inputs.figures import TokenTrace
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.token_text import cut_words, tokens_html
 from dynlora.viz.knockout import ablation_button
-from dynlora.viz.measured import why_not
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, chart, colours, in_row, note, number_columns, picture, plot_config, safe, under
+from dynlora.viz.ui.cards import card, chart, colours, in_row, note, number_columns, plot_config, safe, under
 from dynlora.viz.ui.live import guarded
 from dynlora.viz.ui.model_client import ask_model, in_background
 from dynlora.viz.ui.panel_cards import conclusion, panel_card, panel_cards
 from dynlora.viz.ui.run_picker import Chosen, has_model, is_read_only, link
-from dynlora.viz.ui.url_state import among_steps, choose, segmented, to_address
+from dynlora.viz.ui.url_state import choose, segmented, slide, to_address
 
 MOST_EXAMPLES = 64
 """Probe examples whose tokens are looked at together."""
@@ -62,7 +62,7 @@ def loss_cards(view: InputsReading, *, has_best: bool) -> None:
 
 def _examples(frame: pd.DataFrame, step: int) -> None:
     """List the probe examples by how much the loss fell."""
-    order = segmented("order", "Order", list(ORDERS), "helped", ORDERS.__getitem__)
+    order = segmented("order", "Order", ORDERS)
     table = frame if order == "helped" else frame.iloc[::-1]
     st.dataframe(table, hide_index=True, width="stretch", height=280, column_config=number_columns(table))
     under(f"{figures.example_caption(frame, step)} Base: the loss at step 0.", table, "helped")
@@ -79,17 +79,11 @@ def _trace(view: InputsReading) -> TokenTrace | None:
 def _one_example(view: InputsReading, trace: TokenTrace | None, *, has_best: bool) -> None:
     """Draw one example with each token in the colour of its loss."""
     labels = {str(index): one_line(text, 70) for index, text in view.examples["text"].items()}
-    example = choose("example", "Example", ["", *labels], "", lambda key: labels.get(key, "Choose an example"))
+    example = choose("example", "Example", {"": "Choose an example", **labels})
     if not example:
         note("Colours the tokens of a held-out example by their loss, with the adapter and without.")
         return
-    colouring = segmented(
-        "token-colour",
-        "Colour",
-        list(figures.COLOURINGS),
-        figures.DIFFERENCE,
-        figures.COLOURINGS.__getitem__,
-    )
+    colouring = segmented("token-colour", "Colour", figures.COLOURINGS)
     if trace is not None and trace.covers(int(example)):
         losses = _recorded(view, trace, int(example))
     else:
@@ -108,7 +102,7 @@ def _recorded(view: InputsReading, trace: TokenTrace, example: int) -> dict[str,
     """Draw the slider over evaluations; return the tokens of an example at the chosen one and at the last, by name."""
     best = view.summary.best.get("step")
     words = figures.step_words(trace, best if isinstance(best, int) else None)
-    step = among_steps("token-step", "Evaluation at step", list(trace.steps), words.__getitem__)
+    step = slide("token-step", "Evaluation at step", trace.steps, trace.steps[-1], words.__getitem__)
     steps = dict.fromkeys((step, trace.steps[-1]))
     return {f"adapter, step {words[one]}": trace.at(example, one) for one in steps}
 
@@ -147,7 +141,7 @@ def _tokens(view: InputsReading, frame: pd.DataFrame) -> None:
     if whole.empty:
         note("Sorts the tokens of the probe examples by loss(base) − loss(adapter).")
         return
-    order = segmented("token-order", "Order", list(ORDERS), "helped", ORDERS.__getitem__)
+    order = segmented("token-order", "Order", ORDERS)
     table = whole if order == "helped" else whole.iloc[::-1]
     st.dataframe(table.head(200), hide_index=True, width="stretch", height=320, column_config=number_columns(table))
     under(figures.all_tokens_caption(whole, len(messages), int(messages[0]["step"])), table, "helped-tokens")
@@ -190,7 +184,7 @@ def choose_map(view: InputsReading) -> str:
     with in_row("inputs-controls", "bottom"):
         name = segmented("map", "Map", offered, usual, MAPS.__getitem__) if len(offered) > 1 else usual
         if view.module_effects is not None and name != "gates" and len(view.groupings) > 1:
-            segmented(BY, "Grouped by", list(view.groupings), next(iter(view.groupings)), GROUPINGS.__getitem__)
+            segmented(BY, "Grouped by", list(view.groupings), words=GROUPINGS.__getitem__)
     return name
 
 
@@ -255,7 +249,7 @@ def _effect_cards(run: Chosen, view: InputsReading, drawn: RunView, panels: Mapp
         return
     panel_card(panels["effects"], drawn)
     if data.moved is None:
-        _matters(run, view)
+        _matters(run, view, drawn)
         return
     left, right = st.columns([5, 4])
     groups, moved = data.means.index.tolist(), data.moved
@@ -266,19 +260,19 @@ def _effect_cards(run: Chosen, view: InputsReading, drawn: RunView, panels: Mapp
                 choose(name, label, groups, usual, words, width=220)
         panel_card(panels["effect_shift"], drawn)
     with right:
-        _matters(run, view)
+        _matters(run, view, drawn)
 
 
-def _matters(run: Chosen, view: InputsReading) -> None:
+def _matters(run: Chosen, view: InputsReading, drawn: RunView) -> None:
     """Draw what each group loses without a module, where that was measured, and what measures it elsewhere."""
-    knockouts = retention.kept(view.folder)
-    table = pd.DataFrame() if knockouts is None else retention.by_group(knockouts, view.modules)
+    panel = registry()["train"].panel("knockouts_by_group")
+    table = panel.data(drawn)
     with card("Does it matter?", "matters"):
         note(figures.loss_by_group(view.groups))
-        if knockouts is None or len(table) < 2:
+        if table is None:
             note("Module ablation measures what each group loses without a module.")
         else:
-            picture(viz_measured.by_group(knockouts, view.modules, colours()), "by-group")
+            chart(panel.figure(table, colours()), panel.caption(table), panel.table(table), "by-group")
             st.markdown(f"**{safe(figures.without_a_module(table, view.groups))}**")
         ablation_button(run)
 
@@ -293,7 +287,7 @@ def colour_choice(kinds: list[str], modules: Mapping[str, str]) -> tuple[str, st
     by = segmented("colour", "Colour", kinds, "group", "Colour by {}".format)
     if by != "gate":
         return by, ""
-    return by, choose("module", "Module", list(modules), next(iter(modules)), modules.__getitem__)
+    return by, choose("module", "Module", modules)
 
 
 def placed(view: InputsReading) -> tuple[pd.DataFrame, tuple[str, str]]:
@@ -302,7 +296,7 @@ def placed(view: InputsReading) -> tuple[pd.DataFrame, tuple[str, str]]:
     PCA was recorded; UMAP is asked of the model, and stays PCA when it cannot answer.
     """
     examples = view.examples
-    if segmented("plane", "Projection", ["PCA", "UMAP"], "PCA") == "UMAP":
+    if segmented("plane", "Projection", ["PCA", "UMAP"]) == "UMAP":
         pairs = list(examples["text_pair"]) if bool(examples["text_pair"].notna().to_numpy().all()) else None
         points = ask_model(view.folder, "neighbours", texts=examples["text"].tolist(), pairs=pairs)
         if points is not None:

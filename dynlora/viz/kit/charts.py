@@ -81,6 +81,22 @@ def add_losses(
     return titled(drawn, f"Loss ({unit})")
 
 
+def add_band(drawn: go.Figure, part: pd.DataFrame, label: str, colour: str) -> None:
+    """Add the band of a group to a figure: from `low` to `high` over `x`, shown and hidden with the line `label`."""
+    drawn.add_scatter(
+        x=[*part["x"], *part["x"][::-1]],
+        y=[*part["high"], *part["low"][::-1]],
+        fill="toself",
+        mode="lines",
+        line={"width": 0},
+        fillcolor=theme.faded(colour, 0.16),
+        hoverinfo="skip",
+        showlegend=False,
+        legendgroup=label,
+        name=f"{label}, band",
+    )
+
+
 SHARES = (
     "accuracy",
     "f1",

@@ -120,6 +120,8 @@ class Panel(ABC, Generic[Data]):
         width: eighths of a row beside its neighbour; a document gives what is wider than half the whole width.
         is_live: it changes with every step, so that pages draw it more often.
         element: of a page, which draws it where a figure cannot; a document leaves it out. Empty for none.
+        is_optional: it has no card where there is nothing to draw.
+        command: name and options of the command that measures what it draws; empty for none.
     """
 
     kind: ClassVar[str] = "train"
@@ -134,10 +136,12 @@ class Panel(ABC, Generic[Data]):
     width: ClassVar[int] = 4
     is_live: ClassVar[bool] = False
     element: ClassVar[str] = ""
+    is_optional: ClassVar[bool] = False
+    command: ClassVar[tuple[str, ...]] = ()
 
     def applies(self, view: RunView) -> bool:
         """Say whether the run records what this panel draws, now or later; one that never does has no card."""
-        return True
+        return not self.is_optional or self.data(view) is not None
 
     def views(self, view: RunView) -> Mapping[str, RunView]:
         """Return what a page draws of this panel, a card for each, by the end of the card's key."""

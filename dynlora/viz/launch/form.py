@@ -108,7 +108,7 @@ def _chosen(kind: Kind) -> str:
 
 def field_key(field: Field, start: Mapping[str, Any]) -> str:
     """Return the key of the widget of a field; another start has another one."""
-    return f"field-{field.key}-{str(field.fitting(start.get(field.key, field.default)))[:200]}"
+    return f"field-{field.name}-{str(field.fitting(start.get(field.name, field.default)))[:200]}"
 
 
 NOTHING = ""
@@ -122,32 +122,32 @@ def field_widget(field: Field, start: Mapping[str, Any]) -> Any:
         field: the field.
         start: starting values by key; another start begins a new widget.
     """
-    value = field.fitting(start.get(field.key, field.default))
+    value = field.fitting(start.get(field.name, field.default))
     key, label = field_key(field, start), field.label  # the label is also read aloud, so no escapes
     draw = partial(url_state.kept, key, help=markdown_text(field.about, 600))
     entered: Any
-    if field.choices and field.kind == "tuple":
+    if field.choices and field.type == "tuple":
         begin = list(value or ())
         entered = draw(st.multiselect, begin, label, field.choices, placeholder=field.empty) or None
     elif field.choices:
         options = [NOTHING, *field.choices] if field.optional else list(field.choices)
         begin = NOTHING if value is None else str(value)
         entered = draw(st.selectbox, begin, label, options, format_func=lambda one: one or field.empty) or None
-    elif field.kind == "bool":
+    elif field.type == "bool":
         entered = draw(st.checkbox, bool(value), label)
-    elif field.kind in ("int", "float"):
+    elif field.type in ("int", "float"):
         entered = _number(field, value, draw)
     else:
         begin = (", ".join(value) if isinstance(value, tuple) else str(value or ""))[:500]
         about_empty = field.empty if field.optional else None
         entered = draw(st.text_input, begin, label, max_chars=500, placeholder=about_empty).strip() or None
-        if field.kind == "tuple" and entered:
+        if field.type == "tuple" and entered:
             entered = [part.strip() for part in entered.split(",") if part.strip()] or None
     return None if entered == field.default else entered
 
 
 def _number(field: Field, start: Any, draw: Callable[..., Any]) -> Any:
-    kind = int if field.kind == "int" else float
+    kind = int if field.type == "int" else float
     low, high = (None if bound is None else kind(bound) for bound in (field.low, field.high))
     return draw(
         st.number_input,
@@ -179,7 +179,7 @@ def field_grid(fields: Sequence[Field], start: Mapping[str, Any], columns: int =
         places = st.columns(columns, vertical_alignment="bottom")
         for place, field in zip(places, fields[first : first + columns], strict=False):
             with place:
-                values[field.key] = field_widget(field, start)
+                values[field.name] = field_widget(field, start)
     return values
 
 

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import math
 import shlex
-import types
-import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import pandas as pd
 import yaml
-from pydantic import BaseModel
 
 from dynlora.analysis.frames import records
 from dynlora.analysis.planted_ranks import PLANTED_SETTINGS
 from dynlora.analysis.run_summary import seconds_taken
 from dynlora.analysis.seed_groups import LABELS, flat
 from dynlora.assets import MODELS
-from dynlora.config import RunConfig, StrategyConfig
+from dynlora.config import RunConfig, Setting, StrategyConfig
 from dynlora.config_files import value_text
-from dynlora.errors import ConfigError
+from dynlora.errors import ConfigError, section_in
 from dynlora.jobs.sweep import SECTION, count
 from dynlora.text import one_line, plural, rough_duration, sentence_case
 
 MAX_SEEDS = 20
-RULES = ("ge", "gt", "le", "lt")
 KIND_WORDS = {"int": "whole number", "float": "number", "str": "text", "bool": "yes or no", "tuple": "texts"}
 
 
@@ -52,7 +48,7 @@ MORE_DATA = (
     "data.train_groups",
     "data.packing",
 )
-PLANTED = ("data.planted_modules", "data.planted_rank", "data.planted_strength", "data.planted_seed")
+PLANTED = tuple(f"data.planted_{name}" for name in ("modules", "rank", "strength", "seed", "group"))
 """Settings of planted ranks, which no other task has."""
 ROWS = ("data.max_train", "data.max_eval", "data.max_length")
 MORE_TRAINING = (
@@ -83,59 +79,28 @@ RECORDING = (
 """Keys of the configuration as the form groups them, in their order."""
 
 
-@dataclass(frozen=True)
-class Field:
-    """One field of the form.
-
-    Attributes:
-        key: dotted key in the configuration.
-        kind: int, float, str, bool, or tuple for a list of texts.
-        default: its value when nothing is entered; None for empty.
-        help: what it means, with its unit.
-        unit: of the value, may be empty.
-        optional: may stay empty.
-        low: least value, or None.
-        high: greatest value, or None.
-        choices: the values it can take, empty for any.
-        low_open: it must be more than `low`, not just as much.
-        high_open: it must be less than `high`.
-    """
-
-    key: str
-    kind: str
-    default: Any
-    help: str
-    unit: str = ""
-    optional: bool = False
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = field(default=())
-    low_open: bool = False
-    high_open: bool = False
-
-    @property
-    def name(self) -> str:
-        """The last part of the key, in words."""
-        return self.key.rpartition(".")[2].replace("_", " ")
+class Field(Setting):
+    """A setting as the form draws it, named by its dotted key."""
 
     @property
     def label(self) -> str:
         """Name and unit."""
-        if self.key in LABELS:
-            return sentence_case(LABELS[self.key])
-        unit = f" ({self.unit})" if self.unit and not self.name.endswith(self.unit) else ""
-        return f"{sentence_case(self.name)}{unit}"
+        if self.name in LABELS:
+            return sentence_case(LABELS[self.name])
+        words = self.name.rpartition(".")[2].replace("_", " ")
+        unit = f" ({self.unit})" if self.unit and not words.endswith(self.unit) else ""
+        return f"{sentence_case(words)}{unit}"
 
     @property
     def empty(self) -> str:
         """What it means to leave the field empty."""
-        return EMPTY.get(self.key, "automatic")
+        return EMPTY.get(self.name, "automatic")
 
     @property
     def range(self) -> str:
         """The values it may take, in words; empty for any."""
-        bounds = [f"{'more than' if self.low_open else 'at least'} {self.low:g}"] if self.low is not None else []
-        bounds += [f"{'less than' if self.high_open else 'at most'} {self.high:g}"] if self.high is not None else []
+        bounds = [f"{'at least' if self.gt is None else 'more than'} {self.low:g}"] if self.low is not None else []
+        bounds += [f"{'at most' if self.lt is None else 'less than'} {self.high:g}"] if self.high is not None else []
         return ", ".join(bounds)
 
     @property
@@ -146,97 +111,44 @@ class Field:
             self.help,
             f"Range: {self.range}." if self.range else "",
             f"Default: {default}.",
-            f"Key: {self.key}.",
+            f"Key: {self.name}.",
         ]
         return " ".join(part for part in sentences if part)
 
     def fitting(self, value: Any) -> Any:
         """Return a value that may come from a run of someone else's, or the default where the field cannot hold it."""
-        if value is None:
-            return None if self.optional else self.default
-        if self.kind == "tuple":
-            items = tuple(str(item) for item in value) if isinstance(value, list | tuple) else None
-            known = items is None or not self.choices or set(items) <= set(self.choices)
-            return items if items is not None and known else self.default
-        if self.choices or self.kind == "str":
-            return str(value) if not self.choices or str(value) in self.choices else self.default
-        if isinstance(value, bool) or self.kind == "bool":
-            return value if isinstance(value, bool) and self.kind == "bool" else self.default
-        if not isinstance(value, int | float) or (self.kind == "int" and not float(value).is_integer()):
-            return self.default
-        inside = (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
-        return value if inside else self.default
+        if self.type == "tuple" and isinstance(value, list | tuple):
+            value = tuple(str(item) for item in value)
+        elif self.type == "str" and value is not None:
+            value = str(value)
+        elif self.type == "int" and isinstance(value, float) and value.is_integer():
+            value = int(value)
+        return value if self.takes(value) else self.default
 
 
 def config_field(key: str) -> Field:
     """Return a field of the configuration by its dotted key."""
-    owner: type[BaseModel] = RunConfig
-    *sections, last = key.split(".")
-    for section in sections:
-        owner = typing.cast("type[BaseModel]", owner.model_fields[section].annotation)
-    info = owner.model_fields[last]
-    kinds, choices = _types(info.annotation)
-    return Field(
-        key,
-        kinds[0],
-        info.get_default(),
-        info.description or "",
-        optional=len(kinds) > 1,
-        choices=choices,
-        **_bounds({rule: getattr(item, rule) for item in info.metadata for rule in RULES if hasattr(item, rule)}),
-    )
+    section, _, last = key.rpartition(".")
+    return Field.of(key, (section_in(RunConfig, section) or RunConfig).model_fields[last])
 
 
 def strategy_fields(strategy: Mapping[str, Any]) -> list[Field]:
     """Return the fields of a strategy as the catalogue describes them."""
-    return [
-        Field(
-            f"strategy.{row['name']}",
-            row["type"],
-            row.get("default"),
-            row.get("help", ""),
-            row.get("unit", ""),
-            bool(row.get("optional")),
-            choices=tuple(row.get("choices") or ()),
-            **_bounds(row),
-        )
-        for row in strategy.get("fields", [])
-    ]
+    return [Field(**{**row, "name": f"strategy.{row['name']}"}) for row in strategy.get("fields", [])]
 
 
 def field_table(strategy: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return the fields of a strategy as rows for people."""
     return [
         {
-            "field": field.key,
+            "field": field.name,
             "default": "automatic" if field.default is None else str(field.default),
             "unit": field.unit,
-            "values": ", ".join(field.choices) or field.range or KIND_WORDS.get(field.kind, ""),
+            "values": ", ".join(field.choices) or field.range or KIND_WORDS.get(field.type, ""),
             "meaning": field.help,
         }
         for field in strategy_fields(strategy)
     ]
-
-
-def _types(hint: Any) -> tuple[list[str], tuple[str, ...]]:
-    """Return the names of the plain types (`none` for an optional one, last) and the choices of a hint."""
-    if typing.get_origin(hint) is typing.Literal:
-        return ["str"], typing.get_args(hint)
-    if typing.get_origin(hint) is typing.Annotated:
-        return _types(typing.get_args(hint)[0])
-    if typing.get_origin(hint) is tuple:
-        return ["tuple"], _types(typing.get_args(hint)[0])[1]
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        members = [_types(option) for option in typing.get_args(hint)]
-        names = [name for option, _ in members for name in option]
-        return sorted(names, key=lambda name: name == "NoneType"), members[0][1]
-    return [getattr(hint, "__name__", "str")], ()
-
-
-def _bounds(rules: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the bounds of a field from rules such as `ge` and `lt`."""
-    low, high = rules.get("ge", rules.get("gt")), rules.get("le", rules.get("lt"))
-    return {"low": low, "high": high, "low_open": "gt" in rules, "high_open": "lt" in rules}
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -497,8 +409,8 @@ def methods(strategies: Mapping[str, Mapping[str, Any]], start: Mapping[str, Any
     key, random = RANDOM_CONTROL
     for name, strategy in strategies.items():
         fields = strategy_fields(strategy)
-        own = {field.key.partition(".")[2]: field.fitting(start.get(field.key, field.default)) for field in fields}
-        usual = {field.key.partition(".")[2]: field.default for field in fields}
+        own = {field.name.partition(".")[2]: field.fitting(start.get(field.name, field.default)) for field in fields}
+        usual = {field.name.partition(".")[2]: field.default for field in fields}
         set_here = {part: value for part, value in own.items() if value != usual[part]}
         plain = {part: value for part, value in set_here.items() if (part, value) != RANDOM_CONTROL}
         methods[name] = {"name": name} | plain

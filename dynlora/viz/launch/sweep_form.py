@@ -355,7 +355,7 @@ def sweep_form(runs: pd.DataFrame) -> None:
     if is_read_only():
         say_read_only()
         return
-    ways = segmented("sweep", "Values", list(WAYS), "all", WAYS.__getitem__)
+    ways = segmented("sweep", "Values", WAYS)
     if ways == "search":
         search_form(runs)
         return

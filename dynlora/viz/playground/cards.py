@@ -25,7 +25,7 @@ from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, in_row, note, rows, safe, under
 from dynlora.viz.ui.model_client import ask_model
 from dynlora.viz.ui.run_picker import Chosen, askable, find_run, has_model, link, list_all, run_labels, runs_dir
-from dynlora.viz.ui.url_state import choose, from_address, put, to_address
+from dynlora.viz.ui.url_state import choose, put, slide, to_address
 
 MOST_SUGGESTED = 3
 """Examples that are offered where no text is given."""
@@ -167,23 +167,16 @@ STRENGTHS = tuple(place / 20 for place in range(26))
 
 def strength_slider() -> float:
     """Draw the slider and return what the adapter is multiplied by; without one in the address it is 1."""
-    key = "address-strength"
-    put(key, from_address("strength", STRENGTHS, 1.0))
-    return st.select_slider(
+    return slide(
+        "strength",
         "Adapter strength",
         STRENGTHS,
-        key=key,
+        1.0,
+        "{:.2f}".format,
         width=260,
-        format_func=lambda strength: f"{strength:.2f}",
-        on_change=_strength_changed,
         help="The update of the adapter is multiplied by this number: 0 is the base model, 1 the adapter as trained. "
         "`dynlora strength ID` measures held-out loss and what is forgotten at each, and exports the best.",
     )
-
-
-def _strength_changed() -> None:
-    value = st.session_state["address-strength"]
-    to_address(strength=None if value == 1 else value)
 
 
 def run_task(folder: Path) -> Task | None:
@@ -209,7 +202,7 @@ def other_run(run: Chosen, task: Task) -> Chosen | None:
         if source not in same:
             same[source] = run_task(Path(folder)) == task
     words = run_labels(runs.loc[[same[source] for source in sources]])
-    chosen = choose("other", "Compare with", ["", *words], "", lambda key: words.get(key, "No other run"), width=320)
+    chosen = choose("other", "Compare with", {"": "No other run", **words}, width=320)
     other = find_run(chosen) if chosen else None
     return other if other is not None and run_task(other.folder) == task else None
 
@@ -313,7 +306,7 @@ def token_card(view: InputsReading) -> None:
         return
     with card("Example by word", "token-view"):
         labels = {str(index): one_line(text, 70) for index, text in view.examples["text"].head(MOST_EXAMPLES).items()}
-        choice = choose("example", "Example", ["", *labels], "", lambda key: labels.get(key, "Choose an example"))
+        choice = choose("example", "Example", {"": "Choose an example", **labels})
         if not choice:
             note("Colours the words of an example by gate, or by contribution to the prediction, for each layer.")
             return

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pandas as pd
 
-from dynlora.analysis import health, pairing, ranks_to_use, results, retention, run_summary, verdict_text
+from dynlora.analysis import health, pairing, ranks_to_use, run_summary, verdict_text
 from dynlora.analysis import run_summary as words
 from dynlora.analysis.frames import SnapshotQueries
 from dynlora.analysis.result_strip import result_strip
@@ -21,11 +21,9 @@ from dynlora.analysis.verdict import Verdict, run_verdict
 from dynlora.config_files import yaml_text
 from dynlora.kinds.run_kind import RunKind, registry
 from dynlora.store import queries
-from dynlora.store.run import module_scores
 from dynlora.store.summary import RunSummary
 from dynlora.store.summary import run_summary as read_summary
 from dynlora.text import number, one_line, plural
-from dynlora.viz import measured
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import panels
@@ -136,12 +134,7 @@ def _blocks(panel: Panel[Any], view: RunView) -> list[Block]:
 
 def results_part(view: RunView) -> Part:
     """Return scores by class and group, the worst examples, and what the adapters add to the base model."""
-    run: RunReading = view.result
-    evaluated = run_summary.evaluation(run.evaluations)
-    if evaluated is None:
-        return Part("Results", [])
-    panels = panel_blocks((panel for panel in registry()["train"].panels if panel.part == "Results"), view)
-    return Part("Results", [*panels, *_base(run, evaluated[1]), *_generated(run)])
+    return Part("Results", [*panel_part("Results", view).blocks, *_generated(view.result)])
 
 
 def _generated(run: RunReading) -> list[Block]:
@@ -152,75 +145,6 @@ def _generated(run: RunReading) -> list[Block]:
     last = next(reversed(steps))
     table = result_figures.table(steps[last], next(iter(steps.values())))
     return [Table(f"Generated texts at step {last:,}", table, result_figures.conclusion(steps), is_wide=True)]
-
-
-def _base(run: RunReading, payload: Mapping[str, Any]) -> list[Block]:
-    """Return the probe set with the adapters off and on."""
-    ends = results.base_ends(queries.examples_frame(run.folder), run.final("base_loss"), run.final("base_prediction"))
-    if ends.empty:
-        return []
-    labels = [str(label) for label in (payload.get("labels") or [])]
-    before, after = "with adapters off", "with adapters on"
-    named = results.answer_names(ends, labels)
-    unit = run_summary.loss_unit(run.summary)
-    drawn = partial(
-        result_figures.before_after, named, f"Loss {before}", f"Loss {after}", unit, has_classes=bool(labels)
-    )
-    words, table = result_figures.before_after_caption(ends, before, after), results.changed(named)
-    table = results.as_written(table) if run_summary.writes(run.summary) else table
-    blocks: list[Block] = [Chart("Effect of the adapters", drawn, words, table)]
-    return blocks + _answers(named, labels, before, after)
-
-
-def _answers(named: Any, labels: Sequence[str], before: str, after: str) -> list[Block]:
-    if not labels:
-        return []
-    counts = results.answers(named)
-    words = result_figures.answers(counts, before.capitalize(), after)
-    return [Chart("Changed predictions", partial(result_figures.answer_bar, counts), words, counts)]
-
-
-TITLE = "Module ablation"
-
-
-def knockouts_part(run: RunReading) -> Part:
-    """Return the loss change without each module, and how well recorded scores predict it."""
-    ablation = None if run.modules.empty else retention.kept(run.folder)
-    effect = retention.effects(ablation, run.modules)
-    if ablation is None or effect.empty:
-        return Part(TITLE, [])
-    words = retention.effect_caption(effect, len(run.modules), ablation.rows)
-    drawn = partial(measured.effect_bars, effect)
-    title = "Module ablation"
-    blocks: list[Block] = [Chart(title, drawn, words, _table(effect), is_wide=True)]
-    return Part(TITLE, [*blocks, *_agreements(run, effect)], [retention.adapter_caption(ablation, run.summary.step)])
-
-
-def _table(effect: pd.DataFrame) -> pd.DataFrame:
-    """Return the numbers behind the chart of effects, with names that need no page beside them."""
-    return pd.DataFrame(
-        {
-            "module": effect["short"],
-            "loss change": effect["delta"],
-            "low": effect["low"],
-            "high": effect["high"],
-            "changed predictions (%)": 100 * effect["changed"],
-            "CI excludes 0": ["yes" if sure else "no" for sure in effect["sure"]],
-            "name": effect["name"],
-        }
-    )
-
-
-def _agreements(run: RunReading, effect: pd.DataFrame) -> list[Block]:
-    """Return how well each recorded score ranks the modules; a score of another width is none of this run's."""
-    scores = {name: score for name, score in module_scores(run.folder).items() if len(score) == len(run.modules)}
-    agreed = retention.agreements(scores, effect)
-    if agreed.empty:
-        return []
-    rounded = agreed[["spearman", "low", "high"]].round(3) + 0.0  # none of them is -0
-    words = "Spearman correlation with the loss change; low and high are the 95 % CI over modules."
-    table = agreed.assign(**{name: rounded[name] for name in rounded.columns})
-    return [Table("Rank correlation of each score with the loss change", table, words, is_wide=True)]
 
 
 CELLS = 12_000
@@ -248,10 +172,11 @@ def run_document(run: RunReading, among: Collection[str] | None = None) -> Docum
         ranks_part(run),
         training_part(view),
         panel_part("Capacity", view),
-        knockouts_part(run),
+        panel_part("Module ablation", view),
         panel_part("Inputs", view),
         results_part(view),
         panel_part("Cost", view),
+        panel_part("Machine", view),
         setup_part(summary),
     ]
     return Document(

@@ -138,7 +138,8 @@ def _header(run: Chosen, summary: RunSummary) -> AdapterHeader | None:
     if not isinstance(rank, int) or summary.ranks_are_sums:
         return None
     gates = cached_queries.at_step(run.folder, "gate", summary.step)
-    names, scalings = list(summary.ranks), dict(summary.scaling)
+    names = list(summary.ranks)
+    scalings = {name: value for name, value in summary.scaling.items() if value is not None}
     if gates is not None and len(gates) == len(names):  # an export folds their means into the scaling
         scalings = {name: scalings.get(name, 1.0) * float(gate) for name, gate in zip(names, gates, strict=True)}
     return expected_header(summary.ranks, scalings, rank, float(settings.get("alpha") or 2 * rank))

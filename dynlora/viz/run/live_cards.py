@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from html import escape
 from urllib.parse import quote
 
-import pandas as pd
 import streamlit as st
 
 from dynlora.analysis import ranks_to_use, run_summary
@@ -18,12 +17,11 @@ from dynlora.analysis.run_reading import RunReading, setup_frame
 from dynlora.kinds.run_kind import registry
 from dynlora.store import queries
 from dynlora.store.summary import RunSummary
-from dynlora.text import duration, markdown_text
+from dynlora.text import markdown_text
 from dynlora.viz.kit.panel import RunView
-from dynlora.viz.run import result_figures
 from dynlora.viz.run.button import export_buttons
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, chart, colours, in_row, note, rows, safe, snippets, status_line
+from dynlora.viz.ui.cards import card, in_row, note, rows, safe, snippets, status_line
 from dynlora.viz.ui.panel_cards import panel_card, panel_cards
 from dynlora.viz.ui.replay import replay
 from dynlora.viz.ui.run_actions import run_buttons
@@ -130,33 +128,6 @@ def _result(strip: ResultStrip) -> None:
 def _presented_answer(answer: Answer) -> str:
     question, words, basis = (escape(text) for text in (answer.question, answer.answer, answer.basis))
     return f"<div><p>{question}</p><strong>{words}</strong><p>{basis}</p></div>"
-
-
-def minutes(system: pd.DataFrame) -> pd.DataFrame:
-    """Return readings of the machine as columns name, minutes (since the first), value."""
-    start = system["time"].min() if len(system) else 0.0
-    return pd.DataFrame({"name": system["name"], "minutes": (system["time"] - start) / 60, "value": system["value"]})
-
-
-def machine_caption(readings: pd.DataFrame, names: Mapping[str, str], unit: str) -> str:
-    """Say the last and the highest value of each reading."""
-    parts = []
-    for name, called in names.items():
-        values = readings.loc[readings["name"] == name, "value"].dropna()
-        if len(values):
-            parts.append(f"{called} {values.iloc[-1]:,.0f} {unit} now, maximum {values.max():,.0f} {unit}")
-    length = readings["minutes"].max() if len(readings) else 0.0
-    if not parts:
-        return "Not recorded in this run."
-    words = "; ".join(parts)
-    return f"{words[0].upper()}{words[1:]}, over {duration(60 * length)}."
-
-
-MEMORY = {"rss_mib": "Process", "gpu_memory_mib": "GPU"}
-"""Readings of memory, in MiB, and what they are called."""
-
-PROCESSOR = {"cpu_percent": "Process"}
-"""Readings of the processor, in percent of one core."""
 
 
 def run_strip(
@@ -281,28 +252,15 @@ def panel_column(view: RunView, ids: Collection[str]) -> None:
             panel_card(panel, view)
 
 
-def run_details(run: Chosen, summary: RunSummary) -> None:
+def run_details(view: RunView) -> None:
     """Draw how a run was made, the machine in use, and the log.
 
     Raises:
         DynloraError: when the run cannot be read.
     """
     with card("Setup", "setup"):
-        rows(setup_frame(summary))
-    readings = minutes(cached_queries.ask(queries.system_frame, run.folder))
-    left, right = st.columns(2)
-    for place, title, names, unit, key in (
-        (left, "Memory use", MEMORY, "MiB", "memory"),
-        (right, "CPU use", PROCESSOR, "% of one core", "processor"),
-    ):
-        visible = readings[readings["name"].isin(names)]
-        with place, card(title, key):
-            if visible.empty:
-                note("Not recorded in this run. Memory and CPU use are recorded about every five seconds of training.")
-            else:
-                label = f"Memory ({unit})" if names is MEMORY else f"CPU use ({unit})"
-                figure = result_figures.readings(visible, names, label, colours())
-                chart(figure, machine_caption(visible, names, unit.split(" of")[0]), visible, key)
+        rows(setup_frame(view.result.summary))
+    training_panels(view, ("memory", "processor"))
     with card("Log", "log"):
-        lines = run_summary.log_text(cached_queries.ask(queries.logs_frame, run.folder, 200))
+        lines = run_summary.log_text(cached_queries.ask(queries.logs_frame, view.folder, 200))
         st.code(lines or "The log is empty.", language=None, wrap_lines=True)

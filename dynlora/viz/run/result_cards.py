@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Collection, Mapping
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -254,15 +251,10 @@ def wrong_card(view: RunView) -> None:
             link("pages/playground.py", "Open in Playground", run=run.folder.name)
 
 
-NOT_RECORDED = "Not recorded in this run. Newer runs evaluate the base model on the probe set at their end."
-
-
-def run_results(run: Chosen, summary: RunSummary, view: RunView, without: Collection[str]) -> None:
+def run_results(view: RunView, without: Collection[str]) -> None:
     """Draw scores by class and group, and the probe set before and after.
 
     Args:
-        run: the run.
-        summary: as `queries.run_summary` returns it.
         view: of the run.
         without: ids of panels that stand elsewhere.
 
@@ -270,72 +262,10 @@ def run_results(run: Chosen, summary: RunSummary, view: RunView, without: Collec
         DynloraError: when the run cannot be read.
     """
     reading: RunReading = view.result
-    evaluated = run_summary.evaluation(reading.evaluations)
-    if evaluated is None:
+    if run_summary.evaluation(reading.evaluations) is None:
         note("The run has not been evaluated yet. Results appear with the first evaluation.")
         return
-    _, payload = evaluated
-    labels = [str(label) for label in (payload.get("labels") or [])]
     if reading.reactions:
-        note(reaction_conclusion(reading.reactions[0], run_summary.loss_unit(summary)))
+        note(reaction_conclusion(reading.reactions[0], run_summary.loss_unit(reading.summary)))
     panels = registry()["train"].panels
     panel_cards((one for one in panels if one.part == "Results" and one.id not in (*without, "worst")), view)
-    unit = run_summary.loss_unit(summary)
-    examples = cached_queries.ask_events(queries.examples_frame, run.folder)
-    texts_view = Shown(labels, unit, run_summary.writes(summary))
-    ends = results.probe_ends(examples, *(_probe(run.folder, name) for name in ("probe_loss", "probe_prediction")))
-    with card("Changes since the first evaluation", "changed"):
-        _before_after(ends, ("at the first evaluation", "now"), texts_view, "changed")
-    base = (_last(run.folder, name) for name in ("base_loss", "base_prediction"))
-    with card("Effect of the adapters", "base"):
-        ends = results.base_ends(examples, *base)
-        if ends.empty:
-            note(NOT_RECORDED)
-        else:
-            _before_after(ends, ("with adapters off", "with adapters on"), texts_view, "base")
-
-
-@dataclass(frozen=True)
-class Shown:
-    """How examples are shown: names of classes, unit of the loss, and whether texts are to be written."""
-
-    labels: Sequence[str]
-    unit: str
-    writes: bool
-
-
-def _before_after(ends: pd.DataFrame, names: tuple[str, str], view: Shown, key: str) -> None:
-    """Draw the losses of the probe set on two occasions, what became of the answers, and the texts."""
-    if ends.empty:
-        note("The probe set has been evaluated fewer than two times, so there is no comparison yet.")
-        return
-    (before, after), labels = names, view.labels
-    named = results.answer_names(ends, labels)
-    read = results.as_written if view.writes else lambda rows: rows
-    left, right = st.columns([2, 3])
-    with left:
-        figure = result_figures.before_after(
-            named, f"Loss {before}", f"Loss {after}", view.unit, colours(), has_classes=bool(labels)
-        )
-        table = read(results.changed(named, 5000))
-        chart(figure, result_figures.before_after_caption(ends, before, after), table, f"{key}-loss")
-    with right:
-        if labels:
-            counts = results.answers(named)
-            words = result_figures.answers(counts, before.capitalize(), after)
-            chart(result_figures.answer_bar(counts, colours()), words, counts, f"{key}-answers")
-        rows = results.turned(named) if labels and key == "base" else results.changed(named)
-        texts(read(rows), f"{key}-examples", 230 if labels else 360)
-
-
-def _probe(folder: Path, name: str) -> pd.DataFrame:
-    """Return a signal of the probe set at all evaluations, empty when the run has none."""
-    try:
-        return cached_queries.ask_events(queries.signal_frame, folder, name)
-    except KeyError:
-        return pd.DataFrame({"step": []})
-
-
-def _last(folder: Path, name: str) -> Any:
-    probe = _probe(folder, name)
-    return probe.iloc[-1, 1:].to_numpy(float) if len(probe) else None

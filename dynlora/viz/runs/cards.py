@@ -197,8 +197,8 @@ def list_controls(runs: pd.DataFrame) -> ListView:
         query = search_box()
         chosen = several("status", "Status", statuses, kit_status.STATUS_WORDS)
         methods = several("strategy", "Strategy", strategies, {})
-        sort = choose("sort", "Sort", list(runs_table.SORTS), "newest", runs_table.SORTS.__getitem__, width=170)
-        group = choose("group", "Group", list(runs_table.GROUPS), "none", runs_table.GROUPS.__getitem__, width=160)
+        sort = choose("sort", "Sort", runs_table.SORTS, width=170)
+        group = choose("group", "Group", runs_table.GROUPS, width=160)
     return ListView(query, chosen, methods, sort, group)
 
 

@@ -110,11 +110,10 @@ def panel_card(panel: Panel[Any], view: RunView, end: str = "", elements: Elemen
 
 def pick(choice: Choice) -> str:
     """Draw a choice and return the chosen value."""
-    words = choice.options.__getitem__
     if choice.is_row:
-        return segmented(choice.name, choice.label, list(choice.options), choice.usual, words)
+        return segmented(choice.name, choice.label, choice.options, choice.usual)
     more = {"help": choice.help, "width": 260} if choice.help else {}
-    return choose(choice.name, choice.label, list(choice.options), choice.usual, words, **more)
+    return choose(choice.name, choice.label, choice.options, choice.usual, **more)
 
 
 def facts(pairs: Sequence[tuple[str, str]], source: str | None = None) -> None:

@@ -74,18 +74,34 @@ def _segment_changed(name: str, key: str, default: Any) -> None:
         _changed(name, key, default)
 
 
+Options = Sequence[Any] | Mapping[Any, str]
+"""What can be chosen: values, or words by value."""
+
+
+def _among(options: Options, default: Any, words: Callable[[Any], str] | None) -> tuple[list[Any], Any, Any]:
+    """Return what can be chosen, what is usual, the first unless it is given, and what names each."""
+    every, named = list(options), options.__getitem__ if isinstance(options, Mapping) else str
+    return every, every[0] if default is None else default, words or named
+
+
 def segmented(
-    name: str, label: str, options: Sequence[Any], default: Any, words: Callable[[Any], str] = str, **more: Any
+    name: str,
+    label: str,
+    options: Options,
+    default: Any = None,
+    words: Callable[[Any], str] | None = None,
+    **more: Any,
 ) -> Any:
     """Draw a row of choices and return the chosen one."""
+    every, default, named = _among(options, default, words)
     key = f"address-{name}"
-    current = from_address(name, options, default)
+    current = from_address(name, every, default)
     put(key, current)
     chosen = st.segmented_control(
         label,
-        options,
+        every,
         key=key,
-        format_func=words,
+        format_func=named,
         label_visibility="collapsed",
         on_change=_segment_changed,
         args=(name, key, default),
@@ -135,30 +151,31 @@ def _section_changed(name: str, key: str, address: str) -> None:
 
 
 def choose(
-    name: str, label: str, options: Sequence[Any], default: Any, words: Callable[[Any], str] = str, **more: Any
+    name: str,
+    label: str,
+    options: Options,
+    default: Any = None,
+    words: Callable[[Any], str] | None = None,
+    **more: Any,
 ) -> Any:
     """Draw a drop-down list and return the chosen option."""
+    every, default, named = _among(options, default, words)
     key = f"address-{name}"
+    put(key, from_address(name, every, default))
+    return st.selectbox(label, every, key=key, format_func=named, on_change=_changed, args=(name, key, default), **more)
+
+
+def slide(
+    name: str, label: str, options: Sequence[Any], default: Any, words: Callable[[Any], str] = str, **more: Any
+) -> Any:
+    """Draw a slider over rising options and return the chosen one; of one there is nothing to choose."""
+    if len(options) < 2:
+        return default
+    key = f"address-{name}-{len(options)}"
     put(key, from_address(name, options, default))
-    return st.selectbox(
+    return st.select_slider(
         label, options, key=key, format_func=words, on_change=_changed, args=(name, key, default), **more
     )
-
-
-def among_steps(name: str, label: str, steps: Sequence[int], words: Callable[[Any], str] = str) -> int:
-    """Draw a slider over some steps and return the chosen one; without one in the address it is the last.
-
-    Args:
-        name: in the address.
-        label: of the control.
-        steps: rising, at least one; with one there is nothing to choose.
-        words: what a step is called.
-    """
-    if len(steps) < 2:
-        return steps[-1]
-    key = f"address-{name}-{len(steps)}"
-    put(key, from_address(name, steps, steps[-1]))
-    return st.select_slider(label, steps, key=key, format_func=words, on_change=_changed, args=(name, key, steps[-1]))
 
 
 def step_slider(last: int, bound: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -11,7 +12,8 @@ import plotly.graph_objects as go
 from dynlora.analysis import frames, run_summary
 from dynlora.analysis.frames import at_highest
 from dynlora.analysis.run_reading import RunReading
-from dynlora.text import number, one_line, percent, plotly_text, sentence_case, signed
+from dynlora.store import queries
+from dynlora.text import duration, number, one_line, percent, plotly_text, sentence_case, signed
 from dynlora.viz.kit import charts, theme
 from dynlora.viz.kit.charts import HEIGHT, titled
 from dynlora.viz.kit.panel import Panel, Picks, RunView
@@ -307,3 +309,67 @@ class OwnNumbers(Panel[OwnNumber]):
 def _word(name: str) -> str:
     """Return what people call a number."""
     return one_line(name.replace("_", " ").replace("/", ": "), 60)
+
+
+class MemoryUse(Panel[pd.DataFrame]):
+    """Readings of the memory over the minutes of training.
+
+    Attributes:
+        readings: recorded names, and what they are called.
+        unit: of the values.
+    """
+
+    id = "memory"
+    order = 51
+    part = "Machine"
+    title = "Memory use"
+    missing = "Not recorded in this run. Memory and CPU use are recorded about every five seconds of training."
+    readings: ClassVar[Mapping[str, str]] = {"rss_mib": "Process", "gpu_memory_mib": "GPU"}
+    unit: ClassVar[str] = "MiB"
+
+    def data(self, view: RunView) -> pd.DataFrame | None:
+        """Return name, minutes since the first reading, and value of each reading; None without any."""
+        run: RunReading = view.result
+        system = run.store.ask(queries.system_frame, run.folder)
+        minutes = (system["time"] - system["time"].min()) / 60
+        frame = pd.DataFrame({"name": system["name"], "minutes": minutes, "value": system["value"]})
+        known = frame[frame["name"].isin(list(self.readings))].dropna(subset=["value"])
+        return None if known.empty else known
+
+    def caption(self, data: pd.DataFrame) -> str:
+        """Return the last and the highest value of each reading."""
+        unit = self.unit.partition(" of")[0]
+        values = data.groupby("name", sort=False)["value"]
+        parts = [
+            f"{self.readings[str(name)]} {part.iloc[-1]:,.0f} {unit} now, maximum {part.max():,.0f} {unit}"
+            for name, part in values
+        ]
+        return f"{'; '.join(parts)}, over {duration(60 * data['minutes'].max())}."
+
+    def figure(self, data: pd.DataFrame, colours: Palette) -> go.Figure:
+        """Draw a line for each reading."""
+        drawn = theme.figure(colours, 230)
+        for name, (colour, _, dash) in theme.contrasting(data["name"].unique().tolist()).items():
+            part, called = data[data["name"] == name], self.readings[name]
+            drawn.add_scatter(
+                x=part["minutes"],
+                y=part["value"],
+                mode="lines" if len(part) > 20 else "lines+markers",
+                name=called,
+                line={"color": colour, "width": 1.8, "dash": dash},
+                hovertemplate=f"%{{x:.1f}} min<br>{called} %{{y:,.0f}}<extra></extra>",
+            )
+        drawn.update_layout(showlegend=data["name"].nunique() > 1)
+        drawn.update_xaxes(title_text="Minutes since the first reading")
+        drawn.update_yaxes(title_text=f"{self.title} ({self.unit})", rangemode="tozero")
+        return drawn
+
+
+class ProcessorUse(MemoryUse):
+    """Readings of the processor over the minutes of training."""
+
+    id = "processor"
+    order = 52
+    title = "CPU use"
+    readings: ClassVar[Mapping[str, str]] = {"cpu_percent": "Process"}
+    unit = "% of one core"

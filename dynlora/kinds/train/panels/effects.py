@@ -95,10 +95,7 @@ class EffectsByGroup(Panel[GroupEffects]):
     about = "‖h − h₀‖ / ‖h₀‖ of a module's output with and without its adapter, mean over tokens and examples"
     missing = "The effect of each module is recorded from the first evaluation on; an older run can be measured."
     is_wide = True
-
-    def applies(self, view: RunView) -> bool:
-        """Say whether the effects were recorded or measured; a page has a button that measures them."""
-        return self.data(view) is not None
+    is_optional = True
 
     def data(self, view: RunView) -> GroupEffects | None:
         """Return the effects; None where they were neither recorded nor measured."""
@@ -157,10 +154,7 @@ class EffectShift(Panel[GroupEffects]):
     title = "What changes between two groups"
     about = "Difference of each module's part of the adapter's effect, percentage points"
     missing = "There are no two groups of inputs to compare."
-
-    def applies(self, view: RunView) -> bool:
-        """Say whether there are two groups to compare."""
-        return self.data(view) is not None
+    is_optional = True
 
     def data(self, view: RunView) -> GroupEffects | None:
         """Return the effects; None without two groups."""

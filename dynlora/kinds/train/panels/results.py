@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ from dynlora.analysis.inputs import group_with_size, large_enough, sized_groups
 from dynlora.analysis.module_effects import LEAST_EXAMPLES
 from dynlora.analysis.results import as_written
 from dynlora.analysis.run_reading import RunReading
+from dynlora.store import queries
 from dynlora.text import number, one_line, percent, plotly_text, plural, score, sentence_case
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.charts import score_dots
@@ -47,10 +50,7 @@ class ConfusionMatrix(Panel[Confusion]):
     part = "Results"
     title = "Confusion matrix"
     missing = MISSING
-
-    def applies(self, view: RunView) -> bool:
-        """Say whether classes were counted."""
-        return _confusion(view.result) is not None
+    is_optional = True
 
     def data(self, view: RunView) -> Confusion | None:
         """Return the counts of the last evaluation."""
@@ -90,10 +90,7 @@ class ClassScores(Panel[pd.DataFrame]):
     part = "Results"
     title = "Scores by class"
     missing = MISSING
-
-    def applies(self, view: RunView) -> bool:
-        """Say whether classes were counted."""
-        return _confusion(view.result) is not None
+    is_optional = True
 
     def data(self, view: RunView) -> pd.DataFrame | None:
         """Return a row for each class."""
@@ -150,25 +147,11 @@ def confusion(counts: Sequence[Sequence[float]], labels: Sequence[str], colours:
         hovertemplate="%{customdata:,} examples, %{z:.1f} % of their class<extra></extra>",
     )
     if len(names) <= 12:
-        _write_cells(drawn, table, share, colours)
+        drawn.update_traces(texttemplate="%{customdata:,}<br>%{z:.0f} %")
     ticks = {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": names, "showgrid": False}
     drawn.update_xaxes(**ticks, title_text="Predicted", tickangle=0 if len(names) <= 4 else None)
     drawn.update_yaxes(**ticks, title_text="True", autorange="reversed")
     return drawn
-
-
-def _write_cells(drawn: go.Figure, table: np.ndarray, share: np.ndarray, colours: Palette) -> None:
-    dark_ink, light_ink = (colours.text, colours.panel) if colours.mode == "light" else (colours.panel, colours.text)
-    for row, column in np.ndindex(*table.shape):
-        strong = share[row, column] > 55
-        ink = (light_ink if strong else dark_ink) if colours.mode == "light" else (dark_ink if strong else light_ink)
-        drawn.add_annotation(
-            x=column,
-            y=row,
-            showarrow=False,
-            font={"size": 12, "color": ink},
-            text=f"{table[row, column]:,.0f}<br>{share[row, column]:.0f} %",
-        )
 
 
 @dataclass(frozen=True)
@@ -257,3 +240,186 @@ def group_scores(groups: pd.DataFrame, metric: str, column: str = "metric") -> s
         f"({score(best[column])}) and lowest for "
         f"{one_line(worst['group'], 40)} ({score(worst[column])}); difference {best[column] - worst[column]:.3f}."
     )
+
+
+@dataclass(frozen=True)
+class ProbeEnds:
+    """The probe set on two occasions, with names for answers where there are classes, and how examples are read."""
+
+    ends: pd.DataFrame
+    labels: Sequence[str]
+    unit: str
+    writes: bool
+
+    @property
+    def numbers(self) -> pd.DataFrame:
+        """The examples, the greatest change of the loss first."""
+        rows = results.changed(self.ends, 5000)
+        return as_written(rows) if self.writes else rows
+
+
+class AdapterLosses(Panel[ProbeEnds]):
+    """The loss of each probe example with the adapters off against on.
+
+    Attributes:
+        sides: what both occasions are called.
+    """
+
+    id = "base"
+    order = 37
+    part = "Results"
+    title = "Effect of the adapters"
+    missing = "Not recorded in this run. Newer runs evaluate the base model on the probe set at their end."
+    sides: ClassVar[tuple[str, str]] = ("with adapters off", "with adapters on")
+
+    def ends(self, run: RunReading, examples: pd.DataFrame) -> pd.DataFrame:
+        """Return the probe set on both occasions, without rows where they were not recorded."""
+        return results.base_ends(examples, run.final("base_loss"), run.final("base_prediction"))
+
+    def data(self, view: RunView) -> ProbeEnds | None:
+        """Return the probe set on both occasions; None where they were not recorded."""
+        run: RunReading = view.result
+        evaluated = run_summary.evaluation(run.evaluations)
+        ends = self.ends(run, run.store.ask_events(queries.examples_frame, run.folder))
+        if evaluated is None or ends.empty:
+            return None
+        labels = [str(label) for label in (evaluated[1].get("labels") or [])]
+        unit, writes = run_summary.loss_unit(run.summary), run_summary.writes(run.summary)
+        return ProbeEnds(results.answer_names(ends, labels), labels, unit, writes)
+
+    def caption(self, data: ProbeEnds) -> str:
+        """Return on how many probe examples the loss fell, and its means."""
+        ends, (before, after) = data.ends, self.sides
+        return (
+            f"The loss is lower {after} than {before} on {int((ends['change'] < 0).sum())} of {len(ends)} probe "
+            f"examples; the mean changed from {ends['first_loss'].mean():.3f} to {ends['last_loss'].mean():.3f}."
+        )
+
+    def short_table(self, data: ProbeEnds) -> pd.DataFrame:
+        """Return the examples that changed most."""
+        return self.table(data).head(100)
+
+    def figure(self, data: ProbeEnds, colours: Palette) -> go.Figure:
+        """Draw a point for each example, with the diagonal on which nothing changes."""
+        drawn = theme.figure(colours, 320)
+        wide, high = (_reach(data.ends[column].to_numpy(float)) for column in ("first_loss", "last_loss"))
+        top = max(wide[1], high[1])
+        drawn.add_scatter(
+            x=[0, top],
+            y=[0, top],
+            mode="lines",
+            line={"color": colours.muted, "width": 1, "dash": "dot"},
+            hoverinfo="skip",
+            name="No change",
+        )
+        right = np.asarray(data.ends["last"].eq(data.ends["label"]), bool)
+        both = [(True, "Correct", colours.accent, "circle"), (False, "Wrong", colours.second, "x")]
+        if not data.labels:
+            right, both = np.ones(len(data.ends), bool), [(True, "Example", colours.accent, "circle")]
+        for is_right, name, colour, symbol in both:
+            part = data.ends.loc[right == is_right]
+            drawn.add_scatter(
+                x=part["first_loss"],
+                y=part["last_loss"],
+                mode="markers",
+                name=name,
+                marker={"color": theme.faded(colour, 0.75), "symbol": symbol, "size": 7},
+                text=[plotly_text(text, 90) for text in part["text"]],
+                hovertemplate="%{text}<br>before %{x:.3f}, after %{y:.3f}<extra></extra>",
+            )
+        drawn.update_layout(showlegend=True)
+        drawn.update_xaxes(title_text=f"Loss {self.sides[0]} ({plotly_text(data.unit)})", range=wide)
+        drawn.update_yaxes(title_text=f"Loss {self.sides[1]} ({plotly_text(data.unit)})", range=high)
+        return drawn
+
+
+class AdapterAnswers(AdapterLosses):
+    """What became of the answers when the adapters were switched on, as one divided bar."""
+
+    id = "base_answers"
+    order = 38
+    title = "Predictions changed by the adapters"
+    is_optional = True
+
+    def data(self, view: RunView) -> ProbeEnds | None:
+        """Return the probe set on both occasions; None where there are no classes."""
+        data = super().data(view)
+        return data if data and data.labels else None
+
+    def caption(self, data: ProbeEnds) -> str:
+        """Return the accuracy of both sides and how many answers changed, and which way."""
+        unchanged, won, lost, wrong = results.answers(data.ends)["count"].tolist()
+        (before, after), total = self.sides, unchanged + won + lost + wrong
+        return (
+            f"{before.capitalize()} {percent((unchanged + lost) / total)} of {total} probe predictions are correct, "
+            f"{after} {percent((unchanged + won) / total)}: {won} predictions became correct, {lost} became wrong."
+        )
+
+    def table(self, data: ProbeEnds) -> pd.DataFrame:
+        """Return how many answers there are of each sort."""
+        return results.answers(data.ends)
+
+    def more(self, data: ProbeEnds) -> Mapping[str, pd.DataFrame]:
+        """Return the examples whose answer is another one."""
+        rows = results.turned(data.ends).head(100)
+        return {"Examples with another prediction": rows} if len(rows) else {}
+
+    def figure(self, data: ProbeEnds, colours: Palette) -> go.Figure:
+        """Draw the sorts of answers in their order."""
+        counts, drawn = results.answers(data.ends), theme.figure(colours, 210, left=12)
+        shades = (theme.faded(colours.accent, 0.35), colours.accent, colours.second, theme.faded(colours.second, 0.35))
+        inks = (colours.text, colours.panel, colours.panel, colours.text)
+        total = int(counts["count"].sum())
+        for answer, count, colour, ink in zip(counts["answer"], counts["count"], shades, inks, strict=True):
+            drawn.add_bar(
+                x=[count],
+                y=[""],
+                orientation="h",
+                name=plotly_text(answer),
+                marker={"color": colour},
+                text=f"{count:,}" if count / total > 0.04 else "",
+                textposition="inside",
+                insidetextanchor="middle",
+                textangle=0,
+                textfont={"color": ink},
+                hovertemplate=f"{plotly_text(answer)}: %{{x:,}} examples<extra></extra>",
+            )
+        drawn.update_layout(barmode="stack", bargap=0.4, showlegend=True, legend={"traceorder": "normal"})
+        drawn.update_xaxes(title_text="Probe examples", range=[0, total])
+        drawn.update_yaxes(showticklabels=False, showgrid=False)
+        return drawn
+
+
+class LossesSinceFirst(AdapterLosses):
+    """The loss of each probe example at the first evaluation against now."""
+
+    id = "changed"
+    order = 35
+    title = "Changes since the first evaluation"
+    missing = "The probe set has been evaluated fewer than two times, so there is no comparison yet."
+    sides = ("at the first evaluation", "now")
+
+    def ends(self, run: RunReading, examples: pd.DataFrame) -> pd.DataFrame:
+        """Return the probe set at the first and the last evaluation."""
+        try:
+            ask = partial(run.store.ask_events, queries.signal_frame, run.folder)
+            return results.probe_ends(examples, ask("probe_loss"), ask("probe_prediction"))
+        except KeyError:  # the run has no probe set
+            return pd.DataFrame()
+
+
+class AnswersSinceFirst(AdapterAnswers, LossesSinceFirst):
+    """What became of the answers since the first evaluation."""
+
+    id = "changed_answers"
+    order = 36
+    title = "Predictions changed since the first evaluation"
+    sides = LossesSinceFirst.sides
+
+
+def _reach(losses: np.ndarray) -> tuple[float, float]:
+    """Return an axis for losses: from zero, unless they all lie close together."""
+    known = losses[np.isfinite(losses)]
+    low, high = float(np.min(known, initial=np.inf)), float(np.max(known, initial=0.1))
+    gap = 0.05 * max(high - low, 0.02) if np.isfinite(low) else 0.0
+    return (low - gap if low > 0.5 * high else 0.0, high + gap)

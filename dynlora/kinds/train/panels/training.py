@@ -152,10 +152,7 @@ class MoreMetrics(HeldOutMetrics):
     order = 18
     title = "More metrics"
     missing = "The run has no calibration and no Matthews correlation."
-
-    def applies(self, view: RunView) -> bool:
-        """Say whether there are such metrics."""
-        return self.data(view) is not None
+    is_optional = True
 
     def holds(self, names: pd.Series, deciding: str) -> pd.Series:
         """Return which metrics are drawn."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,98 +12,20 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.analysis import retention
-from dynlora.analysis.retention import Agreement, compress_file
+from dynlora.analysis.retention import compress_file
+from dynlora.analysis.run_reading import RunReading
 from dynlora.store.measurements import FEWEST, Compressed, Half, Knockouts, Size
+from dynlora.store.run import module_scores
 from dynlora.store.summary import CALLBACK, RunSummary
-from dynlora.text import percent, plotly_text, plural, score, sentence_case, signed
+from dynlora.text import number, percent, plotly_text, plural, score, sentence_case, signed
 from dynlora.viz.kit import rank_picture, theme
+from dynlora.viz.kit.charts import add_band
 from dynlora.viz.kit.module_map import MapView, colour_of
-from dynlora.viz.kit.panel import Picture
+from dynlora.viz.kit.panel import Choice, Panel, Picks, Picture, RunView
 from dynlora.viz.kit.theme import Palette
 
 LOST = "Loss without − with the module"
-
-
-def effect_bars(effect: pd.DataFrame, colours: Palette, module: str | None = None) -> go.Figure:
-    """Draw the effect of each module with its interval, in the order of `effect`; those in doubt are pale.
-
-    Args:
-        effect: as `ablations.effects` returns it.
-        colours: of the mode.
-        module: name of the module to mark.
-    """
-    drawn = theme.figure(colours, 300)
-    x = list(range(len(effect)))
-    names = [plotly_text(name) for name in effect["short"]]
-    shade = [
-        (colours.accent if delta > 0 else colours.second) if sure else theme.faded(colours.muted, 0.6)
-        for delta, sure in zip(effect["delta"], effect["sure"], strict=True)
-    ]
-    drawn.add_bar(
-        x=x,
-        y=effect["delta"],
-        marker={
-            "color": shade,
-            "line": {"color": colours.text, "width": [2.0 if name == module else 0.0 for name in effect["name"]]},
-        },
-        customdata=[
-            list(row)
-            for row in zip(
-                names, effect["low"], effect["high"], 100 * effect["changed"], effect["position"], strict=True
-            )
-        ],
-        error_y=theme.interval(effect["delta"], effect, colours.muted, thickness=1, width=2),
-        hovertemplate="%{customdata[0]}<br>%{y:+.5f} (%{customdata[1]:+.5f} to %{customdata[2]:+.5f})"
-        "<br>%{customdata[3]:.1f} % of the predictions change<extra></extra>",
-    )
-    drawn.add_hline(y=0, line={"color": colours.muted, "width": 1})
-    drawn.update_xaxes(**theme.name_axis(names, colours))
-    drawn.update_yaxes(title_text=LOST)
-    return drawn
-
-
-def group_effects(table: pd.DataFrame, colours: Palette) -> go.Figure:
-    """Draw what each input group loses without each module; rows are groups, columns modules."""
-    drawn = theme.figure(colours, int(np.clip(170 + 34 * len(table), 240, 640)))
-    names = [plotly_text(name) for name in table.columns]
-    drawn.add_heatmap(
-        z=table.to_numpy(float),
-        x=list(range(len(names))),
-        y=[plotly_text(group, 24) for group in table.index],
-        hoverongaps=False,
-        xgap=theme.column_gap(len(names)),
-        ygap=1,
-        customdata=np.tile(np.array(names, dtype=object), (len(table), 1)),
-        hovertemplate="%{y}<br>%{customdata}<br>%{z:+.5f}<extra></extra>",
-        **colour_of(table, MapView("Loss change", centre=0.0, least=1e-6), colours, 1.0),
-    )
-    drawn.update_xaxes(**theme.name_axis(names, colours))
-    drawn.update_yaxes(type="category", autorange="reversed", showgrid=False)
-    return drawn
-
-
-def score_against_effect(effect: pd.DataFrame, score: np.ndarray, title: str, colours: Palette) -> go.Figure:
-    """Draw each module's score against what is lost without it, one colour a kind; `score` by module as recorded."""
-    drawn = theme.figure(colours, 360)
-    points = effect.assign(score=np.asarray(score, dtype=float)[effect["position"].to_numpy(int)])
-    style = theme.kind_styles(points["label"].tolist())
-    for label, part in points.groupby("label", sort=False):
-        colour, symbol, _ = style[str(label)]
-        drawn.add_scatter(
-            x=part["score"],
-            y=part["delta"],
-            mode="markers",
-            name=plotly_text(label, 24),
-            marker={"color": colour, "symbol": symbol, "size": 9},
-            customdata=[plotly_text(name) for name in part["short"]],
-            error_y=theme.interval(part["delta"], part, colours.muted, thickness=0.8, width=0),
-            hovertemplate="%{customdata}<br>score %{x:.4~g}<br>%{y:+.5f} without the module<extra></extra>",
-        )
-    drawn.add_hline(y=0, line={"color": colours.muted, "width": 1})
-    drawn.update_layout(showlegend=True)
-    drawn.update_xaxes(title_text=plotly_text(sentence_case(title), 60), exponentformat="power")
-    drawn.update_yaxes(title_text=LOST)
-    return drawn
+HOVERED = ["short", "low", "high", "changed", "position"]
 
 
 def why_not(recorded_by: str | None) -> str:
@@ -118,43 +41,209 @@ def why_not(recorded_by: str | None) -> str:
     return "This run was recorded, and its adapter is not here, so no new measurement is possible."
 
 
-def effects(knockouts: Knockouts, modules: pd.DataFrame, colours: Palette, module: str | None = None) -> Picture:
-    """Return what held-out examples lose without each module, with its interval.
+@dataclass(frozen=True)
+class Ablation:
+    """What was measured of a run without its modules.
 
-    Args:
-        knockouts: the ablations; at least one of a module alone.
-        modules: as `analysis.frames.described` returns them.
-        colours: of the mode.
-        module: name of the module to mark.
+    Attributes:
+        knockouts: the ablations.
+        numbers: as `retention.effects` returns them; at least one.
+        run: as it is read.
     """
-    effect = retention.effects(knockouts, modules)
-    words = retention.effect_caption(effect, len(modules), knockouts.rows)
-    figure = effect_bars(effect, colours, module)
-    return Picture(figure, words, effect.drop(columns="position"))
+
+    knockouts: Knockouts
+    numbers: pd.DataFrame
+    run: RunReading
 
 
-def by_group(knockouts: Knockouts, modules: pd.DataFrame, colours: Palette) -> Picture:
-    """Return what each input group loses without each module; of ablations with groups."""
-    groups = retention.by_group(knockouts, modules)
-    words = "Above 0: the group's loss rises without the module, which helps it. Below 0: the module harms the group."
-    return Picture(group_effects(groups, colours), words, groups.reset_index(names="group"))
+def ablation_of(run: RunReading) -> Ablation | None:
+    """Return the ablations of a run; None where no module was measured alone."""
+    knockouts = None if run.modules.empty else retention.kept(run.folder)
+    effect = retention.effects(knockouts, run.modules)
+    return None if knockouts is None or effect.empty else Ablation(knockouts, effect, run)
 
 
-def against_score(
-    effect: pd.DataFrame, score: np.ndarray, name: str, colours: Palette, uniform: Agreement | None = None
-) -> Picture:
-    """Return a recorded score of each module against what is lost without it.
+class ModuleAblation(Panel[Ablation]):
+    """What held-out examples lose without each module, with its interval."""
 
-    Args:
-        effect: as `ablations.effects` returns it.
-        score: by module as recorded.
-        name: of the score.
-        colours: of the mode.
-        uniform: agreement of the same score with the effects in a uniform baseline run; None without one.
-    """
-    figure = score_against_effect(effect, score, name, colours)
-    words = retention.agreement_caption(name, retention.agreement(score, effect), uniform)
-    return Picture(figure, words, effect.assign(score=score[effect["position"]]))
+    id = "knockouts"
+    order = 41
+    part = "Module ablation"
+    title = "Module ablation"
+    missing = "No module ablation was measured."
+    command = ("ablate",)
+    is_wide = True
+
+    def picks(self, view: RunView) -> Picks:
+        """Return that a click chooses a module, by its position."""
+        return Picks("module", view.result.modules.sort_values("position")["name"].tolist())
+
+    def data(self, view: RunView) -> Ablation | None:
+        """Return the ablations of single modules; None without any."""
+        return ablation_of(view.result)
+
+    def caption(self, data: Ablation) -> str:
+        """Return how many modules help, and on which adapter that was measured."""
+        words = retention.effect_caption(data.numbers, len(data.run.modules), data.knockouts.rows)
+        return f"{words} {retention.adapter_caption(data.knockouts, data.run.summary.step)}"
+
+    def table(self, data: Ablation) -> pd.DataFrame:
+        """Return a row for each module, with names that need no page beside them."""
+        names = {"short": "module", "delta": "loss change", "low": "low", "high": "high"}
+        table = data.numbers[list(names)].rename(columns=names)
+        sure = ["yes" if sure else "no" for sure in data.numbers["sure"]]
+        more = {"changed predictions (%)": 100 * data.numbers["changed"], "CI excludes 0": sure}
+        return table.assign(**more, name=data.numbers["name"])
+
+    def figure(self, data: Ablation, colours: Palette) -> go.Figure:
+        """Draw a bar for each module with its interval, in the order of the effects; those in doubt are pale."""
+        effect, drawn = data.numbers, theme.figure(colours, 300)
+        x = list(range(len(effect)))
+        names = [plotly_text(name) for name in effect["short"]]
+        shade = [
+            (colours.accent if delta > 0 else colours.second) if sure else theme.faded(colours.muted, 0.6)
+            for delta, sure in zip(effect["delta"], effect["sure"], strict=True)
+        ]
+        drawn.add_bar(
+            x=x,
+            y=effect["delta"],
+            marker={
+                "color": shade,
+                "line": {
+                    "color": colours.text,
+                    "width": [2.0 if name == data.run.module else 0.0 for name in effect["name"]],
+                },
+            },
+            customdata=effect.assign(short=names, changed=100 * effect["changed"])[HOVERED].to_numpy(),
+            error_y=theme.interval(effect["delta"], effect, colours.muted, thickness=1, width=2),
+            hovertemplate="%{customdata[0]}<br>%{y:+.5f} (%{customdata[1]:+.5f} to %{customdata[2]:+.5f})"
+            "<br>%{customdata[3]:.1f} % of the predictions change<extra></extra>",
+        )
+        drawn.add_hline(y=0, line={"color": colours.muted, "width": 1})
+        drawn.update_xaxes(**theme.name_axis(names, colours))
+        drawn.update_yaxes(title_text=LOST)
+        return drawn
+
+
+class AblationByGroup(Panel[pd.DataFrame]):
+    """What each input group loses without each module."""
+
+    id = "knockouts_by_group"
+    order = 42
+    part = "Module ablation"
+    title = "Loss change by input group"
+    missing = "No ablation of this run has input groups."
+    is_wide = True
+    is_optional = True
+
+    def data(self, view: RunView) -> pd.DataFrame | None:
+        """Return a row for each group, a column for each module; None of fewer than two groups."""
+        ablation = ablation_of(view.result)
+        groups = pd.DataFrame() if ablation is None else retention.by_group(ablation.knockouts, view.result.modules)
+        return groups if len(groups) > 1 else None
+
+    def caption(self, data: pd.DataFrame) -> str:
+        """Return what the colours mean."""
+        return (
+            "Above 0: the group's loss rises without the module, which helps it. Below 0: the module harms the group."
+        )
+
+    def table(self, data: pd.DataFrame) -> pd.DataFrame:
+        """Return the loss changes with the names of the groups."""
+        return data.reset_index(names="group")
+
+    def figure(self, data: pd.DataFrame, colours: Palette) -> go.Figure:
+        """Draw groups by modules."""
+        drawn = theme.figure(colours, int(np.clip(170 + 34 * len(data), 240, 640)))
+        names = [plotly_text(name) for name in data.columns]
+        drawn.add_heatmap(
+            z=data.to_numpy(float),
+            x=list(range(len(names))),
+            y=[plotly_text(group, 24) for group in data.index],
+            hoverongaps=False,
+            xgap=theme.column_gap(len(names)),
+            ygap=1,
+            customdata=np.tile(np.array(names, dtype=object), (len(data), 1)),
+            hovertemplate="%{y}<br>%{customdata}<br>%{z:+.5f}<extra></extra>",
+            **colour_of(data, MapView("Loss change", centre=0.0, least=1e-6), colours, 1.0),
+        )
+        drawn.update_xaxes(**theme.name_axis(names, colours))
+        drawn.update_yaxes(type="category", autorange="reversed", showgrid=False)
+        return drawn
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Effects of modules beside what claims to know them: all scores, and the name of the one that is drawn."""
+
+    numbers: pd.DataFrame
+    scores: Mapping[str, np.ndarray]
+    name: str
+
+
+class ScoresAgainstAblation(Panel[Scored]):
+    """A recorded score of each module against what is lost without it."""
+
+    id = "scores"
+    order = 43
+    part = "Module ablation"
+    title = "Scores against the ablation"
+    missing = "Too few modules were ablated, or no score was recorded."
+    is_wide = True
+    is_optional = True
+
+    def choice(self, view: RunView) -> Choice | None:
+        """Return the scores that can be drawn."""
+        scores = recorded_scores(view.result)
+        return Choice("score", "Score", {name: name for name in scores}, next(iter(scores))) if scores else None
+
+    def data(self, view: RunView) -> Scored | None:
+        """Return the chosen score beside the effects."""
+        ablation, choice = ablation_of(view.result), self.choice(view)
+        if ablation is None or choice is None or len(ablation.numbers) < retention.LEAST:
+            return None
+        scores, name = recorded_scores(view.result), choice.of(view)
+        effect = ablation.numbers
+        return Scored(effect.assign(score=np.asarray(scores[name], float)[effect["position"]]), scores, name)
+
+    def caption(self, data: Scored) -> str:
+        """Return how well the score ranks the modules."""
+        return retention.agreement_caption(data.name, retention.agreement(data.scores[data.name], data.numbers))
+
+    def figure(self, data: Scored, colours: Palette) -> go.Figure:
+        """Draw a point for each module, one colour a kind."""
+        drawn = theme.figure(colours, 360)
+        style = theme.kind_styles(data.numbers["label"].tolist())
+        for label, part in data.numbers.groupby("label", sort=False):
+            colour, symbol, _ = style[str(label)]
+            drawn.add_scatter(
+                x=part["score"],
+                y=part["delta"],
+                mode="markers",
+                name=plotly_text(label, 24),
+                marker={"color": colour, "symbol": symbol, "size": 9},
+                customdata=[plotly_text(name) for name in part["short"]],
+                error_y=theme.interval(part["delta"], part, colours.muted, thickness=0.8, width=0),
+                hovertemplate="%{customdata}<br>score %{x:.4~g}<br>%{y:+.5f} without the module<extra></extra>",
+            )
+        drawn.add_hline(y=0, line={"color": colours.muted, "width": 1})
+        drawn.update_layout(showlegend=True)
+        drawn.update_xaxes(title_text=plotly_text(sentence_case(data.name), 60), exponentformat="power")
+        drawn.update_yaxes(title_text=LOST)
+        return drawn
+
+    def more(self, data: Scored) -> Mapping[str, pd.DataFrame]:
+        """Return how well each score ranks the modules (Spearman, 95 % CI over modules), and its errors."""
+        wrong = retention.misjudged(data.scores[data.name], data.numbers)
+        return {
+            "Rank correlation of each score with the loss change": retention.agreements(data.scores, data.numbers),
+            f"Largest rank errors of {data.name}": wrong.assign(score=wrong["score"].map(number)),
+        }
+
+
+def recorded_scores(run: RunReading) -> dict[str, np.ndarray]:
+    """Return the recorded scores; one of another width is none of this run's."""
+    return {name: score for name, score in module_scores(run.folder).items() if len(score) == len(run.modules)}
 
 
 METHODS = ("global", "uniform", "energy", "random")
@@ -334,7 +423,7 @@ def curve(points: pd.DataFrame, share: float, tolerance: float, colours: Palette
         if part.empty:
             continue
         if method == METHODS[0]:
-            _band(drawn, part, ink[method])
+            add_band(drawn, part.assign(x=100 * part["share"]), TITLES[method], ink[method])
         drawn.add_scatter(
             x=100 * part["share"],
             y=part["difference"],
@@ -357,22 +446,6 @@ def curve(points: pd.DataFrame, share: float, tolerance: float, colours: Palette
     drawn.update_layout(showlegend=True)
     _zoom(drawn, points)
     return drawn
-
-
-def _band(drawn: go.Figure, part: pd.DataFrame, colour: str) -> None:
-    """Draw the interval of the line that is offered."""
-    x = pd.concat([100 * part["share"], 100 * part["share"][::-1]])
-    y = pd.concat([part["high"], part["low"][::-1]])
-    drawn.add_scatter(
-        x=x,
-        y=y,
-        mode="lines",
-        fill="toself",
-        fillcolor=theme.faded(colour, 0.18),
-        line={"width": 0},
-        hoverinfo="skip",
-        showlegend=False,
-    )
 
 
 def _zoom(drawn: go.Figure, points: pd.DataFrame) -> None:
