@@ -49,10 +49,18 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert (config.model.name, config.data.name, config.data.path) == ("minilm", "sentiment4", None)
     assert (config.adapter.rank, config.adapter.lora_alpha, config.adapter.dropout) == (8, 16.0, 0.05)
     train = config.train
-    assert (train.lr, train.warmup, train.schedule, train.weight_decay) == (1e-3, 0.06, "linear", 0.01)
+    assert (train.lr, train.warmup, train.schedule, train.weight_decay) == (2.5e-3, 0.06, "linear", 0.01)
     assert (train.max_grad_norm, train.batch_size, train.precision, train.grad_accum) == (None, 32, "auto", 1)
     assert (config.data.max_length, config.strategy.name, config.strategy.fields) == (128, "dynamic", {})
     assert config == parse_config({})
+
+
+@pytest.mark.parametrize(("model", "head_lr"), [("minilm", 0.04), ("smollm2-135m", 0.01), ("owner/model", 0.01)])
+def test_the_rate_of_a_head_is_that_measured_for_its_model(model: str, head_lr: float) -> None:
+    config = parse_config({"model": {"name": model}})
+    assert (config.head_lr, config.stored()["train"]["head_lr"]) == (head_lr, head_lr)
+    given = {"model": {"name": model}, "train": {"head_lr": None}}
+    assert (parse_config(given).head_lr, parse_config(given).stored()["train"]["head_lr"]) == (None, None)
 
 
 def test_every_key_of_the_contract_is_there() -> None:

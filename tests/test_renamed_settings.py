@@ -179,16 +179,17 @@ def test_the_head_of_a_run_of_before_keeps_the_rate_of_its_adapters(tmp_path: Pa
     (tmp_path / "run.db").touch()
     (tmp_path / "config.yaml").write_text(json.dumps({"data": {"name": "sentiment4"}, **written}), "utf-8")
     assert read_run_config(tmp_path).train.head_lr is None
+    assert read_run_config(tmp_path).train.lr == written.get("train", {}).get("lr", 0.001)
     assert load_config(tmp_path / "config.yaml").train.head_lr is None
     now = parse_config({"data": {"name": "sentiment4"}})
     (tmp_path / "config.yaml").write_text(now.to_yaml(), "utf-8")
-    assert read_run_config(tmp_path).train.head_lr == 0.01
+    assert (read_run_config(tmp_path).train.lr, read_run_config(tmp_path).train.head_lr) == (0.0025, 0.04)
 
 
 def test_a_file_of_ones_own_takes_the_defaults_of_now(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("strategy: {name: dynamic}", "utf-8")
     assert "gates" not in load_config(tmp_path / "mine.yaml").strategy.fields
-    assert load_config(tmp_path / "mine.yaml").train.head_lr == 0.01
+    assert load_config(tmp_path / "mine.yaml").train.head_lr == "auto"
 
 
 @pytest.mark.parametrize(("gates", "left"), [("scale", {}), ("module", {"gates": "module"})])

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.browser.conftest import OTHER, Picture, settled, show
-from tests.viz.runs import make_run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-LONG = "20260101-000000-0000000a"
 
-SAMPLE = "20261125-133850-b965a50f"
+SAMPLE = "20261205-150635-e9038c42"
 """A sample of 36 modules."""
-
-
-@pytest.fixture
-def long_run(runs_dir: Path) -> str:
-    """A run of more steps than a map has columns."""
-    make_run(runs_dir, run_id=LONG, steps=1200, text="a long run")
-    return LONG
 
 
 def _open(page: Page, address: str) -> list[str | bytes]:
@@ -70,35 +60,6 @@ def test_the_replay_plays_without_the_server_and_its_step_can_be_linked(
         "aria-valuetext",
         f"step {step}",
     )
-
-
-@pytest.mark.journey
-def test_a_range_of_steps_is_drawn_at_full_resolution(server: str, page: Page, long_run: str) -> None:
-    from playwright.sync_api import expect
-
-    def has_columns(n: int) -> None:
-        """Wait until the map has so many steps."""
-        page.wait_for_function(
-            "n => document.querySelector('[class*=\"st-key-card-map\"] .js-plotly-plot')?._fullData"
-            "?.[0].x.length - 1 === n",
-            arg=n,
-        )
-
-    _open(page, f"{server}/capacity?run={long_run}&section=transfers")
-    has_columns(400)
-    page.get_by_role("button", name="Filter: all modules").click()
-    handle = page.get_by_role("slider", name="Steps shown").first
-    handle.focus()
-    for _ in range(9):
-        handle.press("PageUp")
-    expect(page).to_have_url(re.compile(r"steps=1080-"))
-    first = int(re.findall(r"steps=(\d+)-", page.url)[0])
-    expect(page.get_by_role("heading", name=f"Rank transfers, steps {first} to 1200")).to_be_visible()
-    has_columns(1200 - first + 1)
-    while "steps=" in page.url:  # one entry in the history for each value that the server saw
-        page.go_back()
-        settled(page)
-    has_columns(400)
 
 
 @pytest.mark.journey

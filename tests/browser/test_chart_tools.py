@@ -15,7 +15,7 @@ from tests.waiting import until
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-MANY = "20261127-232946-6305f22e"
+MANY = "20261205-151835-85d82515"
 """A sample of 210 modules in 30 layers."""
 
 MARKS = """() => [...document.querySelectorAll('.dynlora-mark')].filter(mark => mark.style.display === 'block')

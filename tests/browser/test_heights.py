@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.browser.conftest import fits, settled, show
+from tests.pages.test_adapter_page import kept
+from tests.peft_adapter.files import small_adapter
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -14,12 +17,12 @@ if TYPE_CHECKING:
 HIGHEST = 2000
 """Pixels of a page that is 1,400 wide."""
 
-CLASSIFIER, WRITER, METHOD = "20261125-133850-b965a50f", "20261127-232946-6305f22e", "20261127-145216-32fc9273"
+CLASSIFIER, WRITER, METHOD = "20261205-150635-e9038c42", "20261205-151835-85d82515", "20261205-153548-8c70248c"
 """Samples of 36 modules, of 210 modules, and of a method with figures of its own."""
 
 WIDTHS = "[...document.querySelectorAll('.js-plotly-plot')].map(chart => chart.clientWidth).filter(width => width)"
 
-SHRUNK = "20261127-144657-74ce2b75"
+SHRUNK = "20261205-144905-03e6ddf3"
 """A sample whose sizes were measured."""
 
 CUT = """() => {
@@ -48,7 +51,7 @@ HEIGHT = "document.querySelector('[data-testid=stMain]').scrollHeight"
             for at, name in enumerate(("run", "capacity", "inputs"))
             for of, run in enumerate((METHOD, WRITER, CLASSIFIER))
         ),
-        "compare?runs=20261125-133850-b965a50f,20261125-133850-d21e73ce,20261127-145216-32fc9273",
+        "compare?runs=20261205-150635-e9038c42,20261205-150221-607a9164,20261205-153548-8c70248c",
         "launch",
     ],
 )
@@ -67,7 +70,7 @@ def test_a_page_is_short_until_something_is_opened(address: str, server: str, pa
     assert 600 < heights[-1] < HIGHEST, heights
 
 
-PLANTED, CONFLICT = "20261201-180650-e85810d3", "20261130-090906-ac89c402"
+PLANTED, CONFLICT = "20261205-144220-e2a46b83", "20261205-153533-21b95200"
 """Samples in which the need for rank is known, and in which inputs are in conflict."""
 
 VIEWS = ("run", "capacity", "inputs", "playground", "shrink")
@@ -143,7 +146,7 @@ def test_a_middling_window_leaves_charts_and_sentences_their_width(width: int, s
         f"inputs?run={CLASSIFIER}",
         f"run?run={CLASSIFIER}",
         f"shrink?run={SHRUNK}",
-        f"compare?runs=20261125-133850-b965a50f,20261125-133850-d21e73ce,{METHOD}",
+        f"compare?runs=20261205-150635-e9038c42,20261205-150221-607a9164,{METHOD}",
         *(
             pytest.param(address, marks=pytest.mark.torture)
             for address in ("", "runs", "launch", f"playground?run={SHRUNK}", "decode", "recycle", "tour", "methods")
@@ -161,9 +164,29 @@ def test_no_label_is_cut_at_any_width(address: str, server: str, page: Page) -> 
         assert page.evaluate(CUT) == [], f"at {width} pixels"
 
 
-@pytest.mark.parametrize("section", ["paper", "sweeps"])
-def test_tables_and_sweeps_of_compare_fit_a_telephone(section: str, server: str, page: Page) -> None:
+@pytest.mark.parametrize(
+    "address",
+    [
+        *(
+            f"compare?runs=20261205-150635-e9038c42,20261205-150221-607a9164,{METHOD}&section={section}"
+            for section in ("paper", "sweeps")
+        ),
+        "decode?run=20261128-170846-96663c96",
+        "recycle?run=20261130-213059-06fa8fb1",
+    ],
+)
+def test_tables_sweeps_and_other_kinds_fit_a_telephone(address: str, server: str, page: Page) -> None:
     show(page, 375, 900, "dark")
-    page.goto(f"{server}/compare?runs=20261125-133850-b965a50f,20261125-133850-d21e73ce,{METHOD}&section={section}")
+    page.goto(f"{server}/{address}")
     page.locator('[class*="st-key-under-"]').last.wait_for()
+    fits(page, "dark")
+
+
+def test_an_adapter_that_was_brought_along_fits_a_telephone(
+    server: str, page: Page, runs_dir: Path, tmp_path: Path
+) -> None:
+    adapter = kept(runs_dir, small_adapter(tmp_path / "adapter", layers=6))
+    show(page, 375, 900, "dark")
+    page.goto(f"{server}/capacity?adapter={adapter}")
+    page.locator(".js-plotly-plot:visible").nth(2).wait_for()
     fits(page, "dark")

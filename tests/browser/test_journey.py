@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
+from dynlora.config import parse_config
 from dynlora.store import queries
 from dynlora.store.reader import RunReader
+from dynlora.training.run import train
 from tests.browser.conftest import MODES, OTHER, Picture, fits, open_run, settled, show
+from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -152,12 +155,16 @@ def is_trouble(message: ConsoleMessage) -> bool:
 
 @pytest.mark.journey
 def test_what_the_model_says_fits_a_telephone(
-    server: str, page: Page, picture: Picture, runs_dir: Path, trained_run: Path
+    server: str, page: Page, picture: Picture, runs_dir: Path, trained_run: Path, tmp_path: Path
 ) -> None:
     from playwright.sync_api import expect
 
     folder = runs_dir / trained_run.name
     shutil.copytree(trained_run, folder, ignore=shutil.ignore_patterns("knockout.json"))
+    for name in ("model", "data"):
+        (tmp_path / name).mkdir()
+    values = lm_values(save_tiny_lm(tmp_path / "model"), save_problems(tmp_path / "data"), train__steps=2)
+    writer = train(parse_config(values), runs_dir, progress=False).folder.name
     troubles: list[str] = []
     page.on("console", lambda message: troubles.append(message.text) if is_trouble(message) else None)
     page.on("pageerror", lambda error: troubles.append(str(error)))
@@ -165,6 +172,7 @@ def test_what_the_model_says_fits_a_telephone(
     log_odds = page.get_by_title(re.compile("log-odds")).first
     views = (
         ("playground", f"playground?{of_run}&text=the+film+was+great+and+the+plot+{'lovely' * 12}", log_odds),
+        ("writer", f"playground?run={writer}&text=a2:", page.locator(".dl-tokens span[title*='p(token)']").first),
         ("inputs", f"inputs?{of_run}&example=2", log_odds),
         ("capacity", f"capacity?{of_run}&section=ablation", page.get_by_role("button", name="Measure all modules")),
         ("tour", "tour", page.locator(".replay svg")),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Frame, Page
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_runs"
-MOVED, LARGE = "20261125-133850-b965a50f", "20261127-232946-6305f22e"
+MOVED, LARGE = "20261205-150635-e9038c42", "20261205-151835-85d82515"
 RUN = "20260101-000000-00000007"
 
 

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from dynlora.store.measurements import KnockedOut, Knockouts
 from dynlora.viz.kit.theme import DARK, LIGHT
 from dynlora.viz.report import comparison_report, run_report
-from tests.browser.conftest import OTHER, Picture, Window
-from tests.viz.runs import GROUPS, HOSTILE, N_MODULES, make_run
+from tests.browser.conftest import Picture, Window
+from tests.viz.runs import HOSTILE, make_run
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
@@ -95,56 +94,6 @@ def test_a_run_and_a_comparison_open_from_disk(
         expect(title).to_have_css("fill", LIGHT_MUTED)
         picture(report.page, f"report-{path.stem}-narrow")
         assert report.troubles == []
-
-
-@pytest.mark.journey
-@pytest.mark.parametrize(
-    ("address", "parts"),
-    [
-        (f"run?run={OTHER}", ("Training", "Capacity", "Module ablation", "Setup")),
-        (f"compare?runs={OTHER},{OTHER[:-1]}2", ("Final results", "Setup")),
-    ],
-    ids=["run", "compare"],
-)
-def test_the_button_gives_a_report_that_opens_without_the_server(
-    address: str,
-    parts: tuple[str, ...],
-    server: str,
-    page: Page,
-    offline: BrowserContext,
-    runs_dir: Path,
-    tmp_path: Path,
-    picture: Picture,
-) -> None:
-    name = f"dynlora-{OTHER}.html" if address.startswith("run") else "dynlora-comparison.html"
-    make_run(runs_dir, run_id=f"{OTHER[:-1]}2", strategy="lora", text="the second run")
-    effects = tuple(
-        KnockedOut(modules=(i,), loss=0.6, delta=0.01 * i, low=0.01 * i - 0.005, high=0.01 * i + 0.005, changed=0.1)
-        for i in range(N_MODULES)
-    )
-    measured = Knockouts(which="last", step=40, rows=512, loss=0.6, groups=GROUPS, n_modules=N_MODULES, effects=effects)
-    measured.write(runs_dir / OTHER / "knockout.json")
-    page.goto(f"{server}/{address}")
-    if address.startswith("run"):
-        page.get_by_role("button", name="Share", exact=True).click()
-    with page.expect_download() as downloading:
-        page.get_by_role("button", name="Report", exact=True).click()
-    assert downloading.value.suggested_filename == name
-    file = tmp_path / name
-    downloading.value.save_as(file)
-    page.goto("about:blank")
-
-    report = opened(offline, file)
-    assert report.troubles == []
-    assert report.charts == report.page.locator(".plot").count() >= 4
-    assert set(parts) <= set(report.page.locator("h2").all_inner_texts())
-    assert report.page.get_by_text("minilm").first.is_visible(), "the configuration is in it"
-    if address.startswith("run"):
-        knocked = report.page.locator("section", has=report.page.get_by_role("heading", name="Module ablation"))
-        assert knocked.locator(".plot .barlayer .point").count() == N_MODULES
-        picture(knocked, "report-knockouts")
-    picture(report.page, f"report-downloaded-{name}")
-    assert report.troubles == []
 
 
 @pytest.mark.journey

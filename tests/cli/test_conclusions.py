@@ -11,7 +11,7 @@ import pytest
 from tests.command_line import document, run
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_runs"
-LORA, DYNAMIC = "20261127-144657-74ce2b75", "20261127-144833-de79b354"
+LORA, DYNAMIC = "20261205-144905-03e6ddf3", "20261205-145115-dab7e702"
 
 
 @pytest.fixture

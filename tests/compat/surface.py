@@ -24,7 +24,7 @@ GOLDEN = Path(__file__).with_name("surface.json")
 SAMPLES = ROOT / "sample_runs"
 
 _ADDRESS = re.compile(
-    r"""query_params(?:\.get(?:_all)?\(|\[)"(\w+)"|(?:from_address|segmented|choose|chosen_step)\(\s*"(\w+)"|Choice\(\s*"(\w+)"|to_address\((\w+)="""
+    r"""query_params(?:\.get(?:_all)?\(|\[)"(\w+)"|(?:from_address|segmented|choose|slide|chosen_step)\(\s*"(\w+)"|Choice\(\s*"(\w+)"|to_address\((\w+)="""
 )
 
 

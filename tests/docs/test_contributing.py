@@ -57,9 +57,9 @@ def test_example_strategy_is_registered_described_and_trains(dropped_in: str) ->
 def test_it_is_on_the_command_line_and_in_the_form(dropped_in: str, runs_dir: Path) -> None:
     listed = {row["name"]: row for row in document(CliRunner().invoke(main, ["strategies", "--json"]))}
     assert {field["name"] for field in listed[dropped_in]["fields"]} >= {"after", "lr_ratio", "init"}
-    fields = {field.key: field for field in form_model.strategy_fields(listed[dropped_in])}
+    fields = {field.name: field for field in form_model.strategy_fields(listed[dropped_in])}
     after = fields["strategy.after"]
-    assert (after.kind, after.default, after.low, after.high) == ("float", 0.3, 0, 1)
+    assert (after.type, after.default, after.low, after.high) == ("float", 0.3, 0, 1)
     refused = run(runs_dir, "train", "--set", f"strategy.name={dropped_in}", "--set", "strategy.after=1.5")
     assert refused.exit_code == 2
     assert "strategy.after=1.5: must be less than 1" in refused.output

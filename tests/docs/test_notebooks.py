@@ -59,7 +59,7 @@ def test_the_notebook_runs_shows_its_figures_the_same_each_time_and_calls_nobody
     with monkeypatch.context() as patch:
         figures = outputs(executed(patch, listened_to(heard)))
     assert "3 seeds" in figures["compare"]["text/html"]
-    assert all(answer in figures["run"]["text/html"] for answer in ("85.1 %", "95 % CI ", "Does dynamic help?"))
+    assert all(answer in figures["run"]["text/html"] for answer in ("86.1 %", "95 % CI ", "Does dynamic help?"))
     assert figures["play"]["text/html"].startswith("<iframe ")
     for cell in ("differences", "training", "ranks", "capacity", "flow", "ablation", "score"):
         assert figures[cell][PLOTLY]["data"], cell
@@ -113,6 +113,6 @@ def test_marimo_can_show_every_cell(heard: Path) -> None:  # noqa: F811
     by_name = {name: data for name, _, data, _ in cells}
     assert "3 seeds" in by_name["Comparison"]
     assert by_name["Replay"].startswith("<iframe ")
-    assert any("Up to step 120, rank moved from query" in data for data in by_name.values())  # a caption
+    assert any("Up to step 120, rank was removed from query" in data for data in by_name.values())  # a caption
     assert {kind for _, kind, *_ in cells} == {"text/html"}
     assert {"PageFigure", "Figures", "Run"} <= set(by_name)

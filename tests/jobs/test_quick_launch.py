@@ -75,7 +75,7 @@ def test_a_run_is_queued_once_before_anything_is_loaded(
     handle = quick_launch.start(config, runs_dir, key="one")
     assert quick_launch.start({"seed": 7}, runs_dir, key="one") == handle
     assert handle.status().status == "queued"
-    assert read_run_config(handle.folder) == plan(parse_config(config)).config
+    assert read_run_config(handle.folder) == parse_config(plan(parse_config(config)).config.stored())
     assert resting == [quick_launch.check_command(handle.id, runs_dir.resolve())] * 2
     assert resting[0][1:6] == ["-P", "-m", "dynlora", "check-queued", handle.id]
     further = quick_launch.start({**config, "seed": 1}, runs_dir, key="two", checked=True)

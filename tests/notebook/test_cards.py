@@ -15,7 +15,7 @@ from tests.viz.growing import Running
 from tests.viz.runs import HOSTILE, make_run
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_runs"
-MOVED = "20261125-133850-b965a50f"
+MOVED = "20261205-150635-e9038c42"
 RUN = "20260101-000000-00000007"
 
 
@@ -23,8 +23,8 @@ def test_a_card_says_what_the_run_is_and_how_well_it_did() -> None:
     words = inert(dynlora.open_run(SAMPLES / MOVED)._repr_html_()).words
     for text in (
         "dynamic · minilm on sentiment4 · 300 steps · seed 0",
-        "85.1 % 95 % CI 83.9 to 86.2",
-        "164,676 parameters, 99.3 % of budget",
+        "86.1 % 95 % CI 85.0 to 87.2",
+        "165,156 parameters, 99.6 % of budget",
         MOVED,
     ):
         assert text in " ".join(words.split())

@@ -15,8 +15,8 @@ from tests.viz.growing import Running
 from tests.viz.runs import HOSTILE, make_run
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_runs"
-LORA, DYNAMIC = "20261127-144657-74ce2b75", "20261127-144833-de79b354"
-SEEDS = (LORA, "20261127-145425-87d2856b", DYNAMIC, "20261127-150149-eac49b84")
+LORA, DYNAMIC = "20261205-144905-03e6ddf3", "20261205-145115-dab7e702"
+SEEDS = (LORA, "20261205-145331-76f7cc1b", DYNAMIC, "20261205-145549-b378afa4")
 
 
 def several(runs_dir: Path, **about: Any) -> list[Path]:
@@ -92,7 +92,7 @@ def test_the_table_has_a_row_for_each_configuration_or_each_run() -> None:
     assert table["runs"].tolist() == [2, 2]
     assert len(each) == 4
     assert set(each["status"]) == {"finished"}
-    assert table["mean accuracy"].max() == pytest.approx(0.8208, abs=1e-4)
+    assert table["mean accuracy"].max() == pytest.approx(0.8550, abs=1e-4)
 
 
 def test_a_card_shows_the_verdict_and_every_row() -> None:
@@ -100,7 +100,7 @@ def test_a_card_shows_the_verdict_and_every_row() -> None:
     words = " ".join(inert(comparison._repr_html_()).words.split())
     assert comparison.verdict in words
     assert "Comparison of 4 runs" in words
-    for value in ("0.8208", "165,888", "lora, n = 2"):
+    for value in ("0.8550", "165,888", "lora, n = 2"):
         assert value in words
 
 

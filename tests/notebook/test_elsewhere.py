@@ -17,7 +17,7 @@ from dynlora.remote.sync import push
 from tests.viz.growing import Running
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_runs"
-MOVED, LORA, DYNAMIC = "20261125-133850-b965a50f", "20261127-144657-74ce2b75", "20261127-144833-de79b354"
+MOVED, LORA, DYNAMIC = "20261205-153533-21b95200", "20261205-144905-03e6ddf3", "20261205-145115-dab7e702"
 FIGURES = ("capacity", "flow", "importance_vs_rank", "ranks", "gates", "knockouts")
 
 
@@ -50,7 +50,7 @@ def test_its_sizes_are_fetched_and_what_is_missing_is_measured_on_a_copy(bucket:
     push(SAMPLES / LORA, Place(bucket))
     run = dynlora.open_run(f"{bucket}/{LORA}")
     assert values(run.plot.shrink()) == values(dynlora.open_run(SAMPLES / LORA).plot.shrink())
-    with pytest.raises(NotRecordedError, match=rf"`dynlora pull {bucket}/{LORA}; dynlora ablate {LORA}`$"):
+    with pytest.raises(NotRecordedError, match=rf"`dynlora pull {bucket}/{LORA}; dynlora ablate {LORA}`\.$"):
         run.plot.knockouts()
 
 

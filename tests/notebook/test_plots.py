@@ -27,7 +27,7 @@ from tests.viz.runs import make_run
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "sample_runs"
-MOVED, UNIFORM, WRITES = "20261125-133850-b965a50f", "20261127-144657-74ce2b75", "20261127-232946-6305f22e"
+MOVED, UNIFORM, WRITES = "20261205-153533-21b95200", "20261205-144905-03e6ddf3", "20261205-151835-85d82515"
 RUN = "20260101-000000-00000007"
 FIGURES = ("capacity", "flow", "importance_vs_rank", "ranks", "training", "gates", "knockouts")
 """What the first of these runs can draw with plotly."""
@@ -137,7 +137,11 @@ def test_a_wrong_argument_is_one_sentence_with_what_may_stand_there(draw: Callab
 
 MISSING: list[tuple[str, Callable[[Plots], Any], str]] = [
     (UNIFORM, Plots.gates, r"no figure gates\. This run has no gates, .*gates=module.*"),
-    (WRITES, Plots.knockouts, rf"has no module ablation; measure it with `dynlora ablate {WRITES} --runs-dir .*`$"),
+    (
+        WRITES,
+        Plots.knockouts,
+        rf"no figure knockouts\. No .*\. Measure it with `dynlora ablate {WRITES} --runs-dir .*`",
+    ),
     (MOVED, Plots.shrink, rf"has no measured sizes .*; measure them with `dynlora compress {MOVED} --curve --runs-dir"),
 ]
 
@@ -206,7 +210,7 @@ for name in {FIGURES!r}:
     getattr(run.plot, name)()
 other = dynlora.open_run("sample_runs/{UNIFORM}")
 other.plot.shrink()
-comparison = dynlora.compare([other, "sample_runs/20261127-144833-de79b354"])
+comparison = dynlora.compare([other, "sample_runs/20261205-145115-dab7e702"])
 comparison._repr_html_(), comparison.verdict, comparison.table(), comparison.table(each_run=True)
 for name in ("training", "results", "differences", "capacity"):
     getattr(comparison.plot, name)()

@@ -82,7 +82,12 @@ def test_a_look_can_be_cancelled_and_says_why_it_failed(monkeypatch: pytest.Monk
 
 def test_a_rate_is_suggested_drawn_and_put_into_the_form(monkeypatch: pytest.MonkeyPatch) -> None:
     answered(monkeypatch, rate_answer())
-    app = press(open_page("launch", preset="Quick look"), "Suggest rate")
+    app = open_page("launch", preset="Quick look")
+    assert "Suggest rate" not in {button.label for button in app.button}, "the default is as good there"
+    app = open_page("launch", preset="Instruction tuning")
+    [button] = [one for one in app.button if one.label == "Suggest rate"]
+    assert "gained 0.014 and 0.019 nats over the default" in button.help
+    press(app, "Suggest rate")
     until(lambda: "Train with the rate 0.0057" in plain(app.run()), "the answer")
     assert "High confidence: its two halves suggest 0.0045 to 0.0051" in plain(app)
     [curve] = [figure for figure in charts(app) if "Learning rate" in json.dumps(figure["layout"])]

@@ -22,7 +22,7 @@ from tests.viz.drawn import layout_of
 from tests.viz.runs import HOSTILE, make_run
 
 RUN = "20260101-000000-00000001"
-MANY = "20261127-232946-6305f22e"
+MANY = "20261205-151835-85d82515"
 """A sample of 210 modules in 30 layers."""
 
 
@@ -108,16 +108,12 @@ def test_nonsense_in_the_address_is_ignored(address: dict[str, str], runs_dir: P
 
 
 def test_a_methods_own_signals_and_decisions_are_drawn_without_knowing_it(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id=RUN, own=True, text="sharing groups")
+    make_run(runs_dir, run_id=RUN, own=True, text="low-rank [A]")
     app = open_whole("capacity", run=RUN, signal="group")
     assert "12 modules form 6 groups." in plain(app)
+    titles = [one.value for one in app.markdown]
+    assert "##### Low\\-rank \\[A\\] by module over time" in titles, "safe twice, and people would read the backslashes"
     assert app.dataframe[0].value["modules"].tolist()[0] == "query 0, key 0"
-
-
-def test_a_title_is_made_safe_once(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id=RUN, own=True, text="low-rank [A]")
-    titles = [one.value for one in open_whole("capacity", run=RUN, signal="group").markdown]
-    assert "##### Low\\-rank \\[A\\] by module over time" in titles, "twice, and people would read the backslashes"
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from dynlora.viz.ui import run_picker
 from tests.pages.app import open_page, plain, words
 from tests.viz.runs import make_run
 
-ABLATED, SHRUNK = "20261125-133850-b965a50f", "20261127-144657-74ce2b75"
+ABLATED, SHRUNK = "20261205-150635-e9038c42", "20261205-144905-03e6ddf3"
 """The sample whose modules were ablated, and the one whose adapter was measured at smaller sizes."""
 
-REACTS = "20261130-090906-ac89c402"
+REACTS = "20261205-153533-21b95200"
 """The sample whose gates react to the input."""
 
 
@@ -30,7 +30,7 @@ def test_without_a_run_of_ones_own_that_suits_the_fullest_sample_comes_first(run
 
 def test_inputs_begins_with_a_sample_whose_effects_by_input_are_recorded() -> None:
     app = open_page("inputs")
-    assert app.selectbox(key="address-run").value != REACTS
+    assert app.selectbox(key="address-run").value == REACTS
     assert "% of the adapter's effect moves" in plain(app)
     assert "Worst examples" in [one.proto.label for one in app.get("page_link")]
 

@@ -92,16 +92,14 @@ def test_a_kind_that_was_selected_elsewhere_is_the_only_one_here(runs_dir: Path)
     assert "no gate differs between groups beyond chance" in text, "the one that does is of another kind"
 
 
-@pytest.mark.parametrize("colour", ["loss", "gate"])
-def test_the_probe_set_can_be_coloured(colour: str, runs_dir: Path) -> None:
+def test_the_probe_set_can_be_coloured(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
-    app = open_page("inputs", run=RUN, colour=colour)
-    scatter = json.dumps(charts(app)[-1])
+    scatter = json.dumps(charts(open_page("inputs", run=RUN, colour="gate"))[-1])
     assert scatter.count('"selectedpoints"') == 0
-    assert ("Gate of" in scatter) == (colour == "gate")
+    assert "Gate of" in scatter
 
 
-@pytest.mark.parametrize("points", ["x", "-1", "99999", "1,,2;3", ",".join(map(str, range(999)))])
+@pytest.mark.parametrize("points", ["x", "-1,99999,1,,2;3", ",".join(map(str, range(999)))])
 def test_nonsense_points_are_ignored(points: str, runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
     app = open_whole("inputs", run=RUN, points=points)
@@ -119,14 +117,6 @@ def test_disagreement_and_calibration_are_shown_by_group_and_example(runs_dir: P
     served = next(frame.value for frame in app.dataframe if "calibration error" in frame.value.columns)
     assert served["calibration error"].tolist() == pytest.approx([0.02, 0.3])
     assert served["Brier score"].tolist() == pytest.approx([0.1, 0.4])
-
-
-def test_no_text_is_hidden(runs_dir: Path) -> None:
-    """A list of strong language hid texts of the user's own data."""
-    make_run(runs_dir, run_id=RUN, text="what a crock of shit")
-    app = open_whole("inputs", run=RUN)
-    listed = next(frame.value for frame in app.dataframe if "text" in frame.value.columns)
-    assert listed["text"].str.contains("crock").all()
 
 
 def test_a_regression_has_a_map_and_small_groups_are_not_named(tiny_bert: Path, tmp_path: Path, runs_dir: Path) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import pytest
 
 from dynlora.cli.decode import settings_of
 from dynlora.cli.main import main
+from dynlora.config import Setting
 from dynlora.kinds.named_runs import RunField, run_fields
 from dynlora.kinds.run_kind import kind_of_run, registry
-from dynlora.kinds.settings import annotation_of, is_several, marker
+from dynlora.kinds.settings import marker
 from dynlora.viz import kinds
 from tests.kinds.decode.written import written_decode
 from tests.kinds.distil.written import written_distil
@@ -28,26 +29,26 @@ KINDS = [name for name, kind in registry().items() if kind.page != "run"]
 def others(name: str) -> Iterator[tuple[str, Any]]:
     """Yield each setting of a kind that a form offers, with another value than its default; no runs."""
     for setting, info in registry()[name].settings.model_fields.items():
-        annotation = annotation_of(info)
+        declared = Setting.of(setting, info)
         if marker(info, RunField) or not kinds._hint(info).is_offered:
             continue
-        if get_origin(annotation) is Literal:
-            yield setting, next(one for one in get_args(annotation) if one != info.default)
-        elif get_origin(annotation) is tuple:
+        if declared.choices:
+            yield setting, next(one for one in declared.choices if one != info.default)
+        elif declared.type == "tuple":
             yield setting, [2] if setting == "shots" else [0.25, 0.5]
-        elif annotation is bool:
+        elif declared.type == "bool":
             yield setting, not info.default
-        elif annotation is int:
+        elif declared.type == "int":
             yield setting, (info.default or 20) + 1
         else:
-            yield setting, 0.25 if annotation is float else "some name"
+            yield setting, 0.25 if declared.type == "float" else "some name"
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_the_command_of_a_form_has_an_option_for_each_setting(name: str, runs_dir: Path) -> None:
     kind = registry()[name]
     picked = {
-        setting: ["a", "b"] if is_several(kind.settings.model_fields[setting]) else setting
+        setting: ["a", "b"] if Setting.of(setting, kind.settings.model_fields[setting]).type == "tuple" else setting
         for setting in run_fields(kind.settings)
     }
     for setting, value in others(name):

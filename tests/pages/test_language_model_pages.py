@@ -17,7 +17,7 @@ from dynlora.training import run as training_run
 from dynlora.viz.ui import cached_queries
 from tests.pages.app import charts, open_page, open_whole, plain, press
 from tests.pages.trained import Here, lent
-from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
+from tests.tiny_lm import lm_values, save_lines, save_problems, save_tiny_lm, tiny_problems
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +125,30 @@ def test_stop_keeps_what_was_written_and_another_text_can_be_asked(here: Here, w
     finished(app)
     assert ", stopped" not in texts(app)
     assert app.query_params["text"] == "b1:"
+
+
+def test_a_chat_is_kept_over_pages_until_it_is_cleared(here: Here, runs_dir: Path, tmp_path: Path) -> None:
+    for name in ("model", "data"):
+        (tmp_path / name).mkdir()
+    for name, n in (("train", 40), ("validation", 8)):
+        turns = [(("user", row["prompt"]), ("assistant", row["completion"])) for row in tiny_problems(n)]
+        talks = [{"messages": [{"role": role, "content": text} for role, text in talk]} for talk in turns]
+        save_lines(tmp_path / "data" / f"{name}.jsonl", talks)
+    values = lm_values(save_tiny_lm(tmp_path / "model"), tmp_path / "data", train__steps=2)
+    chatter = training_run.train(parse_config(values), runs_dir, progress=False).folder.name
+    here.pace = 50
+    app = open_page("playground", run=chatter, tokens="8")
+    for message in ("a2:", "b1:"):
+        app.chat_input(key="talk-message").set_value(message).run()
+        finished(app)
+        assert app.query_params["text"] in ("a2:", ["a2:"]), "the link of a conversation has its first message"
+    assert "The adapter answers" in plain(app)
+    assert texts(app).count("dl-asked") == 2
+    app.switch_page("pages/inputs.py").run()
+    app.switch_page("pages/playground.py").run()
+    assert texts(app).count("dl-asked") == 2
+    app.button(key="talk-clear").click().run()
+    assert "dl-asked" not in texts(app)
 
 
 def test_tokens_have_probabilities_and_modules_are_measured_cancelled_and_measured_again(

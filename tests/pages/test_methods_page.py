@@ -11,7 +11,7 @@ from dynlora import strategies
 from dynlora.jobs import launch
 from dynlora.text import documentation_text
 from dynlora.viz import methods as methods_model
-from tests.pages.app import open_page, words
+from tests.pages.app import open_page, plain, words
 
 ANCHORS = {
     "adalora": "ada-lo-ra",
@@ -70,6 +70,16 @@ def test_a_method_says_which_tasks_it_refuses(described: list[dict[str, Any]]) -
     assert methods_model.refused_tasks(by_name["lora"]) == []
     writing = anchors(open_page("methods", task="causal_lm"))
     assert writing == [ANCHORS[name] for name in ANCHORS if name != "lora_ensemble"]
+
+
+def test_methods_that_miss_the_planted_ranks_are_shown_missing_them(described: list[dict[str, Any]]) -> None:
+    board = methods_model.leaderboard()
+    assert set(board["method"]) == {one["name"] for one in described} - {"lora_ensemble"} | {"planted ranks"}
+    assert board["error"].is_monotonic_increasing
+    sentence = methods_model.leaders(board.assign(recovered=[1, 0.5, 0.25, *[0] * (len(board) - 3)]))
+    assert "dynamic recovers 0.50 of the headroom" in sentence
+    assert "The next, adalora, recovers 0.25" in sentence
+    assert methods_model.leaders(board) in plain(open_page("methods"))
 
 
 def test_every_method_is_explained_whole_under_the_anchor_that_links_name(described: list[dict[str, Any]]) -> None:

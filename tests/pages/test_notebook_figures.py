@@ -16,14 +16,14 @@ from dynlora.viz.ui import run_picker
 from tests.pages.app import ROOT, components, open_whole
 
 SAMPLES = ROOT / "sample_runs"
-MOVED, SHRUNK = "20261125-133850-b965a50f", "20261127-144657-74ce2b75"
+MOVED, SHRUNK = "20261205-153533-21b95200", "20261205-144905-03e6ddf3"
 """Runs with reallocations, gates and ablations, and with measured sizes of the adapter."""
 
 COMPARED = (
-    "20261127-144657-74ce2b75",
-    "20261127-145425-87d2856b",
-    "20261127-144833-de79b354",
-    "20261127-150149-eac49b84",
+    "20261205-144905-03e6ddf3",
+    "20261205-145331-76f7cc1b",
+    "20261205-145115-dab7e702",
+    "20261205-145549-b378afa4",
 )
 """Two seeds of `lora` and two of `dynamic`."""
 
@@ -81,7 +81,7 @@ ONE_RUN: list[tuple[str, dict[str, str], str, Callable[[], Any]]] = [
     ),
     ("capacity", SHOWN, "flow-", lambda: plot(MOVED).flow(40, 200, by="module")),
     ("capacity", {}, "effects-", lambda: plot(MOVED).knockouts()),
-    ("inputs", {"gates": "all", "step": "90"}, "gates-", lambda: plot(MOVED).gates(90, hide=False)),
+    ("inputs", {"map": "gates", "gates": "all", "step": "90"}, "gates-", lambda: plot(MOVED).gates(90, hide=False)),
     ("shrink", {"tolerance": "0.01"}, "shrink-curve", lambda: plot(SHRUNK).shrink(0.01)),
 ]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -23,15 +22,13 @@ def test_empty_store_says_what_to_do(page: str) -> None:
     assert "There are no runs yet" in words(app) or page in ("launch", "methods", "tour", "decode", "recycle")
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_finished_run(page: str, runs_dir: Path) -> None:
+@pytest.mark.parametrize(("page", "drawn"), [("inputs", 3), ("compare", 5), ("methods", 0)])
+def test_finished_run(page: str, drawn: int, runs_dir: Path) -> None:
     make_run(runs_dir, run_id="20260101-000000-00000001")
     make_run(runs_dir, run_id="20260101-000000-00000002", strategy="lora", gates=False)
     app = open_whole(page)
     assert not app.error
-    if page == "capacity":
-        assert re.search(r"moved from query \W*layer 0\W* to value \W*layer 0\W*", words(app))
-    assert len(charts(app)) == {"run": 4, "capacity": 3, "inputs": 3, "compare": 5}.get(page, 0)
+    assert len(charts(app)) == drawn
 
 
 @alternating("page, state", ["playground", "shrink"], ["queued", "failed"])  # others in test_states.py

@@ -27,7 +27,7 @@ HOSTILE = "<img src=x onerror=alert(1)> great $x$ film"
 
 
 def test_a_text_is_answered_and_explained(here: Here, run: Path) -> None:
-    app = open_page("playground", run=run.name, text="the film was great")
+    app = open_page("playground", run=run.name, text=HOSTILE)
     text = plain(app)
     assert "Adapter predicts" in text
     assert "base model with head predicts" in text
@@ -37,11 +37,6 @@ def test_a_text_is_answered_and_explained(here: Here, run: Path) -> None:
     html = "".join(element.proto.body for element in app.get("html"))
     assert "great" in html
     assert "layer 1" in html
-
-
-def test_a_hostile_text_stays_text(here: Here, run: Path) -> None:
-    app = open_page("playground", run=run.name, text=HOSTILE)
-    html = "".join(element.proto.body for element in app.get("html"))
     assert "<img" not in html
     assert "&lt;" in html
 
@@ -74,10 +69,10 @@ def test_a_slider_scales_the_adapter_of_the_answer(here: Here, run: Path) -> Non
     assert adapter is not None
     assert base is not None
     assert adapter[1] == base[1]
-    app.select_slider(key="address-strength").set_value(1.0).run()
+    app.select_slider(key="address-strength-26").set_value(1.0).run()
     assert "strength" not in app.query_params
     assert "The adapter is at strength" not in plain(app)
-    app.select_slider(key="address-strength").set_value(0.5).run()
+    app.select_slider(key="address-strength-26").set_value(0.5).run()
     assert app.query_params["strength"] in ("0.5", ["0.5"])
     assert "The adapter is at strength 0.5." in plain(app)
 
@@ -174,7 +169,7 @@ def predictions(app: AppTest) -> list[list[str]]:
     return [list(frame.value.columns) for frame in app.dataframe if "prediction" in frame.value.columns]
 
 
-def test_only_runs_with_the_same_task_are_offered_beside(
+def test_only_runs_with_the_same_task_are_offered_beside_and_answer_a_file_too(
     here: Here, trained_run: Path, ungated_run: Path, pair_run: Path, numbers_run: Path, runs_dir: Path
 ) -> None:
     own, same = lent(trained_run, runs_dir), lent(ungated_run, runs_dir)
@@ -185,6 +180,13 @@ def test_only_runs_with_the_same_task_are_offered_beside(
     page_text = plain(app)
     assert "gates frozen predicts" in page_text
     assert "the other run predicts" in page_text
+    sent(app, "films.csv", "text\ngreat film\ndull plot\n")
+    (frame,) = [frame.value for frame in app.dataframe if "prediction" in frame.value.columns]
+    columns = ["gates frozen", "base model with head", "the other run"]
+    assert list(frame.columns) == ["text", "prediction", "certainty", *columns]
+    assert frame["text"].tolist() == ["great film", "dull plot"]
+    assert set(frame[columns].to_numpy().ravel()) <= {"good", "bad"}
+    assert "2 rows." in plain(app)
     page_text = plain(open_page("playground", run=own, text="dull plot", other=numbers_run.name))
     assert "with a number as the label" in page_text
     assert "the other run predicts" not in page_text
@@ -209,17 +211,6 @@ def test_numbers_are_answered_with_numbers(here: Here, numbers_run: Path, runs_d
     app = sent(app, "a.txt", "great film\ndull plot\n")
     frame = next(frame.value for frame in app.dataframe if "prediction" in frame.value.columns)
     assert frame["prediction"].dtype == float
-
-
-def test_everyone_answers_for_a_file(here: Here, trained_run: Path, ungated_run: Path, runs_dir: Path) -> None:
-    own, same = lent(trained_run, runs_dir), lent(ungated_run, runs_dir)
-    app = sent(open_page("playground", run=own, other=same), "films.csv", "text\ngreat film\ndull plot\n")
-    (frame,) = [frame.value for frame in app.dataframe if "prediction" in frame.value.columns]
-    columns = ["gates frozen", "base model with head", "the other run"]
-    assert list(frame.columns) == ["text", "prediction", "certainty", *columns]
-    assert frame["text"].tolist() == ["great film", "dull plot"]
-    assert set(frame[columns].to_numpy().ravel()) <= {"good", "bad"}
-    assert "2 rows." in plain(app)
 
 
 def test_pairs_are_asked_in_two_fields_and_read_from_files(here: Here, pair_run: Path, runs_dir: Path) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dynlora.jobs import launch
 from dynlora.store import queries
 from dynlora.viz.playground.model import Task
 from dynlora.viz.shift import other_data
 from dynlora.viz.ui import run_picker
-from tests.pages.app import charts, field, open_page, open_whole, plain
+from tests.pages.app import charts, field, open_page, open_whole, plain, press
 from tests.pages.trained import Here, save_rows, train
 from tests.tiny import save_data
 
@@ -38,12 +40,6 @@ def metrics(app: AppTest) -> list[list[str]]:
     return [list(frame.value.columns) for frame in app.dataframe if "metric" in frame.value.columns]
 
 
-def test_a_link_shows_texts_in_capitals(here: Here, run: Path) -> None:
-    text = plain(open_page("inputs", run=run.name, kind="upper", strength="1.0", tried="on"))
-    (before, after) = next(line for line in text.splitlines() if "→" in line).split(" → ")
-    assert after == before.upper() != before
-
-
 def test_switches_are_kept_in_the_address(here: Here, run: Path) -> None:
     app = open_page("inputs", run=run.name, section="shift")
     field(app.toggle, "Evaluate perturbed text").set_value(True).run()
@@ -64,12 +60,19 @@ def test_groups_that_were_not_trained_on_are_marked(here: Here, short_run: Path,
     assert set(listed["group"]) == {"short", "long (not trained on)"}
 
 
-def test_groups_that_are_left_out_are_part_of_the_link(here: Here, run: Path) -> None:
+def test_groups_that_are_left_out_are_part_of_the_link_and_not_trained_on(
+    here: Here, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queued: list[dict[str, Any]] = []
+    monkeypatch.setattr(launch, "enqueue", lambda values, *_, key: queued.append(values) or launch.RunHandle("x", run))
     app = open_page("inputs", run=run.name, lab="train", left="short")
     assert app.multiselect(key="address-left").value == ["short"]
     assert not field(app.button, "Train on the other groups").disabled
     app.multiselect(key="address-left").set_value(["long"]).run()
     assert address(app, "left") == ["long"]
+    press(app, "Train on the other groups")
+    assert [values["data"]["train_groups"] for values in queued] == [["short"]]
+    assert "run=x" in {link.proto.query_string for link in app.get("page_link") if link.proto.label == "Open run"}
 
 
 def test_data_of_other_runs_is_offered_where_its_task_is_the_same(
@@ -100,7 +103,6 @@ def test_a_file_of_this_machine_is_tried(here: Here, run: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("/nowhere/at/all.csv", "does not exist"),
         ("~nobody-is-called-this/a.csv", "does not exist"),
         ("//elsewhere/share/a.csv", "is on another machine"),
         ("{here}/stars.csv", "its labels are one, two, the run's bad, good"),
@@ -141,11 +143,3 @@ def test_a_link_shows_texts_mistyped_and_in_capitals(kind: str, caption: str, he
     assert after != before
     assert (after == before.upper()) == (kind == "upper")
     assert ("may ignore upper case" in text) == (kind == "upper"), "the tiny tokenizer makes all letters small"
-
-
-def test_the_gates_of_each_group_are_drawn(here: Here, run: Path) -> None:
-    before = len(charts(open_page("inputs", run=run.name, lab="group")))
-    app = open_page("inputs", run=run.name, lab="group", apart="on")
-    assert len(charts(app)) == before + 1
-    assert "The mean gates of the groups differ most in" in plain(app)
-    assert any({"group", "examples", "accuracy"} <= set(frame.value.columns) for frame in app.dataframe)

@@ -9,16 +9,19 @@ from typing import Any
 
 import pytest
 
+from dynlora.config import parse_config
 from dynlora.config_files import read_run_config
 from dynlora.inference.compress import kept_sizes
+from dynlora.jobs import export as export_job
 from dynlora.jobs import helper_job, quick_launch
 from dynlora.store import queries
 from dynlora.store.lifecycle import annotate
 from dynlora.store.measurements import Compressed
 from dynlora.training import run as training_run
+from dynlora.viz.ui import run_actions
 from tests import command_line
 from tests.command_line import document
-from tests.pages.app import charts, open_page, plain, press
+from tests.pages.app import charts, field, open_page, plain, press
 from tests.pages.trained import Here
 from tests.viz.runs import make_run
 from tests.waiting import until
@@ -66,6 +69,10 @@ def test_it_begins_with_the_smallest_size_that_is_good_enough(here: Here, sized_
     assert curve["data"]
     ranks = sum(int(value) for row in picture["data"][0]["text"] for value in row if value)
     assert ranks == sum(best.ranks)
+    other = next(size for size in compressed.of_method() if size.parameters > best.parameters)
+    field(app.select_slider, "Parameters kept").set_value(other.parameters).run()
+    assert f"({other.parameters:,} of {compressed.parameters:,})" in plain(app)
+    assert app.query_params["size"] in (str(other.parameters), [str(other.parameters)])
 
 
 def test_the_code_holds_the_kept_ranks(here: Here, sized_run: Path) -> None:
@@ -80,28 +87,21 @@ def test_the_code_holds_the_kept_ranks(here: Here, sized_run: Path) -> None:
     assert {name: config.rank_pattern.get(name, config.r) for name in ranks} == ranks
 
 
-@pytest.mark.parametrize(
-    ("label", "is_uniform"), [("Train with these ranks", False), ("Train a uniform baseline", True)]
-)
-def test_a_run_with_the_kept_ranks_is_queued(
-    here: Here, sized_run: Path, label: str, is_uniform: bool, monkeypatch: pytest.MonkeyPatch
+def test_a_run_with_the_kept_ranks_is_queued_and_its_uniform_baseline(
+    here: Here, sized_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for starts_a_process in ("wake", "spawn_detached"):
-        monkeypatch.setattr(quick_launch, starts_a_process, lambda *_: None)
-    before = {path.name for path in sized_run.parent.iterdir() if (path / "run.db").exists()}
+    queued: list[dict[str, Any]] = []
+    made = quick_launch.RunHandle("20260101-000000-00000009", sized_run)
+    monkeypatch.setattr(run_actions, "start", lambda config, *_, **__: queued.append(config) or made)
     app = open_page("shrink", run=sized_run.name)
-    press(app, label)
-    made = [path for path in sized_run.parent.iterdir() if (path / "run.db").exists() and path.name not in before]
-    assert len(made) == 1
-    config = read_run_config(made[0])
-    assert config.strategy.name == "lora"
-    source = config.strategy.fields.get("ranks_from")
-    if is_uniform:
-        assert source is None
-        assert config.adapter.lora_alpha / config.adapter.rank == pytest.approx(2.0)
-        return
-    assert sum(json.loads(Path(str(source)).read_text("utf-8")).values()) > 0
+    press(app, "Train with these ranks")
     assert "Open the run that was queued" in {link.proto.label for link in app.get("page_link")}
+    press(app, "Train a uniform baseline")
+    ranked, uniform = (parse_config(config) for config in queued)
+    assert (ranked.strategy.name, uniform.strategy.name) == ("lora", "lora")
+    assert sum(json.loads(Path(str(ranked.strategy.fields["ranks_from"])).read_text("utf-8")).values()) > 0
+    assert "ranks_from" not in uniform.strategy.fields
+    assert uniform.adapter.lora_alpha / uniform.adapter.rank == pytest.approx(2.0)
 
 
 def test_a_run_that_starts_from_the_adapter_is_queued_and_says_so(
@@ -139,6 +139,9 @@ def test_a_run_that_starts_from_the_adapter_is_queued_and_says_so(
     assert f'<a href="run?run={sized_run.name}" target="_self">Starts from run' in back
     press(app, "Recover with 10 steps")
     assert len(commands) == 1, "the same size is written once"
+    assert "Download adapter" in {one.proto.label for one in app.get("download_button")}
+    assert export_job.compressed(sized_run, best.share, found_in(sized_run).rows, "loss").startswith(b"PK")
+    assert commands[1][: commands[1].index("--out")] == commands[0][: commands[0].index("--out")], "the same adapter"
     shutil.rmtree(sized_run.parent / ".starts")
     assert training_run.resume(sized_run.parent, made).state == "finished"
     assert queries.run_summary(folder).ranks == found_in(sized_run).ranks_of(best)

@@ -14,7 +14,7 @@ from dynlora.engine.context import Probe
 from dynlora.errors import ConfigError
 from dynlora.tasks.causal_lm import CausalLM
 
-TRIED = {"dynamic", "lora", "adalora", "glora"}
+TRIED = {"dynamic", "lora", "glora"}
 """Methods that are tried as writers at once; the others in `make torture`."""
 
 

@@ -10,7 +10,7 @@ from dynlora import strategies
 from tests.command_line import document, run
 from tests.tiny import tiny_arguments
 
-QUICK = ("adalora", "glora", "lora_sp", "xgblora")
+QUICK = ("glora", "lora_sp")
 """Those whose adapters have a form of their own; the others in `make torture`."""
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import dynlora
 from dynlora import tasks
 from dynlora.config import parse_config
-from dynlora.errors import ConfigError, CorruptRunError
+from dynlora.errors import ConfigError, CorruptRunError, DataError
 from dynlora.tasks.planted import RELATIVE_ERROR, Planted, teaching
 from dynlora.training.inputs import Inputs, load_inputs
 from tests.conftest import Once
@@ -108,6 +110,30 @@ def test_a_step_of_training_asks_for_student_and_teacher_alone(tiny_bert: Path, 
     answers = inputs.data.task.forward(inputs.base.model.train(), batch)
     assert answers.base is None
     assert all(module.training for module in inputs.base.model.modules())
+
+
+def test_updates_of_one_group_leave_the_base_model_as_the_teacher_of_the_others(
+    tiny_bert: Path, tiny_data: Path
+) -> None:
+    inputs = planted(tiny_bert, tiny_data, planted_group="long", group_by="domain")
+    task: Any = inputs.data.task
+    again = tasks.build("planted", (), task.settings())
+    answers, batch = outputs(inputs)
+    acts = np.array(inputs.data.held_out.group)[:8] == "long"
+    assert batch["labels"].numpy().tolist() == acts.astype(int).tolist()
+    assert 0 < acts.sum() < 8
+    for one in (task, again):
+        loss, output = one.judged(answers, batch["labels"])
+        assert (loss.numpy() > 0).tolist() == acts.tolist()  # the untrained model is right wherever nothing acts
+        assert one.evaluate(None, None, output.numpy())[RELATIVE_ERROR] == pytest.approx(1.0)
+        assert math.isnan(one.evaluate(None, None, output.numpy()[~acts])[RELATIVE_ERROR])
+        assert torch.equal(one.example_loss(answers, batch["labels"]), loss)
+
+
+@pytest.mark.parametrize(("group_by", "groups"), [("domain", "groups are long, short"), ("none", "set data.group_by")])
+def test_a_group_without_examples_is_refused(group_by: str, groups: str, tiny_bert: Path, tiny_data: Path) -> None:
+    with pytest.raises(DataError, match=f"data.planted_group=nowhere: no example is in this input group; {groups}"):
+        planted(tiny_bert, tiny_data, planted_group="nowhere", group_by=group_by)
 
 
 @MODELS

@@ -112,7 +112,7 @@ def test_values_of_other_runs_fit_or_are_left(key: str, value: object, fits: boo
 
 def test_a_list_of_known_values_is_a_choice_of_several() -> None:
     field = form_model.config_field("log.to")
-    assert (field.kind, field.choices[:2], field.empty) == ("tuple", ("tensorboard", "trackio"), "none")
+    assert (field.type, field.choices[:2], field.empty) == ("tuple", ("tensorboard", "trackio"), "none")
     assert field.fitting(["mlflow", "aim"]) == ("mlflow", "aim")
     assert field.fitting(["mlflow", "comet"]) is None
 
@@ -314,7 +314,7 @@ def test_every_preset_suits_every_strategy(preset: str) -> None:
     from dynlora import strategies
 
     for name in strategies.registry():
-        drawn = {field.key: field for field in form_model.strategy_fields(strategies.describe(name))}
+        drawn = {field.name: field for field in form_model.strategy_fields(strategies.describe(name))}
         start = form_model.PRESETS[preset]
         fields = {key.partition(".")[2]: field.fitting(start.get(key, field.default)) for key, field in drawn.items()}
         config = parse_config(form_model.nested({key: start[key] for key in start if not key.startswith("strategy.")}))

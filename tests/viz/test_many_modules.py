@@ -13,9 +13,9 @@ from dynlora.analysis.capacity_frames import folded, ordered
 from dynlora.analysis.frames import described
 from dynlora.kinds.train.panels.capacity import capacity_map
 from dynlora.kinds.train.panels.inputs import gate_map
+from dynlora.kinds.train.panels.measured import AblationByGroup
 from dynlora.viz.kit.module_map import MapView, even_cells, row_edges
 from dynlora.viz.kit.theme import LIGHT
-from dynlora.viz.measured import group_effects
 from tests.viz.drawn import layout_of, traces_of
 
 KINDS = (
@@ -62,7 +62,7 @@ def test_columns_narrower_than_their_gaps_have_none(layers: int, gap: int) -> No
     """210 gates on a screen of 375 pixels were all gap: the map was white."""
     modules = map_of(layers)[2]
     values = pd.DataFrame(np.ones((2, len(modules))), index=["add", "subtract"], columns=list(modules["name"]))
-    for figure in (gate_map(values, modules, None, LIGHT), group_effects(values, LIGHT)):
+    for figure in (gate_map(values, modules, None, LIGHT), AblationByGroup().figure(values, LIGHT)):
         (drawn,) = traces_of(figure)
         assert drawn.xgap == gap
         assert len(drawn.x) == len(modules)

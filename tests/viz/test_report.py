@@ -192,10 +192,11 @@ def test_hostile_text_stays_text(text: str, runs_dir: Path) -> None:
         assert "\u202e" not in page.decode()
 
 
-def test_a_gallery_lists_each_run_with_its_report_and_stays_text(runs_dir: Path, tmp_path: Path) -> None:
+def test_a_gallery_lists_each_run_plays_what_moved_and_stays_text(runs_dir: Path, tmp_path: Path) -> None:
     ids = [RUN, RUN[:-1] + "2"]
-    make_run(runs_dir, run_id=ids[0], text=BREAK_OUT)
-    make_run(runs_dir, run_id=ids[1], text="second", strategy="lora")
+    moved, still = ids
+    make_run(runs_dir, run_id=moved, text=BREAK_OUT)
+    make_run(runs_dir, run_id=still, text="second", strategy="lora", moves=False)
     out = tmp_path / "site" / "runs"
     written = document(run(runs_dir, "gallery", str(out), *ids, "--title", BREAK_OUT, "--json"))
     assert sorted(written["files"]) == sorted(path.name for path in out.iterdir())
@@ -214,11 +215,30 @@ def test_a_gallery_lists_each_run_with_its_report_and_stays_text(runs_dir: Path,
     assert [read.tags.count("img") for read in pages] == [2, 1, 1]
     refused = run(runs_dir, "gallery", str(out / "index.html"), ids[0])
     assert refused.exit_code == 2
+    for name in ("index.html", f"{moved}.html"):
+        (picture,) = re.findall(
+            rf"<picture[^>]*>(?:(?!</picture>).)*src=\"{moved}.*?</picture>", (out / name).read_text(), re.DOTALL
+        )
+        assert re.findall(r'media="([^"]*)" srcset="([^"]*)"', picture) == [
+            ("(prefers-reduced-motion: reduce) and (prefers-color-scheme: dark)", f"{moved}-map-dark.png"),
+            ("(prefers-reduced-motion: reduce)", f"{moved}-map-light.png"),
+            ("(prefers-color-scheme: dark)", f"{moved}-moving-dark.gif"),
+        ]
+        assert f'src="{moved}-moving-light.gif" alt="The rank of 12 modules from step 0 to 40, ' in picture
+    page = (out / f"{still}.html").read_text()
+    assert f'src="{still}-map-light.png" alt="Map of the rank of 12 modules' in page
+    assert f"{still}-moving" not in page
+    for mode in ("light", "dark"):
+        with Image.open(out / f"{moved}-moving-{mode}.gif") as image:
+            assert getattr(image, "n_frames", 1) > 10
+    alone = run_report(runs_dir / moved).decode()
+    assert "<img" not in alone
+    assert "This file is complete and loads nothing" in alone
 
 
 def test_a_gallery_replaces_nothing_but_a_gallery(runs_dir: Path, tmp_path: Path) -> None:
     """The user's `index.html` was replaced without a word, also behind a link."""
-    make_run(runs_dir, run_id=RUN)
+    make_run(runs_dir, run_id=RUN, strategy="lora", moves=False)
     site, link = tmp_path / "site", tmp_path / "link"
     for title in ("first", "again"):
         document(run(runs_dir, "gallery", str(site), RUN, "--title", title, "--json"))
@@ -232,34 +252,6 @@ def test_a_gallery_replaces_nothing_but_a_gallery(runs_dir: Path, tmp_path: Path
             assert refused.exit_code == 2
             assert refused.stderr == f"Error: OUT {out}: exists and is not an empty folder; give another name\n"
         assert (site / name).read_text() == "mine"
-
-
-def test_a_gallery_plays_what_moved_and_shows_the_still_picture_to_those_who_want_no_motion(
-    runs_dir: Path, tmp_path: Path
-) -> None:
-    moved, still = RUN, RUN[:-1] + "2"
-    make_run(runs_dir, run_id=moved)
-    make_run(runs_dir, run_id=still, strategy="lora", moves=False)
-    out = tmp_path / "site"
-    document(run(runs_dir, "gallery", str(out), moved, still, "--json"))
-    for name in ("index.html", f"{moved}.html"):
-        page = (out / name).read_text()
-        (picture,) = re.findall(rf"<picture[^>]*>(?:(?!</picture>).)*src=\"{moved}.*?</picture>", page, re.DOTALL)
-        assert re.findall(r'media="([^"]*)" srcset="([^"]*)"', picture) == [
-            ("(prefers-reduced-motion: reduce) and (prefers-color-scheme: dark)", f"{moved}-map-dark.png"),
-            ("(prefers-reduced-motion: reduce)", f"{moved}-map-light.png"),
-            ("(prefers-color-scheme: dark)", f"{moved}-moving-dark.gif"),
-        ]
-        assert f'src="{moved}-moving-light.gif" alt="The rank of 12 modules from step 0 to 40, fine.' in picture
-    page = (out / f"{still}.html").read_text()
-    assert f'src="{still}-map-light.png" alt="Map of the rank of 12 modules' in page
-    assert f"{still}-moving" not in page
-    for mode in ("light", "dark"):
-        with Image.open(out / f"{moved}-moving-{mode}.gif") as image:
-            assert getattr(image, "n_frames", 1) > 10
-    alone = run_report(runs_dir / moved).decode()
-    assert "<img" not in alone
-    assert "This file is complete and loads nothing" in alone
 
 
 def test_what_is_no_training_has_its_report_in_a_gallery(tmp_path: Path) -> None:
@@ -354,10 +346,8 @@ def test_a_report_holds_the_knock_outs_and_which_score_knew(runs_dir: Path) -> N
     without = Read(run_report(folder))
     assert "Module ablation" not in without.text
     MEASURED.write(knockout_file(folder))
-    page = run_report(folder)
-    read = Read(page)
-    assert len(read.charts) == len(without.charts) + 1
-    assert page == run_report(folder)
+    read = Read(run_report(folder))
+    assert len(read.charts) == len(without.charts) + 2
     assert "Of 12 modules, 11 help and 0 harm" in read.text
     bars = next(chart for chart in read.charts if "Loss without" in str(chart))
     assert numbers(bars["figure"]["data"][0]["y"]) == pytest.approx(
@@ -379,7 +369,7 @@ def test_knock_outs_that_do_not_fit_the_run_are_not_in_its_report(
     plain, file = run_report(folder), folder / "knockout.json"
 
     def part() -> Part:
-        return documents.knockouts_part(read_run(folder))
+        return documents.panel_part("Module ablation", documents.document_view(read_run(folder)))
 
     nothing = part()
     assert nothing.blocks == []

@@ -80,9 +80,9 @@ def test_most_changed_examples() -> None:
     named = results.answer_names(ends, LABELS)
     assert results.changed(named)["loss change"].tolist() == [-0.6, -0.5, 0.2, 0.1]
     assert results.turned(named)["prediction after"].tolist() == ["negative", "positive"]
-    counts = results.answers(named)
-    assert counts["count"].tolist() == [1, 1, 1, 1]
-    assert "1 predictions became correct, 1 became wrong" in result_figures.answers(counts, "At first", "now")
+    assert results.answers(named)["count"].tolist() == [1, 1, 1, 1]
+    data = group_results.ProbeEnds(named, LABELS, "nats", writes=False)
+    assert "1 predictions became correct, 1 became wrong" in group_results.AnswersSinceFirst().caption(data)
 
 
 def test_too_few_evaluations_or_other_sizes_are_empty() -> None:
@@ -109,13 +109,14 @@ def test_figures_hold_what_they_are_given_and_no_markup(colours: theme.Palette) 
     ends = results.base_ends(examples(), np.array([0.7, 0.6, 0.5, np.nan]), np.zeros(4))
     named = results.answer_names(ends, LABELS)
     scores = results.class_scores([[3, 1], [0, 4]], [HOSTILE[0], "b"])
+    data = group_results.ProbeEnds(named, LABELS, "nats", writes=False)
     readings = pd.DataFrame({"name": ["rss_mib"] * 2, "minutes": [0.0, 1.0], "value": [500.0, 600.0]})
     totals = pd.DataFrame({"step": [0, 1], HOSTILE[0]: [4, 3], "key": [4, 5]})
     drawn = {
         "dots": score_dots(scores, "class", ["precision", "F1"], "score", colours),
-        "answers": result_figures.answer_bar(results.answers(named), colours),
-        "ends": result_figures.before_after(named, "loss off", "loss on", "nats", colours),
-        "machine": result_figures.readings(readings, {"rss_mib": "process", "gpu": "GPU"}, "memory, MiB", colours),
+        "answers": group_results.AdapterAnswers().figure(data, colours),
+        "ends": group_results.AdapterLosses().figure(data, colours),
+        "machine": cost.MemoryUse().figure(readings, colours),
         "kinds": cost.ranks_by_kind(totals, colours),
     }
     assert all("<img" not in str(figure.to_json()) for figure in drawn.values())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from dynlora.kinds.train.panels import measured as viz_measured
 from dynlora.store.measurements import Compressed, Half, Size
-from dynlora.viz import measured as viz_measured
 
 
 def half(low: float, high: float) -> Half:

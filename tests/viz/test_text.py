@@ -174,9 +174,11 @@ def test_wrong_seeds_are_one_sentence(text: str) -> None:
 
 def test_fields_come_from_the_schema() -> None:
     lr = form_model.config_field("train.lr")
-    assert (lr.kind, lr.default, lr.low, lr.high, lr.optional) == ("float", 1e-3, 0, 10, False)
+    assert (lr.type, lr.default, lr.gt, lr.le, lr.optional) == ("float", 2.5e-3, 0, 10, False)
+    head = form_model.config_field("train.head_lr")
+    assert (head.type, head.default, head.choices, head.optional) == ("str", "auto", (), True)
     steps = form_model.config_field("train.steps")
-    assert (steps.kind, steps.default, steps.optional) == ("int", None, True)
+    assert (steps.type, steps.default, steps.optional) == ("int", None, True)
     assert form_model.config_field("train.schedule").choices == ("linear", "cosine", "constant")
 
 

@@ -20,7 +20,7 @@ from tests.kinds.train.samples import TRAININGS
 from tests.viz.growing import PLANNED, Running
 
 PLAYER = (Path(__file__).resolve().parents[3] / "dynlora/viz/ui/replay/replay.js").read_text("utf-8")
-CUT = re.compile(r"A cut removes (\d+) ranks?, (\d+) of them in (.+)")
+CUT = re.compile(r"A cut removes ([\d,]+) ranks?, (\d+) of them in (.+)")
 MOVE = re.compile(r"(?P<name>.+) (?P<verb>gives|gets) (?P<n>\d+) ranks?")
 
 
@@ -52,7 +52,7 @@ def test_each_sentence_is_true_of_what_is_drawn_and_all_is_said_within_a_minute(
         change = ranks[cue["frame"]] - ranks[cue["frame"] - 1]
         if cut := CUT.fullmatch(cue["words"][0]):
             assert (change <= 0).all()
-            assert (int(cut[1]), int(cut[2])) == (-change.sum(), -change[cue["rows"][0]])
+            assert (int(cut[1].replace(",", "")), int(cut[2])) == (-change.sum(), -change[cue["rows"][0]])
             kept = int(ranks[cue["frame"]].max())
             assert cue["words"][1] == f"{names[cue['rows'][1]]} has {kept} rank{'' if kept == 1 else 's'} now"
             continue
@@ -118,7 +118,7 @@ def test_another_run_of_the_same_length_is_another_picture(tmp_path: Path) -> No
 
 
 def test_the_caption_begins_with_what_is_shown_first() -> None:
-    (folder,) = (one for one in TRAININGS if one.name == "20261201-180650-e85810d3")
+    (folder,) = (one for one in TRAININGS if one.name == "20261205-144220-e2a46b83")
     run = replace(read_run(folder), signal="rank")
     panel = ModelReplay()
-    assert panel.caption(panel.data(RunView(folder, run, run.store))).startswith("Highest rank: 8 in attn out 0.")
+    assert panel.caption(panel.data(RunView(folder, run, run.store))).startswith("Highest rank: 7 in attn out 1.")
