@@ -64,6 +64,7 @@ REACTING: dict[str, dict[str, Any]] = {
     "no gate": {"gates": "off"},
     ORACLE: {"gates": "off"},
     BLIND: {"gates": "scale"},
+    f"{BLIND}, rate x 10": {"gates": "scale", "scale_lr_ratio": 10.0},
     "gates=module": {"gates": "module"},
     "gates=module, rate x 10": {"gates": "module", "scale_lr_ratio": 10.0},
     "gates=token, rate x 10": {"gates": "token", "scale_lr_ratio": 10.0},
