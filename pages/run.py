@@ -8,6 +8,7 @@ from dynlora.analysis import ranks_to_use, run_summary
 from dynlora.analysis.result_strip import result_strip
 from dynlora.analysis.run_reading import read_run
 from dynlora.analysis.run_summary import STATUS_WORDS
+from dynlora.kinds.train.panels.texts import GeneratedTexts
 from dynlora.store import queries
 from dynlora.store.summary import RunSummary
 from dynlora.viz.capacity import ranks_of_run, selection_note, with_chosen_modules
@@ -62,7 +63,7 @@ def show_run() -> None:
 
 def show_results(summary: RunSummary, view: RunView, judged: JudgedRun) -> None:
     """Draw what the run writes or gets wrong, its health, and openers for all else."""
-    texts = result_cards.texts_by_step(run)
+    texts = GeneratedTexts().data(view)
     left, right = st.columns([3, 2])
     with left:
         result_cards.generated_texts(texts, summary) if texts else result_cards.wrong_card(view)

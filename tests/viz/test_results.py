@@ -14,10 +14,10 @@ from sklearn.metrics import precision_recall_fscore_support
 from dynlora.analysis import results, run_summary
 from dynlora.kinds.train.panels import cost, training
 from dynlora.kinds.train.panels import results as group_results
+from dynlora.kinds.train.panels.texts import beside_first, by_step, changes, conclusion
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.charts import limits, score_dots
 from dynlora.viz.kit.theme import LIGHT
-from dynlora.viz.run import result_figures
 from tests.summaries import summary_with
 from tests.viz.drawn import layout_of, traces_of
 from tests.viz.runs import HOSTILE
@@ -193,7 +193,7 @@ def row(place: int, text: str, right: bool | None = None) -> dict[str, Any]:
 
 @given(st.text("ab \n", max_size=30), st.text("ab \n", max_size=30))
 def test_the_pieces_of_a_text_are_the_text(before: str, after: str) -> None:
-    pieces = result_figures.changes(before, after)
+    pieces = changes(before, after)
     assert "".join(piece for piece, _ in pieces) == after
     assert any(new for _, new in pieces) <= (before != after)
     if before == after:
@@ -212,19 +212,17 @@ def test_the_pieces_of_a_text_are_the_text(before: str, after: str) -> None:
     ],
 )
 def test_the_conclusion_counts(steps: list[tuple[int, list[dict[str, Any]]]], caption: str) -> None:
-    assert result_figures.conclusion(result_figures.by_step(events(*steps))) == caption
+    assert conclusion(by_step(events(*steps))) == caption
 
 
 def test_what_is_no_text_is_left_out() -> None:
-    texts = result_figures.by_step(
-        pd.DataFrame({"step": [3, 1, 2], "payload": [{"rows": [row(0, "a"), 7]}, "x", {"rows": 3}]})
-    )
+    texts = by_step(pd.DataFrame({"step": [3, 1, 2], "payload": [{"rows": [row(0, "a"), 7]}, "x", {"rows": 3}]}))
     assert list(texts) == [3]
     assert [text.text for text in texts[3]] == ["a"]
-    assert result_figures.by_step(events((0, [{"text": None, "row": "no", "right": 1}])))[0][0].right is None
+    assert by_step(events((0, [{"text": None, "row": "no", "right": 1}])))[0][0].right is None
 
 
 def test_texts_are_beside_those_of_the_first_evaluation() -> None:
-    steps = result_figures.by_step(events((0, [row(5, "old")]), (2, [row(5, "new", False), row(6, "more")])))
-    table = result_figures.table(steps[2], steps[0])
+    steps = by_step(events((0, [row(5, "old")]), (2, [row(5, "new", False), row(6, "more")])))
+    table = beside_first(steps[2], steps[0])
     assert table[["at first", "now", "correct"]].to_numpy().tolist() == [["old", "new", "no"], ["", "more", "–"]]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dynlora.kinds.train.panels.texts import Generated
 from dynlora.store.writer import RunWriter
 from dynlora.viz.kit import theme
 from dynlora.viz.report import canvas, subject_of
@@ -25,7 +26,6 @@ from dynlora.viz.report.pictures import (
     pictures_of,
     texts_picture,
 )
-from dynlora.viz.run.result_figures import Generated
 from tests.command_line import document, run
 from tests.viz.runs import HOSTILE, N_MODULES, make_run, planted
 

@@ -20,7 +20,6 @@ from dynlora.analysis.seed_groups import by_name
 from dynlora.analysis.verdict import Verdict, run_verdict
 from dynlora.config_files import yaml_text
 from dynlora.kinds.run_kind import RunKind, registry
-from dynlora.store import queries
 from dynlora.store.summary import RunSummary
 from dynlora.store.summary import run_summary as read_summary
 from dynlora.text import number, one_line, plural
@@ -32,7 +31,6 @@ from dynlora.viz.compare.panels import Compared, panels_of
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.report.page import Block, Chart, Document, Part, Table, Text
-from dynlora.viz.run import result_figures
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -132,21 +130,6 @@ def _blocks(panel: Panel[Any], view: RunView) -> list[Block]:
     return [Chart(title, draw, caption, table, is_wide), *more]
 
 
-def results_part(view: RunView) -> Part:
-    """Return scores by class and group, the worst examples, and what the adapters add to the base model."""
-    return Part("Results", [*panel_part("Results", view).blocks, *_generated(view.result)])
-
-
-def _generated(run: RunReading) -> list[Block]:
-    """Return what the model wrote at the last evaluation beside the first; nothing for a run that writes nothing."""
-    steps = result_figures.by_step(queries.events_frame(run.folder, ("generations",)))
-    if not steps:
-        return []
-    last = next(reversed(steps))
-    table = result_figures.table(steps[last], next(iter(steps.values())))
-    return [Table(f"Generated texts at step {last:,}", table, result_figures.conclusion(steps), is_wide=True)]
-
-
 CELLS = 12_000
 """Most cells of a heat map, modules times columns: a report is read and mailed."""
 
@@ -174,7 +157,7 @@ def run_document(run: RunReading, among: Collection[str] | None = None) -> Docum
         panel_part("Capacity", view),
         panel_part("Module ablation", view),
         panel_part("Inputs", view),
-        results_part(view),
+        panel_part("Results", view),
         panel_part("Cost", view),
         panel_part("Machine", view),
         setup_part(summary),

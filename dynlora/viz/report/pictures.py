@@ -23,7 +23,7 @@ from dynlora.analysis.result_strip import Answer, ResultStrip
 from dynlora.analysis.run_reading import RunReading, uniform_rank
 from dynlora.kinds.train.panels.capacity import rank_caption
 from dynlora.kinds.train.panels.replay import ModelReplay
-from dynlora.store import queries
+from dynlora.kinds.train.panels.texts import Generated, GeneratedTexts, conclusion
 from dynlora.text import one_line, plural
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.module_map import NEEDED, row_edges
@@ -44,8 +44,6 @@ from dynlora.viz.report.canvas import (
     png,
     wrapped,
 )
-from dynlora.viz.run import result_figures
-from dynlora.viz.run.result_figures import Generated
 
 TITLE, ABOUT, SMALL, ANSWER, METRIC = 36, 20, 18, 28, 56
 """Sizes of the words, pixels."""
@@ -426,7 +424,7 @@ def _progress(canvas: Canvas, state: ModelAtStep, events: Sequence[int]) -> None
 def texts_picture(subject: Subject, colours: Palette) -> Shared | Missing:
     """Return a prompt with its text at the first and at the last evaluation, as PNG."""
     name, run = "Before and after", subject.run
-    steps = result_figures.by_step(run.store.ask_events(queries.events_frame, run.folder, ("generations",)))
+    steps = GeneratedTexts().data(RunView(run.folder, run, run.store))
     if not steps:
         return Missing(name, "" if not run_summary.writes(run.summary) else "The run has not recorded any texts.")
     first, last = min(steps), max(steps)
@@ -449,7 +447,7 @@ def texts_picture(subject: Subject, colours: Palette) -> Shared | Missing:
         frame = (left, y, left + width, 560)
         canvas.draw.rounded_rectangle(frame, 10, fill=colours.sunken, outline=colours.hairline)
         _written(canvas, Box(left + 18, y + 10, width - 36, 0), label, text, most=max(1, (545 - y - 36) // 26))
-    _foot(canvas, subject, result_figures.conclusion(steps))
+    _foot(canvas, subject, conclusion(steps))
     alt = (
         f"A text of {subject.title} {start} and at step {last:,}. Prompt: {one_line(after.prompt, 300)} "
         f"Before: {one_line(before.text, 300) or '(nothing)'} After: {one_line(after.text, 300) or '(nothing)'} "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -14,6 +14,7 @@ from dynlora.analysis.frames import smoothed
 from dynlora.analysis.module_effects import reaction_conclusion
 from dynlora.analysis.run_reading import RunReading
 from dynlora.kinds.run_kind import registry
+from dynlora.kinds.train.panels.texts import Generated, GeneratedTexts, Steps, beside_first, changes, conclusion
 from dynlora.store import queries
 from dynlora.store.summary import RunSummary
 from dynlora.text import metric_words, number, one_line, score, sentence_case
@@ -21,9 +22,7 @@ from dynlora.viz.kit import theme
 from dynlora.viz.kit.charts import add_losses, titled
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.kit.theme import Palette
-from dynlora.viz.run import result_figures
 from dynlora.viz.run.button import adapter_button
-from dynlora.viz.run.result_figures import Generated
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import badge, card, chart, colours, figures, in_row, note, safe, status_line, table, texts
 from dynlora.viz.ui.panel_cards import panel_cards
@@ -158,29 +157,20 @@ def ranks_figure(span: pd.DataFrame, colours: Palette) -> go.Figure:
     return titled(drawn, "Rank of a module")
 
 
-KEY = "generations"
+KEY = GeneratedTexts.id
 
 
-def texts_by_step(run: Chosen) -> dict[int, list[Generated]]:
-    """Return what the model wrote at its evaluations; empty for a run that writes nothing.
-
-    Raises:
-        DynloraError: when the run cannot be read.
-    """
-    return result_figures.by_step(cached_queries.ask_events(queries.events_frame, run.folder, ("generations",)))
-
-
-def generated_texts(steps: Mapping[int, list[Generated]], summary: RunSummary) -> None:
+def generated_texts(steps: Steps, summary: RunSummary) -> None:
     """Draw what the model wrote at its evaluations, beside its text at the first.
 
     Args:
         steps: the texts of each evaluation by its step; at least one.
         summary: as `queries.run_summary` returns it.
     """
-    with card("Generated texts", KEY, result_figures.conclusion(steps)):
+    with card(GeneratedTexts.title, KEY, conclusion(steps)):
         step = _step(list(steps))
         begin, first = next(iter(steps.items()))
-        frame = result_figures.table(steps[step], first)
+        frame = beside_first(steps[step], first)
         names = [f"{place + 1}. {_line(prompt)}" for place, prompt in enumerate(frame["prompt"])]
         place = st.selectbox("Prompt", range(len(names)), format_func=names.__getitem__, key=f"{KEY}-prompt")
         is_base = begin == 0 and not summary.origin  # an adapter that was not trained changes nothing
@@ -205,7 +195,7 @@ def _one(text: Generated, first: list[Generated], step: int, name: str) -> None:
         name: of the first evaluation.
     """
     before = next((one.text for one in first if one.row == text.row), None)
-    pieces = [(text.text, False)] if before is None else result_figures.changes(before, text.text)
+    pieces = [(text.text, False)] if before is None else changes(before, text.text)
     marked = "".join(f"<mark>{html.escape(piece)}</mark>" if new else html.escape(piece) for piece, new in pieces)
     verdict = {True: " · correct", False: " · not correct", None: ""}[text.right]
     now = f"Step {step:,}{verdict}{'' if text.ended else ' · cut off at the limit'}"
@@ -268,4 +258,4 @@ def run_results(view: RunView, without: Collection[str]) -> None:
     if reading.reactions:
         note(reaction_conclusion(reading.reactions[0], run_summary.loss_unit(reading.summary)))
     panels = registry()["train"].panels
-    panel_cards((one for one in panels if one.part == "Results" and one.id not in (*without, "worst")), view)
+    panel_cards((one for one in panels if one.part == "Results" and one.id not in (*without, "worst", KEY)), view)

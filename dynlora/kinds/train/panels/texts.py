@@ -1,4 +1,4 @@
-"""Figures of what an evaluation found: scores by class and group, answers before and after, the machine in use."""
+"""What a language model wrote at its evaluations: each text beside that of the first, and how many are correct."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 import pandas as pd
 
 from dynlora.analysis.stats import share_interval
+from dynlora.store import queries
 from dynlora.text import percent
+from dynlora.viz.kit.panel import Panel, RunView
 
 LONGEST = 4000
 """Characters of a text that are compared and drawn."""
@@ -38,13 +40,45 @@ class Generated:
     right: bool | None
 
 
-def by_step(events: pd.DataFrame) -> dict[int, list[Generated]]:
+Steps = dict[int, list[Generated]]
+"""The texts of each evaluation by its step, in order."""
+
+
+class GeneratedTexts(Panel[Steps]):
+    """What the model wrote at the last evaluation, beside its text at the first."""
+
+    id = "generations"
+    order = 39
+    part = "Results"
+    title = "Generated texts"
+    missing = "The run has not recorded any texts."
+    is_wide = True
+    is_optional = True
+
+    def heading(self, view: RunView) -> str:
+        """Return the title with the step of the last evaluation."""
+        return f"{self.title} at step {max(self.data(view) or {0: []}):,}"
+
+    def data(self, view: RunView) -> Steps | None:
+        """Return the texts; None for a run that writes nothing."""
+        return by_step(view.store.ask_events(queries.events_frame, view.folder, ("generations",))) or None
+
+    def caption(self, data: Steps) -> str:
+        """Return how many answers are right, or how many texts changed."""
+        return conclusion(data)
+
+    def table(self, data: Steps) -> pd.DataFrame:
+        """Return the texts of the last evaluation beside those of the first."""
+        return beside_first(data[max(data)], data[min(data)])
+
+
+def by_step(events: pd.DataFrame) -> Steps:
     """Return the texts of each evaluation by its step, in order; what is no text is left out.
 
     Args:
         events: those of kind `generations`, with columns step and payload.
     """
-    steps_texts: dict[int, list[Generated]] = {}
+    steps_texts: Steps = {}
     for step, payload in zip(events["step"], events["payload"], strict=True):
         rows = payload.get("rows") if isinstance(payload, Mapping) else None
         texts = [_generated(row) for row in rows if isinstance(row, Mapping)] if isinstance(rows, Sequence) else []
@@ -90,7 +124,7 @@ def _words(text: str) -> list[str]:
     return re.findall(r"\s+|\S+\s*", text)
 
 
-def table(texts: Sequence[Generated], first: Sequence[Generated]) -> pd.DataFrame:
+def beside_first(texts: Sequence[Generated], first: Sequence[Generated]) -> pd.DataFrame:
     """Return the texts of a step beside those of the first, one row a prompt."""
     before = {text.row: text for text in first}
     rows = [
