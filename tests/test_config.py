@@ -130,6 +130,7 @@ BAD: dict[str, list[Any]] = {
     "data.planted_rank": [0, 1025, "many", None],
     "data.planted_strength": [0, 11, "strong", None],
     "data.planted_seed": [-1, 2**31, 1.5, None],
+    "data.planted_group": ["", "x" * 201],
     "data.metric": ["bleu", None],
     "data.text": ["", "c" * 201],
     "data.text_pair": [""],

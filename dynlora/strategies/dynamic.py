@@ -260,6 +260,7 @@ class Dynamic(Strategy):
     as_lora = {"allocation": "none", "gates": "off"}
     cost = "up to 8 times the adapter's parameters until half the run; gates are paid from the budget"
     step_cost = "more"
+    state_memory = "more"
     resizes = True
 
     allocation: str = setting(

@@ -49,7 +49,7 @@ def test_settings_of_planted_ranks_are_there_with_their_data_alone() -> None:
         next(box for box in app.selectbox if "sentiment4" in box.options).set_value(data).run()
         assert not app.exception
         names = {box.label for box in (*app.text_input, *app.number_input) if box.label.startswith("Planted")}
-        assert len(names) == (4 if data == "planted" else 0)
+        assert len(names) == (5 if data == "planted" else 0)
         assert parse_config(shown_config(app)).data.task == ("planted" if data == "planted" else "auto")
 
 

@@ -44,8 +44,8 @@ def default_runs(runs: pd.DataFrame) -> list[str]:
 
     First choice is the newest run, training or finished, that is no plain LoRA, beside plain LoRA on the same data, of
     the same length and with the same other settings; then the newest finished run beside another method on its task.
-    Without either among one's own runs, the samples are looked through in the same way, the task with most runs first;
-    last come the newest two.
+    Without either among one's own runs, the samples are looked through in the same way, methods with most seeds and the
+    task with most runs first; last come the newest two.
 
     Args:
         runs: as `run_picker.list_all` returns them, those that can be read.
@@ -54,7 +54,9 @@ def default_runs(runs: pd.DataFrame) -> list[str]:
     ids = next(_beside_plain(own, runs, plain), None) or _beside_another(own, runs)
     if ids:
         return ids
-    samples = list(_beside_plain(runs, runs, plain))  # of several tasks: the one with most to see
+    repeated = runs.groupby(["model", "data", "max_steps", "strategy"])["id"].transform("size")
+    repeated = runs.loc[repeated.sort_values(ascending=False, kind="stable").index]  # one seed decides nothing
+    samples = list(_beside_plain(repeated, runs, plain))  # of several tasks: the one with most to see
     return max(samples, key=len) if samples else _beside_another(runs, runs) or runs["id"].head(2).tolist()
 
 
