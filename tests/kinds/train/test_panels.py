@@ -20,6 +20,7 @@ DRAWN = (
     "20261205-153916-121fd24f",
     "20261205-145115-dab7e702",
     "20261205-144211-8f995dd5",
+    "20261205-151110-efee1d61",
 )
 """Sample runs whose cards are always drawn; together they have data for every panel. The others in `make torture`."""
 
