@@ -126,7 +126,8 @@ class Setting:
     @classmethod
     def of(cls, name: str, info: FieldInfo) -> Self:
         """Return what a field of pydantic declares."""
-        hint, options = info.annotation, get_args(info.annotation)
+        hint: Any = info.annotation
+        options = get_args(hint)
         if get_origin(hint) in (Union, UnionType):
             first, *others = (option for option in options if option is not NoneType)
             hint = str if others else get_args(first)[0] if get_origin(first) is Annotated else first

@@ -93,7 +93,7 @@ NOT_MEASURED = "The default was measured with the built-in models only."
 
 def rate_gain(config: Mapping[str, Any]) -> str:
     """Return what a suggested rate gains over the default with the model of a configuration; empty: nothing."""
-    model = MODELS.get(section(config, "model").get("name", ModelConfig().name))
+    model = MODELS.get(section(config, "model").get("name", ModelConfig.model_fields["name"].default))
     return NOT_MEASURED if model is None else model.rate_gain
 
 

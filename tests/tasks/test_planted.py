@@ -125,8 +125,8 @@ def test_updates_of_one_group_leave_the_base_model_as_the_teacher_of_the_others(
     for one in (task, again):
         loss, output = one.judged(answers, batch["labels"])
         assert (loss.numpy() > 0).tolist() == acts.tolist()  # the untrained model is right wherever nothing acts
-        assert one.evaluate(None, None, output.numpy())[RELATIVE_ERROR] == pytest.approx(1.0)
-        assert math.isnan(one.evaluate(None, None, output.numpy()[~acts])[RELATIVE_ERROR])
+        assert one.evaluate(acts, acts, output.numpy())[RELATIVE_ERROR] == pytest.approx(1.0)
+        assert math.isnan(one.evaluate(acts, acts, output.numpy()[~acts])[RELATIVE_ERROR])
         assert torch.equal(one.example_loss(answers, batch["labels"]), loss)
 
 

@@ -269,10 +269,11 @@ def _matters(run: Chosen, view: InputsReading, drawn: RunView) -> None:
     table = panel.data(drawn)
     with card("Does it matter?", "matters"):
         note(figures.loss_by_group(view.groups))
-        if table is None:
+        figure = None if table is None else panel.figure(table, colours())
+        if table is None or figure is None:
             note("Module ablation measures what each group loses without a module.")
         else:
-            chart(panel.figure(table, colours()), panel.caption(table), panel.table(table), "by-group")
+            chart(figure, panel.caption(table), panel.table(table), "by-group")
             st.markdown(f"**{safe(figures.without_a_module(table, view.groups))}**")
         ablation_button(run)
 

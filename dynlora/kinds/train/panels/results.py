@@ -147,7 +147,7 @@ def confusion(counts: Sequence[Sequence[float]], labels: Sequence[str], colours:
         hovertemplate="%{customdata:,} examples, %{z:.1f} % of their class<extra></extra>",
     )
     if len(names) <= 12:
-        drawn.update_traces(texttemplate="%{customdata:,}<br>%{z:.0f} %")
+        drawn.update_traces(text=table, texttemplate="%{text:,}<br>%{z:.0f} %")
     ticks = {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": names, "showgrid": False}
     drawn.update_xaxes(**ticks, title_text="Predicted", tickangle=0 if len(names) <= 4 else None)
     drawn.update_yaxes(**ticks, title_text="True", autorange="reversed")
