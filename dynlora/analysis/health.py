@@ -158,11 +158,10 @@ def budget(evidence: Evidence) -> Finding | None:
         return Finding(PROBLEM, "The budget is exceeded", words, "run")
     if len(over):
         words = (
-            f"Up to step {int(over.iloc[-1]):,}, the adapters exceeded the budget by up to "
-            f"{number(int(most - evidence.budget))} "
+            f"The adapters exceeded the budget by up to {number(int(most - evidence.budget))} "
             f"parameters ({percent(most / evidence.budget - 1, 0)}). Since then they are within the budget."
         )
-        return Finding(NOTICE, "The budget was temporarily exceeded", words, "run")
+        return Finding(NOTICE, f"Budget exceeded until step {int(over.iloc[-1]):,}", words, "run")
     if last < UNUSED_BELOW * evidence.budget:
         left = evidence.budget - last
         words = f"{number(int(left))} of {number(evidence.budget)} parameters ({percent(left / evidence.budget)})"
@@ -184,9 +183,7 @@ def starved(evidence: Evidence) -> Finding | None:
     verb = "is" if len(rows) == 1 else "are"
     return Finding(
         NOTICE,
-        "An important module has a very low rank"
-        if len(rows) == 1
-        else (f"{len(rows)} important modules have a very low rank"),
+        f"{plural(len(rows), 'important module')} with very low rank",
         f"{names} {verb} in the top quarter by importance but {'has' if verb == 'is' else 'have'} rank "
         f"{STARVED_RANK} or less.",
         "capacity",
@@ -268,7 +265,7 @@ def data(evidence: Evidence) -> Finding | None:
     if not evidence.data_warnings:
         return None
     words = " ".join(one_line(words, 200).rstrip(".") + "." for words in list(evidence.data_warnings)[:3])
-    return Finding(NOTICE, "The data has warnings", words, "run", {"section": "machine"})
+    return Finding(NOTICE, "Data warnings", words, "run", {"section": "machine"})
 
 
 def learning(evidence: Evidence) -> Finding | None:

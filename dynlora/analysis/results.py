@@ -57,7 +57,7 @@ def errors(payload: Mapping[str, Any]) -> str:
         return f"Nothing: all {plural(total, 'held-out example')} are right."
     truth, guess = np.unravel_index(int(wrong.argmax()), wrong.shape)
     most = f"{one_line(labels[int(truth)], 40)} read as {one_line(labels[int(guess)], 40)}"
-    return f"{n:,} of {total:,}. Most often {most}: {int(wrong.max()):,}."
+    return f"{n:,} of {total:,}. Most often {most} ({int(wrong.max()):,})."
 
 
 def probe_ends(examples: pd.DataFrame, loss: pd.DataFrame, prediction: pd.DataFrame) -> pd.DataFrame:

@@ -130,7 +130,7 @@ def choose_modules(view: RunReading, places: Sequence[DeltaGenerator]) -> None:
     """
     short = view.short
     lists = {
-        "kind": ("Kind of module", _kinds_of(view), lambda label: one_line(label, 40) or "All kinds"),
+        "kind": ("Kind", _kinds_of(view), lambda label: one_line(label, 40) or "All kinds"),
         "depth": ("Layers", _depths_of(view), lambda band: sentence_case(band) or "All layers"),
         "module": ("Module", list(short), lambda name: short.get(name, "All modules")),
     }
@@ -224,7 +224,8 @@ def capacity_text(
     moved = float(traced.loc[(traced["origin"] != traced["holder"]) & (traced["holder"] >= 0), "parameters"].sum())
     if last <= first:
         return f"Step {last:,}, nothing has moved yet: {ranks_of(state)}."
-    steps, counted = f"In steps {first:,} to {last:,}", plural(events, "reallocation")
+    steps = f"In steps {first:,} to {last:,}" if first else f"By step {last:,}"
+    counted = plural(events, "reallocation")
     changed = int((state["rank"] != start[state["position"]]).sum())
     if not moved and not sides.released and changed:  # of a run that was imported, without the sizes of its modules
         who = f"{changed} of {plural(len(state), 'module')}"
@@ -305,7 +306,7 @@ def capacity_conclusion(run: RunReading) -> None:
         st.markdown(f"**{safe(first)}** {safe(' '.join(others))}")
         with in_row("conclusion-next", gap="medium"):
             if _may_have_helped(run.summary):
-                link("pages/run.py", "Did it help? See Result", run=run_id)
+                link("pages/run.py", "Did it help?", run=run_id)
             if run.summary.planned_events == 0:
                 link("pages/launch.py", "Train it with a method that moves rank", **{"from": run_id})
 

@@ -36,7 +36,7 @@ def test_a_run_without_gates_maps_how_strongly_each_module_acts(runs_dir: Path) 
 def test_two_groups_that_a_reader_compares_are_in_the_address(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, gates=False, effects=True)
     app = open_page("inputs", run=RUN, first="tweets", second="fine")
-    assert "What changes from tweets to fine" in plain(app)
+    assert "From tweets to fine" in plain(app)
     assert app.selectbox(key="address-first").value == "tweets"
 
 

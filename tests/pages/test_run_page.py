@@ -75,7 +75,7 @@ def test_health_says_what_is_wrong_and_where_to_see_it(runs_dir: Path) -> None:
     app = open_page("run", run=RUN)
     assert "Importance is mostly noise" in plain(app)
     assert "Passed" in plain(app)
-    links = [link.proto for link in app.get("page_link") if link.proto.label == "Show"]
+    links = [link.proto for link in app.get("page_link") if link.proto.label.startswith("**")]
     assert [(link.page, link.query_string) for link in links] == [
         ("run", f"run={RUN}"),
         ("capacity", f"run={RUN}&signal=importance"),

@@ -271,7 +271,7 @@ def _matters(run: Chosen, view: InputsReading, drawn: RunView) -> None:
         note(figures.loss_by_group(view.groups))
         figure = None if table is None else panel.figure(table, colours())
         if table is None or figure is None:
-            note("Module ablation measures what each group loses without a module.")
+            note("Without each module: not measured.")
         else:
             chart(figure, panel.caption(table), panel.table(table), "by-group")
             st.markdown(f"**{safe(figures.without_a_module(table, view.groups))}**")

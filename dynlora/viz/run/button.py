@@ -56,15 +56,10 @@ def _good(outcome: Outcome, *, has_failed: bool) -> None:
 
 
 def _row(finding: Finding, number: int, run_id: str) -> None:
-    is_problem = finding.level == PROBLEM
     with in_row(f"health-{number}"):
-        st.badge(
-            finding.level,
-            color="red" if is_problem else "orange",
-            icon=":material/error:" if is_problem else ":material/info:",
-        )
-        st.markdown(f"**{markdown_text(finding.title)}.**", width="stretch")
-        link(f"pages/{finding.page}.py", "Show", run=run_id, **finding.address)
+        if finding.level == PROBLEM:
+            st.badge(PROBLEM, color="red", icon=":material/error:")
+        link(f"pages/{finding.page}.py", f"**{markdown_text(finding.title)}**", run=run_id, **finding.address)
 
 
 def _version(folder: Path, summary: RunSummary) -> tuple[Any, ...]:

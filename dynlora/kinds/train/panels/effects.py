@@ -91,7 +91,7 @@ class EffectsByGroup(Panel[GroupEffects]):
     id = "effects"
     order = 20
     part = "Inputs"
-    title = "Effect of each module by input group"
+    title = "Effect by input group"
     about = "‖h − h₀‖ / ‖h₀‖ of a module's output with and without its adapter, mean over tokens and examples"
     missing = "The effect of each module is recorded from the first evaluation on; an older run can be measured."
     is_wide = True
@@ -151,7 +151,7 @@ class EffectShift(Panel[GroupEffects]):
     id = "effect_shift"
     order = 21
     part = "Inputs"
-    title = "What changes between two groups"
+    title = "Difference of two groups"
     about = "Difference of each module's part of the adapter's effect, percentage points"
     missing = "There are no two groups of inputs to compare."
     is_optional = True
@@ -160,13 +160,6 @@ class EffectShift(Panel[GroupEffects]):
         """Return the effects; None without two groups."""
         data = group_effects(view)
         return data if data is not None and data.moved is not None else None
-
-    def heading(self, view: RunView) -> str:
-        """Return the title with the groups."""
-        data = self.data(view)
-        if data is None or data.moved is None:
-            return self.title
-        return f"What changes from {one_line(data.moved.first, 40)} to {one_line(data.moved.second, 40)}"
 
     def caption(self, data: GroupEffects) -> str:
         """Return how much moves, with its interval and its value without groups."""
@@ -216,13 +209,13 @@ def how_strong(data: GroupEffects) -> str:
         return "The effect of these modules is not known."
     weights = np.array([data.counts[group] for group in data.means.index], dtype=float)
     mean = pd.Series(weights @ np.nan_to_num(values) / weights.sum(), index=data.modules["short"])
-    n = f"n = {int(weights.sum()):,} probe examples, step {data.step:,}."
+    n = f"n = {int(weights.sum()):,} examples, step {data.step:,}."
     if not mean.any():
         return f"The adapters do not change the output of any module yet. {n}"
     left = len(data.means) - MOST_MAPS
     more = f" The first {MOST_MAPS} of {len(data.means)} groups are drawn." if left > 0 else ""
     return (
-        f"The adapter changes a module's output by {percent(float(mean.mean()))} on average, most in "
+        f"Mean change of a module's output: {percent(float(mean.mean()))}, largest in "
         f"{one_line(mean.idxmax(), 40)} ({percent(float(mean.max()))}). {n}{more}"
     )
 
@@ -250,7 +243,7 @@ def evidence(data: GroupEffects) -> str:
     digits = 0 if moved.share >= 0.1 else 1
     ends = f"{100 * moved.low:.{digits}f} to {percent(moved.high, digits)}"
     chance = percent(moved.shuffled, digits)
-    return f"95 % CI {ends}; up to {chance} where the groups are shuffled (n = {moved.n[0]} and {moved.n[1]})."
+    return f"95 % CI {ends}; shuffled groups up to {chance} (n = {moved.n[0]} and {moved.n[1]})."
 
 
 def _place(moved: Moved, modules: pd.DataFrame) -> str:
