@@ -64,7 +64,7 @@ def test_an_older_run_is_measured_now(run: Path, here: Here) -> None:
     press(app, "Measure now")
     here.finish()
     app.run()
-    assert "The adapter changes a module's output by" in plain(app)
+    assert "Mean change of a module's output" in plain(app)
     effects = Effects.read(run / "effects.json")
     assert effects is not None
     np.testing.assert_allclose(np.array(effects.effects), recorded.to_numpy(), rtol=1e-3, atol=1e-6)
@@ -123,6 +123,6 @@ def test_a_regression_has_a_map_and_small_groups_are_not_named(tiny_bert: Path, 
     data = save_rows(tmp_path / "numbers", "numbers")
     run = train(tiny_bert, data, runs_dir, data__task="regression")
     text = plain(open_page("inputs", run=run.name))
-    assert "The adapter changes a module's output by" in text
+    assert "Mean change of a module's output" in text
     assert f"Fewer than two groups have {LEAST_EXAMPLES} examples" in text
     assert "Loss by group" not in text

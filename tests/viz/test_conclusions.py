@@ -50,14 +50,14 @@ def test_capacity_that_was_cut_alone_says_how_much_went_and_what_is_left() -> No
         state([1, 2, 3, 4], [1, 2, 3, 4]), np.full(4, 10.0), traced((0, 0, 100.0), (1, -1, 300.0)), sides, 0, 40, 3
     )
     assert caption == (
-        "Rank is highest in value, lowest in query. In steps 0 to 40, 3 reallocations removed 75.0 % of the adapter."
+        "Rank is highest in value, lowest in query. By step 40, 3 reallocations removed 75.0 % of the adapter."
     )
 
 
 def test_capacity_that_did_not_move_says_which_ranks_there_are() -> None:
     still = capacity_frames.Balance(100, 100, 0, 0, 0)
     caption = capacity.capacity_text(state([4] * 4, [1] * 4), np.full(4, 4.0), traced(), still, 0, 9, 0)
-    assert caption == "In steps 0 to 9, no rank moved: 4 modules with rank 4."
+    assert caption == "By step 9, no rank moved: 4 modules with rank 4."
     even = capacity.capacity_text(
         state([3, 5, 5, 3], [np.nan] * 4), np.full(4, 4.0), traced((0, 1, 8.0)), still, 0, 9, 1
     )
