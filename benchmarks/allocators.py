@@ -27,6 +27,9 @@ FREE: dict[str, Any] = {"name": "dynamic", "min_rank": 0, "gates": "off", "explo
 
 WIDE: dict[str, Any] = {**FREE, "explore": 8.0}
 
+GATES: dict[str, Any] = {**FREE, "gates": "module", "scale_lr_ratio": 1.0}
+"""Input gates at the rate of A, which was the default when most figures were measured."""
+
 GATES_AT_10: dict[str, Any] = {**FREE, "gates": "module", "scale_lr_ratio": 10.0}
 
 FROZEN: dict[str, Any] = {"name": "lora", "scale": "learned", "scale_lr_ratio": 0.0}
@@ -67,16 +70,16 @@ ALLOCATORS: dict[str, dict[str, Any]] = {
     "dynamic, head at 0.04": {**FREE, HEAD_RATE: 0.04},
     "dynamic, scale, head at 0.01": {**FREE, "gates": "scale", HEAD_RATE: 0.01},
     "dynamic, scale, head at 0.04": {**FREE, "gates": "scale", HEAD_RATE: 0.04},
-    "dynamic, gates, head at 0.01": {**FREE, "gates": "module", HEAD_RATE: 0.01},
-    "dynamic, gates, head at 0.04": {**FREE, "gates": "module", HEAD_RATE: 0.04},
-    "dynamic, token, head at 0.04": {**FREE, "gates": "token", HEAD_RATE: 0.04},
+    "dynamic, gates, head at 0.01": {**GATES, HEAD_RATE: 0.01},
+    "dynamic, gates, head at 0.04": {**GATES, HEAD_RATE: 0.04},
+    "dynamic, token, head at 0.04": {**GATES, "gates": "token", HEAD_RATE: 0.04},
     "dynamic, gates at 10, head at 0.01": {**GATES_AT_10, HEAD_RATE: 0.01},
     "dynamic, scaling 1": {**FREE, SCALING: 1.0},
     "dynamic, scaling 0.5": {**FREE, SCALING: 0.5},
-    "dynamic, gates": {**FREE, "gates": "module"},
+    "dynamic, gates": GATES,
     "dynamic, gates at 10": GATES_AT_10,
     "dynamic, token at 10": {**FREE, "gates": "token", "scale_lr_ratio": 10.0},
-    "gates only": {"name": "dynamic", "allocation": "none", "gates": "module"},
+    "gates only": {"name": "dynamic", "allocation": "none", "gates": "module", "scale_lr_ratio": 1.0},
     "dynamic, random": {**FREE, "allocation": "random"},
     "dynamic, wide, head at 0.01": {**WIDE, HEAD_RATE: 0.01},
     "dynamic, wide, fast head": {**WIDE, HEAD_RATE: 0.0175},

@@ -65,7 +65,7 @@ REACTING: dict[str, dict[str, Any]] = {
     ORACLE: {"gates": "off"},
     BLIND: {"gates": "scale"},
     f"{BLIND}, rate x 10": {"gates": "scale", "scale_lr_ratio": 10.0},
-    "gates=module": {"gates": "module"},
+    "gates=module": {"gates": "module", "scale_lr_ratio": 1.0},
     "gates=module, rate x 10": {"gates": "module", "scale_lr_ratio": 10.0},
     "gates=token, rate x 10": {"gates": "token", "scale_lr_ratio": 10.0},
 }

@@ -49,12 +49,17 @@ No other value was shown to help; docs/methods/dynamic.md has what each of them 
 """
 
 CHANGED_DEFAULTS: Mapping[str, Mapping[str, tuple[Any, Any]]] = {
-    "dynamic": {"gates": ("module", "scale"), "explore": (1.0, None)},
+    "dynamic": {"gates": ("module", "scale"), "explore": (1.0, None), "scale_lr_ratio": (1.0, None)},
 }
 """Settings of a method whose default changed: the earlier one, which runs without the setting have, and that of now.
 
 A run writes such a default to its folder, so that a later change leaves it as it is.
 """
+
+UNCHANGED_WITH: Mapping[str, Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    "dynamic": {"scale_lr_ratio": ("gates", ("off", "scale"))},
+}
+"""Settings of `CHANGED_DEFAULTS` that mean the same as before where another setting has one of these values."""
 
 
 def accept_old_names(strategy: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,7 +97,12 @@ def with_current_names(strategy: Mapping[str, Any]) -> dict[str, Any]:
 
 def with_earlier_defaults(strategy: Mapping[str, Any]) -> dict[str, Any]:
     """Return the strategy section of a run's folder with the defaults that it was made with."""
-    return {**{key: before for key, (before, _) in _changed_defaults(strategy).items()}, **strategy}
+    changed = _changed_defaults(strategy)
+    made = {**{key: before for key, (before, _) in changed.items()}, **strategy}
+    for key, (other, values) in UNCHANGED_WITH.get(_method(strategy), {}).items():
+        if key not in strategy and made[other] in values:
+            made[key] = changed[key][1]
+    return made
 
 
 def with_written_defaults(strategy: Mapping[str, Any]) -> dict[str, Any]:

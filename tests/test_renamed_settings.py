@@ -114,6 +114,7 @@ def test_a_page_shows_no_setting_that_is_gone() -> None:
         "name": "dynamic",
         "gates": "module",
         "explore": 1.0,
+        "scale_lr_ratio": 1.0,
         "moves": 2,
     }
 
@@ -167,10 +168,13 @@ def test_a_run_keeps_the_defaults_that_it_was_made_with(tmp_path: Path, written:
     assert read_run_config(tmp_path).strategy.fields["gates"] == gates
     assert load_config(tmp_path / "config.yaml").strategy.fields["gates"] == gates
     assert meta.config(before)["strategy"]["gates"] == gates
+    ratio = 1.0 if gates == "module" else None  # gates that see the input had the rate of A
+    assert read_run_config(tmp_path).strategy.fields["scale_lr_ratio"] == ratio
 
     now = parse_config(before)
     (tmp_path / "config.yaml").write_text(now.to_yaml(), "utf-8")
-    assert read_run_config(tmp_path).strategy.fields["gates"] == written.get("gates", "scale")
+    kept = read_run_config(tmp_path).strategy.fields
+    assert (kept["gates"], kept["scale_lr_ratio"]) == (written.get("gates", "scale"), None)
     assert meta.meta_of(now, None, {})["config"]["strategy"]["gates"] == written.get("gates", "scale")
 
 

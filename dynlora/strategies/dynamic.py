@@ -225,6 +225,9 @@ WIDER, ROOM = 4, 8
 MOVES_PER_MODULE = 2
 """Components that one module gives or receives at a reallocation after the first, at most."""
 
+GATE_LR_RATIO = 10.0
+"""Learning rate of gates that see the input over that of A, where `scale_lr_ratio` is empty."""
+
 HYSTERESIS = 0.1
 """Fraction by which a move's benefit must exceed what its donors lose."""
 
@@ -277,8 +280,12 @@ class Dynamic(Strategy):
         "module and sequence (module), per component (rank) or per token (token); or nothing (off).",
         choices=("off", "scale", *MODES),
     )
-    scale_lr_ratio: float = setting(
-        1.0, "Learning rate of gates and learned scales over that of A; 0 keeps them at one.", ge=0, le=1024
+    scale_lr_ratio: float | None = setting(
+        None,
+        "Learning rate of gates and learned scales over that of A; 0 keeps them at one. Empty: 10 for gates that see "
+        "the input, 1 for learned scales.",
+        ge=0,
+        le=1024,
     )
     explore: float | None = setting(
         None,
@@ -400,7 +407,9 @@ class Dynamic(Strategy):
         return self.gates == "scale"
 
     def scale_rate(self) -> float:
-        """Return `scale_lr_ratio`."""
+        """Return `scale_lr_ratio`; empty: what gates need to gain from the input (docs/research/gates.md), else 1."""
+        if self.scale_lr_ratio is None:
+            return 1.0 if self.gate_mode() is None else GATE_LR_RATIO
         return self.scale_lr_ratio
 
     def parameter_budget(self, uniform: int) -> int:

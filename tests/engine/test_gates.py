@@ -301,12 +301,20 @@ def test_a_rate_of_zero_keeps_scales_at_one() -> None:
     assert all(module.scale_logit.item() == 0 for module in trainer.adapters)
 
 
+@pytest.mark.parametrize(
+    ("settings", "rate"), [({"gates": "module"}, 10), ({}, 1), ({"gates": "token", "scale_lr_ratio": 2}, 2)]
+)
+def test_gates_that_see_the_input_learn_at_ten_times_the_rate_of_a(settings: dict[str, object], rate: float) -> None:
+    trainer = make_trainer(tiny_config("dynamic", strategy={"name": "dynamic", **settings}))
+    assert trainer.strategy.groups(trainer.adapters)[-1]["lr_factor"] == rate
+
+
 def test_what_reacting_is_worth_is_recorded_at_the_end_of_a_run_with_gates() -> None:
     """The mean stands for the gates, so that the difference is what the reaction does; without gates there is none."""
     recorders = {}
     for gates in ("module", "off"):
         recorders[gates] = ListRecorder()
-        fields = {"name": "dynamic", "gates": gates}
+        fields = {"name": "dynamic", "gates": gates, "scale_lr_ratio": 1.0}
         trainer = make_trainer(tiny_config("dynamic", strategy=fields, train__lr=1e-2), recorder=recorders[gates])
         trainer.train(MemoryKeeper())
         if gates == "module":
