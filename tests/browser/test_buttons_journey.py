@@ -75,7 +75,11 @@ OPENED = """async () => {
 }"""
 """Waits for what a button opened, and says whether it came; frames, as a busy browser draws few of them."""
 
-NAMED = {"run": {"Adapter", "Merged model", "Table"}, "launch": {"Experiment", "Sweep"}}
+NAMED = {
+    "run": {"Adapter", "Merged model", "Table"},
+    "launch": {"Experiment", "Sweep"},
+    "playground": {"Table"},
+}
 """Labels that are pressed on a page in any case."""
 
 FEWEST = {"run": 14, "capacity": 15, "inputs": 15, "compare": 15, "playground": 8, "decode": 8}
@@ -91,6 +95,7 @@ def test_every_button_leaves_its_page_in_its_style(
     query = f"?run={trained_run.name}" if name in RUN_PAGES else ""
     if name == "compare":  # the samples beside them would draw the same charts with more lines
         query = f"?runs={trained_run.name}%2C{OTHER}"
+    query += "&text=great+lovely" if name == "playground" else ""
     query += "".join(f"&{key}={part}" for key, parts in OPENERS.get(name, {}).items() for part in parts)
     named = NAMED.get(name, set())
     pressed = list(_press_all(page, f"{server}/{'' if name == 'home' else name}{query}", named))
