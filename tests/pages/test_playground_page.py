@@ -111,6 +111,9 @@ def test_an_example_that_is_chosen_becomes_the_text(
     assert "1 fine" in app.selectbox(key="playground-example").options[2]
     app.selectbox(key="playground-example").select_index(2).run()
     assert app.text_area(key="playground-text").value == "1 fine"
+    app = open_page("playground", run="20260101-000000-00000001")
+    app.button(key="suggestion-0").click().run()
+    assert "0 fine" in str(app.query_params["text"])
 
 
 def test_a_sample_without_its_adapter_says_why_and_how_to_train_it(
