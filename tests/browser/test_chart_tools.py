@@ -139,29 +139,6 @@ def test_a_click_on_a_cell_or_a_band_chooses_and_steps_drawn_over_are_those_of_t
     assert not of_address(page), "a double click chooses no cell"
 
 
-RANGES = """() => Object.fromEntries([...document.querySelectorAll('.js-plotly-plot')]
-  .filter(chart => (chart._fullLayout?.xaxis?.title?.text) === 'Step')
-  .map(chart => [chart._context.toImageButtonOptions.filename, chart._fullLayout.xaxis.range.map(Math.round)]))"""
-"""The steps that each chart shows, by the name of its card."""
-
-
-@pytest.mark.journey
-def test_steps_drawn_over_in_one_chart_are_those_of_all_and_of_the_other_views(server: str, page: Page) -> None:
-    open_chart(page, f"{server}/run?run={OTHER}", "loss")
-    before = page.evaluate(RANGES)
-    assert {"loss", "metric", "kinds"} <= set(before)
-    until(lambda: (brush(page, "loss"), page.wait_for_timeout(400), page.evaluate(RANGES) != before)[-1])
-    page.wait_for_url(lambda url: "steps=" in url)
-    settled(page)
-    first, last = map(int, of_address(page)["steps"].split("-"))
-    assert {tuple(steps) for steps in page.evaluate(RANGES).values()} == {(first, last)}
-    capacity = page.locator(".st-key-views-of-run").get_by_role("link", name="Capacity").get_attribute("href")
-    assert f"steps={first}-{last}" in str(capacity)
-    page.mouse.dblclick(*at(page, "loss", 0.5, 0.6))
-    page.wait_for_url(lambda url: "steps=" not in url)
-    page.wait_for_function(f"before => JSON.stringify(({RANGES})()) === JSON.stringify(before)", arg=before)
-
-
 ROW = """(layer) => {
   const plot = document.querySelector('[class*="st-key-card-map"] .js-plotly-plot'), axis = plot._fullLayout.yaxis;
   const { places, positions } = plot.data[0].meta, box = plot.getBoundingClientRect();
@@ -295,11 +272,12 @@ def test_the_keys_of_the_list_work_anywhere_but_in_a_field(server: str, page: Pa
     assert anywhere == {*(f"G {letter.upper()}" for letter in PAGES), "/", "?", "Space"}
 
 
-def test_space_starts_the_player_and_stops_it(server: str, page: Page) -> None:
+def test_space_starts_the_player_and_stops_it_at_a_step_of_the_address(server: str, page: Page) -> None:
     open_chart(page, f"{server}/capacity?run={OTHER}", "map")
     button = page.locator(".replay .controls button").first
     button.wait_for()
     for name in ("Pause", "Play training"):
         page.keyboard.press("Space")
         page.locator(f".replay button[aria-label='{name}']").wait_for()
+    page.wait_for_url(lambda url: "step=" in url)
     assert button.is_visible()

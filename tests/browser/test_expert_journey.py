@@ -1,4 +1,4 @@
-"""An expert: one module followed through all pictures, an example pinned across runs."""
+"""An expert: a point of the probe set pinned, and its example in every run."""
 
 from __future__ import annotations
 
@@ -12,33 +12,22 @@ from tests.browser.conftest import Picture, click_point, settled
 from tests.viz.runs import make_run
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Page
 
 RUNS = [f"20260101-0001{number:02d}-00000000" for number in range(3)]
 
 
 @pytest.mark.journey
-def test_an_expert_follows_a_module_and_pins_an_example(
-    server: str, page: Page, picture: Picture, runs_dir: Path
-) -> None:
+def test_an_expert_pins_an_example_across_runs(server: str, page: Page, picture: Picture, runs_dir: Path) -> None:
     from playwright.sync_api import expect
 
     for number, run in enumerate(RUNS):
         make_run(runs_dir, run_id=run, seed=number, extras=True, gates=False)
-    page.goto(f"{server}/capacity?run={RUNS[0]}&section=transfers")
-    click_point(page, _points(page, "map").nth(2), re.compile("module=bert"))
-    module = re.findall(r"module=([^&]+)", page.url)[0]
-    expect(page.get_by_text(f"is the module {module}.").first).to_be_attached()
-    expect(page.locator('[class*="st-key-card-module"] .js-plotly-plot')).to_be_visible()
-    marked = page.locator('[class*="st-key-card-map"] .shapelayer path')
-    assert marked.count() >= 2, "the step and the module's row"
-    picture(page, "expert-module", full_page=True)
-    click_point(page, _points(page, "scatter").nth(1), re.compile(rf"module=(?!{re.escape(module)}(?:&|$))"))
-    page.go_back()
-    expect(page.get_by_text(f"is the module {module}.").first).to_be_attached()
-
     page.goto(f"{server}/inputs?run={RUNS[0]}")
-    click_point(page, _points(page, "probe").nth(3), re.compile(r"points=\d+"))
+    points = page.locator('[class*="st-key-card-probe"] .js-plotly-plot .scatterlayer .trace').first.locator(".point")
+    expect(points.first).to_be_attached()
+    settled(page)
+    click_point(page, points.nth(3), re.compile(r"points=\d+"))
     expect(page.get_by_role("heading", name="Selected examples: 1")).to_be_visible()
     page.get_by_test_id("stDataFrame").last.hover()
     expect(page.get_by_role("button", name="Search").last).to_be_visible()
@@ -51,13 +40,3 @@ def test_an_expert_follows_a_module_and_pins_an_example(
     card = page.locator('[class*="st-key-card-example"]')
     expect(card.get_by_text(re.compile(r"of 3 runs predict its label"))).to_be_visible()
     picture(page, "expert-example", full_page=True)
-
-
-def _points(page: Page, card: str) -> Locator:
-    """Return the points of the first trace of a card's chart, once nothing is being drawn."""
-    from playwright.sync_api import expect
-
-    points = page.locator(f'[class*="st-key-card-{card}"] .js-plotly-plot .scatterlayer .trace').first.locator(".point")
-    expect(points.first).to_be_attached()
-    settled(page)
-    return points

@@ -193,20 +193,6 @@ def test_what_the_model_says_fits_a_telephone(
 
 
 @pytest.mark.journey
-def test_back_returns_to_the_view_before(server: str, page: Page) -> None:
-    from playwright.sync_api import expect
-
-    page.goto(f"{server}/capacity?run={OTHER}")
-    expect(page.get_by_role("heading", name="Rank by module over time")).to_be_visible()
-    expect(page.locator(".replay svg")).to_be_visible()
-    page.get_by_role("button", name="importance").or_(page.get_by_role("radio", name="importance")).first.click()
-    expect(page.get_by_role("heading", name="Importance by module over time")).to_be_visible()
-    assert "signal=importance" in page.url
-    page.go_back()
-    expect(page.get_by_role("heading", name="Rank by module over time")).to_be_visible()
-
-
-@pytest.mark.journey
 def test_the_pointer_is_told_the_whole_name(server: str, page: Page) -> None:
     from playwright.sync_api import expect
 

@@ -1,4 +1,4 @@
-"""A newcomer: Home, its moving picture, the tour, and the form that it leads to."""
+"""A newcomer: Home, the tour, and the form that it leads to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dynlora.viz import tour
-from tests.browser.conftest import Picture, Window, settled, show
+from tests.browser.conftest import Picture, settled, show
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -19,15 +19,10 @@ CARD = ':is([class*="st-key-card-tour"], .st-key-card-race)'
 
 
 @pytest.mark.journey
-def test_a_newcomer_sees_it_move_and_takes_the_tour(server: str, window: Window, picture: Picture) -> None:
+def test_a_newcomer_takes_the_tour(server: str, page: Page, picture: Picture) -> None:
     from playwright.sync_api import expect
 
-    page = window(reduced_motion="no-preference").new_page()
     page.goto(server)
-    player = page.locator(".replay")
-    player.get_by_role("button", name="Pause").wait_for()
-    step = player.get_attribute("data-step")
-    until(lambda: player.get_attribute("data-step") != step, "the picture to move")
     settled(page)
     picture(page, "newcomer-home", full_page=True)
 

@@ -99,7 +99,7 @@ def test_a_run_and_a_comparison_open_from_disk(
 @pytest.mark.journey
 def test_without_javascript_the_tables_remain(window: Window, runs_dir: Path, tmp_path: Path) -> None:
     path = tmp_path / "run.html"
-    path.write_bytes(run_report(make_run(runs_dir, run_id="20260101-000000-00000001")))
+    path.write_bytes(run_report(make_run(runs_dir)))
     context = window(offline=True, java_script_enabled=False)
     page = context.new_page()
     page.goto(path.as_uri())

@@ -90,6 +90,17 @@ def _wait_for_the_end(runner: Any, timeout: float = 3) -> None:
     _wait(runner, 0.1 if runner._script_thread.is_alive() else PATIENCE_S)
 
 
+_run = AppTest._run
+
+
+def _run_without_exception(app: AppTest, *args: Any, **more: Any) -> AppTest:
+    """Run a script and check that nothing broke."""
+    _run(app, *args, **more)
+    assert not app.exception, [str(error.value) for error in app.exception]
+    return app
+
+
+AppTest._run = _run_without_exception
 manifest_scanner.scan_component_manifests = _no_manifests
 local_script_runner.require_widgets_deltas = _wait_for_the_end
 
@@ -99,9 +110,7 @@ def open_page(page: str, **address: str | list[str]) -> AppTest:
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=PATIENCE_S)
     for name, value in address.items():
         app.query_params[name] = value
-    app.switch_page(f"pages/{page}.py").run()
-    assert not app.exception, [str(error.value) for error in app.exception]
-    return app
+    return app.switch_page(f"pages/{page}.py").run()
 
 
 OPENERS = {
@@ -149,10 +158,8 @@ def field(controls: Any, label: str) -> Any:
 
 
 def press(app: AppTest, label: str) -> AppTest:
-    """Press the button of a label, and check that nothing broke."""
-    field(app.button, label).click().run()
-    assert not app.exception, [str(error.value) for error in app.exception]
-    return app
+    """Press the button of a label."""
+    return field(app.button, label).click().run()
 
 
 def shown_config(app: AppTest) -> dict[str, Any]:

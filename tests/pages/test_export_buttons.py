@@ -64,7 +64,7 @@ def test_an_export_on_all_held_out_examples_is_followed(run: Path, monkeypatch: 
 
 
 def test_a_run_without_an_adapter_offers_none(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id=RUN)
+    make_run(runs_dir)
     assert "Adapter" not in labels(RUN)
 
 

@@ -6,21 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from dynlora.server.serve import sample_runs_dir
-from dynlora.viz.ui import run_picker
 from tests.pages.app import open_page, plain, words
 from tests.viz.runs import make_run
+
+pytestmark = pytest.mark.usefixtures("_samples")
 
 ABLATED, SHRUNK = "20261205-150635-e9038c42", "20261205-144905-03e6ddf3"
 """The sample whose modules were ablated, and the one whose adapter was measured at smaller sizes."""
 
 REACTS = "20261205-153533-21b95200"
 """The sample whose gates react to the input."""
-
-
-@pytest.fixture(autouse=True)
-def _samples(_dashboard: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_picker, "sample_runs_dir", sample_runs_dir)
 
 
 def test_without_a_run_of_ones_own_that_suits_the_fullest_sample_comes_first(runs_dir: Path) -> None:

@@ -8,17 +8,11 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dynlora.server.serve import sample_runs_dir
 from dynlora.viz.tour import is_tour_taken, mark_tour_taken
 from dynlora.viz.ui import run_picker
 from tests.pages.app import charts, components, open_page, plain, words
 from tests.viz.growing import RUN, Running
 from tests.viz.runs import make_run
-
-
-@pytest.fixture
-def _samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_picker, "sample_runs_dir", sample_runs_dir)
 
 
 def links(app: AppTest) -> dict[str, tuple[str, str]]:
@@ -53,7 +47,7 @@ def test_the_first_page_says_what_dynlora_is_and_leads_on() -> None:
 
 @pytest.mark.usefixtures("_samples")
 def test_a_run_of_ones_own_that_moved_rank_takes_the_place_of_the_sample(runs_dir: Path) -> None:
-    own = make_run(runs_dir, run_id="20260101-000000-00000001", text="tickets")
+    own = make_run(runs_dir, text="tickets")
     app = open_page("home")
     assert "Rank over training: tickets" in plain(app)
     assert links(app)["See rank move"] == ("capacity", f"run={own.name}")
@@ -85,7 +79,7 @@ def test_whoever_may_only_look_hides_the_offer_for_this_visit(runs_dir: Path, mo
 
 def test_a_run_that_trains_is_the_picture_and_the_way_to_capacity(runs_dir: Path) -> None:
     mark_tour_taken(runs_dir)
-    make_run(runs_dir, run_id="20260101-000000-00000001", text="tickets")
+    make_run(runs_dir, text="tickets")
     make_run(runs_dir, run_id="20260101-000000-00000002", state="queued", steps=0, text="waits")
     run = Running(runs_dir)
     run.advance(30)
@@ -107,7 +101,7 @@ def test_a_run_that_trains_is_the_picture_and_the_way_to_capacity(runs_dir: Path
 def test_an_old_link_to_the_list_leads_to_it(runs_dir: Path) -> None:
     """The list of runs was the first page: its links had no name of a page."""
     address: dict[str, str | list[str]] = {"status": ["failed", "finished"], "run": ["x"]}
-    make_run(runs_dir, run_id="20260101-000000-00000001")
+    make_run(runs_dir)
     make_run(runs_dir, run_id="20260101-000000-00000002", state="failed")
     app = open_page("home", **address)
     assert [title.value for title in app.title] == ["Runs"]
@@ -117,7 +111,7 @@ def test_an_old_link_to_the_list_leads_to_it(runs_dir: Path) -> None:
 
 def test_the_menu_keeps_the_run_for_the_pages_of_a_run_only(runs_dir: Path) -> None:
     """The tour's link bore the run that was looked at, and so left its sample."""
-    make_run(runs_dir, run_id="20260101-000000-00000001")
+    make_run(runs_dir)
     app = open_page("run", run="20260101-000000-00000001")
     addresses = {link.proto.page: link.proto.query_string for link in app.sidebar.get("page_link")}
     assert {page for page, address in addresses.items() if address} == {

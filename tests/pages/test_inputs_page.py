@@ -20,13 +20,8 @@ from tests.viz.runs import N_EXAMPLES, make_run
 RUN = "20260101-000000-00000001"
 
 
-def test_only_the_gate_that_differs_is_named(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id=RUN)
-    assert "the largest fraction of the variation in key 0" in plain(open_whole("inputs", run=RUN))
-
-
 def test_a_run_without_gates_maps_how_strongly_each_module_acts(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id=RUN, gates=False, effects=True)
+    make_run(runs_dir, gates=False, effects=True)
     app = open_page("inputs", run=RUN)
     assert "18 % of the adapter's effect moves, most of it to key of layer 0." in plain(app)
     maps = [trace for chart in charts(app) for trace in chart["data"] if "coloraxis" in trace]
@@ -34,19 +29,15 @@ def test_a_run_without_gates_maps_how_strongly_each_module_acts(runs_dir: Path) 
 
 
 def test_two_groups_that_a_reader_compares_are_in_the_address(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id=RUN, gates=False, effects=True)
+    make_run(runs_dir, gates=False, effects=True)
     app = open_page("inputs", run=RUN, first="tweets", second="fine")
     assert "From tweets to fine" in plain(app)
     assert app.selectbox(key="address-first").value == "tweets"
 
 
-def test_gates_are_a_second_map(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id=RUN, effects=True)
+def test_gates_are_a_second_map_and_importance_by_group_one_of_the_last_step(runs_dir: Path) -> None:
+    make_run(runs_dir, effects=True)
     assert "1 of 12 gates differ between groups beyond chance" in plain(open_page("inputs", run=RUN, map="gates"))
-
-
-def test_importance_by_group_is_a_map_of_the_last_step(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id=RUN, gates=False, effects=True)
     text = plain(open_page("inputs", run=RUN, map="importance_by_group"))
     assert "without key 0 on tweets (+0.250 nats) and without value 0 on fine (+0.125 nats)" in text
     earlier = plain(open_page("inputs", run=RUN, map="importance_by_group", step="20"))
@@ -71,7 +62,7 @@ def test_an_older_run_is_measured_now(run: Path, here: Here) -> None:
 
 
 def test_points_in_the_address_list_their_texts(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id=RUN)
+    make_run(runs_dir)
     app = open_page("inputs", run=RUN, points="3,7")
     assert "Selected examples: 2" in words(app).replace("\u200b", "")
     tables = [
@@ -83,7 +74,7 @@ def test_points_in_the_address_list_their_texts(runs_dir: Path) -> None:
 
 
 def test_a_kind_that_was_selected_elsewhere_is_the_only_one_here(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id=RUN)
+    make_run(runs_dir)
     app = open_whole("inputs", run=RUN, kind="value", depth="layer 1")
     assert (app.selectbox(key="address-kind").value, app.selectbox(key="address-depth").value) == ("value", "layer 1")
     (bars,) = [trace for trace in charts(app)[0]["data"] if trace["type"] == "bar"]
@@ -93,7 +84,7 @@ def test_a_kind_that_was_selected_elsewhere_is_the_only_one_here(runs_dir: Path)
 
 
 def test_the_probe_set_can_be_coloured(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id=RUN)
+    make_run(runs_dir)
     scatter = json.dumps(charts(open_page("inputs", run=RUN, colour="gate"))[-1])
     assert scatter.count('"selectedpoints"') == 0
     assert "Gate of" in scatter
@@ -101,7 +92,7 @@ def test_the_probe_set_can_be_coloured(runs_dir: Path) -> None:
 
 @pytest.mark.parametrize("points", ["x", "-1,99999,1,,2;3", ",".join(map(str, range(999)))])
 def test_nonsense_points_are_ignored(points: str, runs_dir: Path) -> None:
-    make_run(runs_dir, run_id=RUN)
+    make_run(runs_dir)
     app = open_whole("inputs", run=RUN, points=points)
     tables = [
         frame.value for frame in app.dataframe if "example" in frame.value.columns and "text" in frame.value.columns
@@ -110,7 +101,7 @@ def test_nonsense_points_are_ignored(points: str, runs_dir: Path) -> None:
 
 
 def test_disagreement_and_calibration_are_shown_by_group_and_example(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id=RUN, extras=True)
+    make_run(runs_dir, extras=True)
     app = open_whole("inputs", run=RUN, colour="disagreement")
     assert "disagreement is highest for tweets (0.200) and lowest for fine (0.010)" in plain(app)
     assert any("disagreement" in frame.value.columns for frame in app.dataframe)

@@ -84,18 +84,6 @@ def test_it_is_watched_by_whoever_comes_and_can_be_stopped(here: Here, run: Path
     assert measured(run).alone[0] == knockouts.alone[0]
 
 
-def test_measured_again_it_keeps_what_it_has_until_it_has_more(here: Here, measured_run: Path) -> None:
-    app = open_page("capacity", run=measured_run.name, section="ablation")
-    whole = measured(measured_run)
-    app.selectbox(key="address-heldout").set_value(128)
-    press(app, "Measure again")
-    press(app, "Stop")
-    assert measured(measured_run) == whole
-    press(app, "Measure again")
-    watched(app, here)
-    assert measured(measured_run).rows == min(128, whole.rows)
-
-
 def test_a_pair_is_measured_on_the_page(here: Here, measured_run: Path) -> None:
     app = open_page("capacity", run=measured_run.name, section="ablation")
     app.multiselect(key="knockout-pair").set_value([4, 1]).run()
@@ -156,7 +144,7 @@ def test_a_run_without_its_adapter_shows_what_is_known_and_offers_nothing(here: 
 def test_only_a_run_of_the_callback_is_sent_to_it(
     by: str | None, message: str, not_said: str, here: Here, runs_dir: Path
 ) -> None:
-    folder = make_run(runs_dir, run_id="20260101-000000-00000001")
+    folder = make_run(runs_dir)
     if by is not None:
         annotate(folder, meta={"recorded_by": by})
     text = plain(open_page("capacity", run=folder.name, section="ablation"))

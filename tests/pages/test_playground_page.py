@@ -20,7 +20,6 @@ from dynlora.store import queries
 from dynlora.viz.ui import run_picker
 from tests.pages.app import charts, field, open_page, plain, words
 from tests.pages.trained import Here, lent, save_rows, train
-from tests.tiny import tiny_rows
 from tests.viz.runs import make_run
 
 RUN = "20260101-000000-00000001"
@@ -47,7 +46,6 @@ def test_a_text_too_long_for_the_address_is_answered_all_the_same(here: Here, ru
     assert "Enter a text" in words(app)
     app.text_area[0].set_value("great film " * 200)
     next(button for button in app.button if "Predict" in button.label).click().run()
-    assert not app.exception
     assert "text" not in app.query_params
     assert "Adapter predicts" in words(app)
 
@@ -57,7 +55,7 @@ def test_one_text_after_the_other_is_answered(here: Here, run: Path) -> None:
     for text in ("great film", "dull plot"):
         app.text_area[0].set_value(text)
         next(button for button in app.button if "Predict" in button.label).click().run()
-        assert app.query_params["text"] in (text, [text])
+        assert app.query_params["text"] == text
         html = "".join(element.proto.body for element in app.get("html"))
         assert re.search(rf"{text.split()[1]} ?</span>", html)
 
@@ -74,12 +72,12 @@ def test_a_slider_scales_the_adapter_of_the_answer(here: Here, run: Path) -> Non
     assert "strength" not in app.query_params
     assert "The adapter is at strength" not in plain(app)
     app.select_slider(key="address-strength-26").set_value(0.5).run()
-    assert app.query_params["strength"] in ("0.5", ["0.5"])
+    assert app.query_params["strength"] == "0.5"
     assert "The adapter is at strength 0.5." in plain(app)
 
 
 def test_a_run_without_a_model_says_so(here: Here, runs_dir: Path) -> None:
-    make_run(runs_dir, run_id=RUN)
+    make_run(runs_dir)
     app = open_page("playground", run=RUN, text="great")
     assert "Its model cannot answer." in plain(app)
     assert not app.text_area, "a form that nobody answers"
@@ -92,20 +90,10 @@ def test_an_example_is_shown_word_by_word(here: Here, run: Path) -> None:
     assert "adapter" in html
 
 
-def test_umap_that_is_not_installed_says_how_to_get_it(here: Here, run: Path) -> None:
-    pytest.importorskip("sklearn")
-    try:
-        import umap  # noqa: F401  # pyright: ignore
-    except ImportError:
-        app = open_page("inputs", run=run.name, plane="UMAP")
-        assert "pip install" in words(app)
-        assert not app.exception
-
-
 def test_an_example_that_is_chosen_becomes_the_text(
     here: Here, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_run(runs_dir, run_id="20260101-000000-00000001")
+    make_run(runs_dir)
     monkeypatch.setattr(run_picker, "has_model", lambda folder: True)
     app = open_page("playground", run="20260101-000000-00000001")
     assert "1 fine" in app.selectbox(key="playground-example").options[2]
@@ -165,7 +153,6 @@ def offered(app: AppTest) -> list[str]:
 def sent(app: AppTest, name: str, content: str) -> AppTest:
     """Send a small file."""
     app.file_uploader(key=FILE).set_value((name, content.encode(), "text/plain")).run()
-    assert not app.exception, [str(error.value) for error in app.exception]
     return app
 
 
@@ -223,8 +210,7 @@ def test_pairs_are_asked_in_two_fields_and_read_from_files(here: Here, pair_run:
     assert "Enter a text" in words(app)
     app.text_area(key="playground-pair").set_value("dull plot")
     next(button for button in app.button if "Predict" in button.label).click().run()
-    assert not app.exception
-    assert app.query_params["pair"] in ("dull plot", ["dull plot"])
+    assert app.query_params["pair"] == "dull plot"
     assert "Adapter predicts" in plain(app)
     html = "".join(element.proto.body for element in app.get("html"))
     assert "plot </span>" in html
@@ -234,20 +220,6 @@ def test_pairs_are_asked_in_two_fields_and_read_from_files(here: Here, pair_run:
     app = sent(app, "b.csv", "sentence1,sentence2\ngreat film,\n")
     (error,) = app.error
     assert "row 1 has no second text" in error.value
-
-
-def test_the_file_a_run_learned_from_is_read_by_its_own_column(
-    here: Here, tiny_bert: Path, runs_dir: Path, tmp_path: Path
-) -> None:
-    lines = [f"{number};{row['text']};{row['label']}" for number, row in enumerate(tiny_rows(60))]
-    file = tmp_path / "tickets.csv"
-    file.write_text("\ufeff" + "\n".join(["ticket_id;message;queue", *lines]), "utf-8")
-    run = train(tiny_bert, file, runs_dir, data__text="message", data__label="queue", data__group_by="none")
-    app = open_page("playground", run=run.name)
-    assert app.file_uploader(key=FILE).label == "One text per line, or a column message"
-    app = sent(app, file.name, file.read_text("utf-8"))
-    assert not app.error
-    assert "60 rows." in plain(app)
 
 
 def test_a_run_that_kept_no_adapter_is_not_offered_beside(

@@ -94,7 +94,6 @@ def test_a_file_of_this_machine_is_tried(here: Here, run: Path, tmp_path: Path) 
     path.write_text("review,verdict\n" + "the film was great,good\nthe plot was dull,bad\n" * 10)
     app = open_page("inputs", run=run.name, lab="data", source="file")
     app.text_input(key="address-path").set_value(str(path)).run()
-    assert not app.exception
     assert address(app, "path") == [str(path)]
     assert metrics(app) == [["metric", "own data", "reviews.csv", "change"]]
     assert "10 of reviews.csv" in plain(app)

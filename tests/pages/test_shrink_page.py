@@ -17,7 +17,6 @@ from dynlora.jobs import helper_job, quick_launch
 from dynlora.store import queries
 from dynlora.store.lifecycle import annotate
 from dynlora.store.measurements import Compressed
-from dynlora.training import run as training_run
 from dynlora.viz.ui import run_actions
 from tests import command_line
 from tests.command_line import document
@@ -72,7 +71,7 @@ def test_it_begins_with_the_smallest_size_that_is_good_enough(here: Here, sized_
     other = next(size for size in compressed.of_method() if size.parameters > best.parameters)
     field(app.select_slider, "Parameters kept").set_value(other.parameters).run()
     assert f"({other.parameters:,} of {compressed.parameters:,})" in plain(app)
-    assert app.query_params["size"] in (str(other.parameters), [str(other.parameters)])
+    assert app.query_params["size"] == str(other.parameters)
 
 
 def test_the_code_holds_the_kept_ranks(here: Here, sized_run: Path) -> None:
@@ -142,10 +141,6 @@ def test_a_run_that_starts_from_the_adapter_is_queued_and_says_so(
     assert "Download adapter" in {one.proto.label for one in app.get("download_button")}
     assert export_job.compressed(sized_run, best.share, found_in(sized_run).rows, "loss").startswith(b"PK")
     assert commands[1][: commands[1].index("--out")] == commands[0][: commands[0].index("--out")], "the same adapter"
-    shutil.rmtree(sized_run.parent / ".starts")
-    assert training_run.resume(sized_run.parent, made).state == "finished"
-    assert queries.run_summary(folder).ranks == found_in(sized_run).ranks_of(best)
-    assert queries.run_summary(folder).origin == origin
 
 
 def test_sizes_of_another_adapter_count_as_none(here: Here, sized_run: Path) -> None:
@@ -155,7 +150,7 @@ def test_sizes_of_another_adapter_count_as_none(here: Here, sized_run: Path) -> 
 
 @pytest.mark.parametrize(("by", "is_linked"), [(None, True), ("transformers", False)])
 def test_a_run_without_an_adapter_says_how_to_get_one(by: str | None, is_linked: bool, runs_dir: Path) -> None:
-    folder = make_run(runs_dir, run_id="20260101-000000-00000001")
+    folder = make_run(runs_dir)
     if by is not None:
         annotate(folder, meta={"recorded_by": by})
     app = open_page("shrink", run=folder.name)

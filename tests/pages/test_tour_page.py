@@ -7,16 +7,9 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dynlora.server.serve import sample_runs_dir
 from dynlora.viz import tour
-from dynlora.viz.ui import run_picker
 from tests.pages.app import charts, components, open_page, words
 from tests.viz.runs import make_run
-
-
-@pytest.fixture
-def _samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_picker, "sample_runs_dir", sample_runs_dir)
 
 
 def way(app: AppTest) -> list[tuple[str, str]]:
@@ -53,7 +46,7 @@ def test_nonsense_in_the_address_starts_at_the_first_stop() -> None:
 
 
 def test_without_a_run_to_show_it_says_so(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id="20260101-000000-00000001")
+    make_run(runs_dir)
     app = open_page("tour")
     assert not app.error
     assert "The tour needs a finished run" in words(app)

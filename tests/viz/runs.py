@@ -24,6 +24,9 @@ KINDS = (
     ("output.dense", 32, 8),
 )
 LAYERS = 3
+FIRST = "20260101-000000-00000001"
+"""Id of a run that is alone."""
+
 N_MODULES = len(KINDS) * LAYERS
 GROUPS = ("movies", "tweets")
 N_EXAMPLES = 48
@@ -87,7 +90,7 @@ class Written:
     moves: bool = True
 
 
-def make_run(runs_dir: Path, *, run_id: str, about: Mapping[str, Any] | None = None, **given: Any) -> Path:
+def make_run(runs_dir: Path, *, run_id: str = FIRST, about: Mapping[str, Any] | None = None, **given: Any) -> Path:
     """Make a run; one that is over and has been made before is a copy of the first, its times those of now.
 
     Args:

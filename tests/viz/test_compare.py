@@ -167,7 +167,7 @@ TIMES = pd.DataFrame({"step": [1], "step_ms": [100.0], "strategy_ms": [1.0]})
 
 
 def test_the_parameters_in_use_are_one_number_on_every_page(tmp_path: Path) -> None:
-    summary = queries.run_summary(make_run(tmp_path, run_id=RUN))
+    summary = queries.run_summary(make_run(tmp_path))
     used = run_summary.parameters_in_use(summary.params)
     assert used == 1056 + 24
     listed = queries.list_runs(tmp_path)

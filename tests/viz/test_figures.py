@@ -73,13 +73,6 @@ def test_colours_of_ranks_compare_between_runs_and_a_score_has_another_hue() -> 
     assert score["colorscale"] == theme.LIGHT.score_scale != scale["colorscale"]
 
 
-def test_importance_is_a_share_of_its_step_so_that_early_steps_are_seen() -> None:
-    shares = capacity_frames.step_shares(pd.DataFrame({0: [1e-9, 3e-9], 10: [5.0, 15.0], 20: [0.0, 0.0]}))
-    assert shares[0].tolist() == pytest.approx([25, 75])
-    assert shares[10].tolist() == pytest.approx([25, 75])
-    assert shares[20].isna().all()
-
-
 KINDS = ["value", "attn out", "query", "own kind"]
 
 

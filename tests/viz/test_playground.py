@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.kinds.train.panels.effects import effect_maps
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.token_text import Colouring, tokens_html
 from dynlora.viz.playground import figures
 from dynlora.viz.playground import model as kit_task
 from dynlora.viz.playground import model as playground_model
@@ -74,6 +73,7 @@ def test_a_file_that_a_run_learned_from_is_read_by_the_runs_own_column(encoding:
         playground_model.texts_of("a.csv", b"id,body\n1,x\n", own=own)
     both = playground_model.texts_of("a.csv", b"message;text;sentence2\none;two;three\n", own=own)
     assert both.texts == ["one"], "a second text stood in the training file, too"
+    assert playground_model.holds(own, paired=False) == "One text per line, or a column message"
 
 
 def test_pairs_are_found_by_the_runs_own_columns_or_as_training_finds_them() -> None:
@@ -181,15 +181,6 @@ def test_a_text_is_drawn_beside_the_probe_examples_on_one_scale() -> None:
     assert layout_of(drawn).coloraxis.cmax == 0.8
     words = playground_model.effects_caption(*effects.values(), modules=more)
     assert "by 23.3 % on this text, 80.0 % on the probe examples, most in key 1" in words
-
-
-def test_tokens_wear_their_numbers_and_never_markup() -> None:
-    tokens = [{"text": "<b>", "part": 0}, {"text": "[CLS]", "part": None}]
-    lines = figures.lines_of(tokens, {"a<b": [0.5, None]}, "log-odds")
-    html = tokens_html(lines, Colouring("lost <i>", ("less", "more")), theme.LIGHT)
-    for text in ("&lt;b&gt; ", "a&lt;b", "lost &lt;i&gt;", 'title="0.5 log-odds"'):
-        assert text in html
-    assert "<i>" not in html
 
 
 @pytest.mark.parametrize(("n", "most", "count"), [(30, 12, 12), (13, 12, 12), (12, 12, 12), (1, 12, 1), (0, 12, 0)])

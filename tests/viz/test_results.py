@@ -15,7 +15,6 @@ from dynlora.analysis import results, run_summary
 from dynlora.kinds.train.panels import cost, training
 from dynlora.kinds.train.panels import results as group_results
 from dynlora.kinds.train.panels.texts import beside_first, by_step, changes, conclusion
-from dynlora.viz.kit import theme
 from dynlora.viz.kit.charts import limits, score_dots
 from dynlora.viz.kit.theme import LIGHT
 from tests.summaries import summary_with
@@ -104,25 +103,16 @@ def test_numbers_of_a_regression_stay_numbers() -> None:
     assert named.iloc[0].tolist() == ["2.5", "1.23", None]
 
 
-@pytest.mark.parametrize("colours", [theme.LIGHT, theme.DARK], ids=["light", "dark"])
-def test_figures_hold_what_they_are_given_and_no_markup(colours: theme.Palette) -> None:
+def test_figures_hold_what_they_are_given() -> None:
     ends = results.base_ends(examples(), np.array([0.7, 0.6, 0.5, np.nan]), np.zeros(4))
-    named = results.answer_names(ends, LABELS)
-    scores = results.class_scores([[3, 1], [0, 4]], [HOSTILE[0], "b"])
-    data = group_results.ProbeEnds(named, LABELS, "nats", writes=False)
-    readings = pd.DataFrame({"name": ["rss_mib"] * 2, "minutes": [0.0, 1.0], "value": [500.0, 600.0]})
-    totals = pd.DataFrame({"step": [0, 1], HOSTILE[0]: [4, 3], "key": [4, 5]})
-    drawn = {
-        "dots": score_dots(scores, "class", ["precision", "F1"], "score", colours),
-        "answers": group_results.AdapterAnswers().figure(data, colours),
-        "ends": group_results.AdapterLosses().figure(data, colours),
-        "machine": cost.MemoryUse().figure(readings, colours),
-        "kinds": cost.ranks_by_kind(totals, colours),
-    }
-    assert all("<img" not in str(figure.to_json()) for figure in drawn.values())
-    assert [list(trace.x)[0] for trace in traces_of(drawn["dots"])] == [1.0, pytest.approx(0.857, abs=1e-3)]
-    assert [list(trace.y) for trace in traces_of(drawn["kinds"])] == [[4, 3], [4, 5]]
-    assert sum(len(trace.x) for trace in traces_of(drawn["ends"])[1:]) == 4
+    data = group_results.ProbeEnds(results.answer_names(ends, LABELS), LABELS, "nats", writes=False)
+    scores = results.class_scores([[3, 1], [0, 4]], ["a", "b"])
+    (dots, *_) = traces_of(score_dots(scores, "class", ["precision", "F1"], "score", LIGHT))
+    assert list(dots.x)[0] == 1.0
+    totals = pd.DataFrame({"step": [0, 1], "query": [4, 3], "key": [4, 5]})
+    assert [list(trace.y) for trace in traces_of(cost.ranks_by_kind(totals, LIGHT))] == [[4, 3], [4, 5]]
+    drawn = traces_of(group_results.AdapterLosses().figure(data, LIGHT))
+    assert sum(len(trace.x) for trace in drawn[1:]) == 4
 
 
 def test_components_by_kind() -> None:

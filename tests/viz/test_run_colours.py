@@ -55,6 +55,7 @@ def test_a_newer_configuration_changes_no_style_among_several_methods(runs: dict
 def test_the_methods_of_dynlora_look_different_and_grey_is_no_methods() -> None:
     styles = run_colours.styles({f"{i:02}": method for i, method in enumerate(run_colours.PLACES)})
     assert len({colour for colour, _, _ in styles.values()}) == len(run_colours.PLACES) == len(theme.METHODS)
+    assert len({(marker, dash) for _, marker, dash in styles.values()}) == len(styles)
     for colour in theme.METHODS:
         parts = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         assert max(parts) - min(parts) > 60, f"{colour} is grey"
@@ -67,11 +68,6 @@ def test_the_colours_of_methods_are_apart_and_seen_on_both_panels() -> None:
         on_panels = [contrast(colour, palette.panel) for palette in (theme.LIGHT, theme.DARK)]
         assert min(on_panels) > 2.2, (colour, on_panels)
         assert max(on_panels) > 3.0, (colour, on_panels)
-
-
-def test_methods_of_one_dash_have_markers_of_their_own() -> None:
-    styles = run_colours.styles({f"{i:02}": method for i, method in enumerate(run_colours.PLACES)})
-    assert len({(marker, dash) for _, marker, dash in styles.values()}) == len(styles)
 
 
 def perceived(colour: str) -> np.ndarray:

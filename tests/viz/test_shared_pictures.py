@@ -164,7 +164,7 @@ def test_at_last_the_picture_is_made_smaller() -> None:
 
 
 def test_nothing_is_played_of_a_run_in_which_nothing_moved(runs_dir: Path) -> None:
-    folder = make_run(runs_dir, run_id=RUN, strategy="lora", moves=False)
+    folder = make_run(runs_dir, strategy="lora", moves=False)
     one = of_name(folder, "Moving picture")
     assert one == Missing("Moving picture", "No rank has moved in this run, so there is nothing to play.")
     drawn = of_name(folder, "Map")
@@ -173,7 +173,7 @@ def test_nothing_is_played_of_a_run_in_which_nothing_moved(runs_dir: Path) -> No
 
 
 def test_a_queued_and_an_imported_run_have_a_sentence_in_place_of_pictures(runs_dir: Path) -> None:
-    queued = make_run(runs_dir, run_id=RUN, state="queued", steps=0)
+    queued = make_run(runs_dir, state="queued", steps=0)
     assert all(isinstance(one, Missing) for one in pictures_of(subject_of(queued), theme.LIGHT))
     meta = {"name": "from a tracker", "strategy": None, "model": None, "data": None, "config": {}, "params": {}}
     folder = RunWriter.create(runs_dir, run_id=f"{RUN[:-1]}2", config_yaml="{}\n", meta=meta, max_steps=3)
@@ -194,7 +194,7 @@ def test_a_queued_and_an_imported_run_have_a_sentence_in_place_of_pictures(runs_
     ],
 )
 def test_any_text_can_be_drawn(text: str, runs_dir: Path) -> None:
-    folder = make_run(runs_dir, run_id=RUN, text=text, extras=True, own=True)
+    folder = make_run(runs_dir, text=text, extras=True, own=True)
     for one in pictures_of(subject_of(folder), theme.LIGHT):
         alt = opened(one).info.get("comment", b"").decode(errors="ignore") or opened(one).text["Description"]
         assert "\n" not in alt
@@ -219,7 +219,7 @@ def test_the_pair_that_is_drawn_changed_became_right_and_can_be_drawn() -> None:
 
 def with_texts(runs_dir: Path, *steps: tuple[int, Sequence[str]]) -> Path:
     facts = {"task_facts": {"generates": True, "loss_unit": "nats"}}
-    folder = make_run(runs_dir, run_id=RUN, state="stopped", about=facts, gates=False)
+    folder = make_run(runs_dir, state="stopped", about=facts, gates=False)
     writer = RunWriter.open(folder, resume_from=40)
     for step, texts in steps:
         rows = [
@@ -267,7 +267,7 @@ def test_a_paragraph_keeps_its_words_and_its_width(width: int) -> None:
 
 def test_no_path_of_this_machine_is_in_a_picture(runs_dir: Path) -> None:
     about = {"model": "/home/someone/secret/own-model", "data": "/home/someone/secret/tickets.csv"}
-    folder = make_run(runs_dir, run_id=RUN, about=about)
+    folder = make_run(runs_dir, about=about)
     for one in pictures_of(subject_of(folder), theme.LIGHT):
         assert isinstance(one, Shared)
         assert b"someone" not in one.content
@@ -308,7 +308,7 @@ def test_ranks_lie_where_their_module_is(judged: Path) -> None:
 def test_pictures_outline_the_modules_that_need_rank_and_count_their_components(
     tmp_path: Path, judged: Path, colours: theme.Palette
 ) -> None:
-    subject = subject_of(make_run(tmp_path, run_id=RUN, about=planted(2, 5)))
+    subject = subject_of(make_run(tmp_path, about=planted(2, 5)))
     words = "9 of 48 components are in the 2 modules that need them (uniform LoRA: 8 of 48)."
     assert {of_rank(rank, colours) for rank in (3, 4, 5)} <= colours_of(opened(map_picture(subject, colours)))
     for draw in (map_picture, moving_picture):
