@@ -93,11 +93,11 @@ def _wait_for_the_end(runner: Any, timeout: float = 3) -> None:
 _run = AppTest._run
 
 
-def _run_without_exception(app: AppTest, *args: Any, **more: Any) -> AppTest:
+def _run_without_exception(self: AppTest, *args: Any, **more: Any) -> AppTest:
     """Run a script and check that nothing broke."""
-    _run(app, *args, **more)
-    assert not app.exception, [str(error.value) for error in app.exception]
-    return app
+    _run(self, *args, **more)
+    assert not self.exception, [str(error.value) for error in self.exception]
+    return self
 
 
 AppTest._run = _run_without_exception
