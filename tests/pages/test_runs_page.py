@@ -149,7 +149,7 @@ def test_a_sweep_is_counted_then_queued_once(runs: Path, monkeypatch: pytest.Mon
     assert "--set seed=0..1 --name try" in app.code[-1].value
     app.button(key="sweep-start").click().run()
     assert [(config["strategy"], config["name"], lists) for config, lists, _ in sweeps] == [
-        ({"name": "dynamic", "gates": "module", "explore": 1.0}, "try", {"seed": "0..1"})
+        ({"name": "dynamic", "gates": "module", "explore": 1.0, "scale_lr_ratio": 1.0}, "try", {"seed": "0..1"})
     ]
 
 
@@ -225,7 +225,7 @@ def test_what_is_started_is_what_the_command_says(runs: Path, starts: list[tuple
     assert any("8 runs, one after the other" in caption.value for caption in app.caption)
     app.button(key="search-start").click().run()
     ((config, lists, options),) = starts
-    assert config["strategy"] == {"name": "dynamic", "gates": "module", "explore": 1.0}
+    assert config["strategy"] == {"name": "dynamic", "gates": "module", "explore": 1.0, "scale_lr_ratio": 1.0}
     assert lists == {"train.lr": "1e-4..1e-2:log", "adapter.rank": "2..8"}
     assert (options["trials"], options["confirm"], options["pruner"], options["objective"]) == (7, 0, "median", "loss")
 
