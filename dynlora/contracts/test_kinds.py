@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -236,21 +236,34 @@ def test_stopped_and_resumed_it_is_the_same(made: Made, monkeypatch: pytest.Monk
 # --- what is read
 
 
-def test_it_is_read_and_drawn_without_torch(made: Made) -> None:
-    """A page, which declares, reads and draws it, needs no torch."""
+@pytest.fixture(scope="module")
+def reader() -> Iterator[subprocess.Popen[str]]:
+    """A process that reads and draws the run of each folder it is told, and answers whether torch came along."""
     program = (
         "import sys; from pathlib import Path; from dynlora.kinds.run_kind import kind_of_run; "
         "from dynlora.viz.kit.panel import RunView; from dynlora.viz.kit.theme import LIGHT\n"
-        "folder = Path(sys.argv[1]); kind = kind_of_run(folder); view = RunView(folder, kind.read(folder))\n"
-        "kind.conclusion(view.result); kind.settings.of_run(folder).check(folder.parent)\n"
-        "drawn = [(panel, panel.data(view)) for panel in kind.panels if panel.applies(view)]\n"
-        "[panel.figure(data, LIGHT) for panel, data in drawn if data is not None]\n"
-        "assert 'torch' not in sys.modules"
+        "for line in sys.stdin:\n"
+        "    folder = Path(line.strip()); kind = kind_of_run(folder); view = RunView(folder, kind.read(folder))\n"
+        "    kind.conclusion(view.result); kind.settings.of_run(folder).check(folder.parent)\n"
+        "    drawn = [(panel, panel.data(view)) for panel in kind.panels if panel.applies(view)]\n"
+        "    [panel.figure(data, LIGHT) for panel, data in drawn if data is not None]\n"
+        "    print('with torch' if 'torch' in sys.modules else 'without torch', flush=True)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(made.folder)], check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def test_it_is_read_and_drawn_without_torch(made: Made, reader: subprocess.Popen[str]) -> None:
+    """A page, which declares, reads and draws it, needs no torch."""
+    assert reader.stdin is not None
+    assert reader.stdout is not None
+    assert reader.poll() is None, "it failed on a kind before this one"
+    reader.stdin.write(f"{made.folder}\n")
+    reader.stdin.flush()
+    assert reader.stdout.readline() == "without torch\n"
 
 
 def test_panels_are_drawn_light_and_dark(made: Made) -> None:

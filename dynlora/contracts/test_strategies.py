@@ -105,7 +105,7 @@ class Whole:
         return make_trainer(self.config, self.architecture, state=self.keeper.state(step), model=model)
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=64)  # tests come by function where only this suite is run
 def whole(name: str, architecture: str = "bert") -> Whole:
     """Return the one run of a method that its tests share."""
     return Whole(name, architecture)

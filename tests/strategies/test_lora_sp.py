@@ -33,7 +33,7 @@ def trained_mask(module) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("mask", ["entry", "row", "matrix"])
-def test_what_is_frozen_keeps_its_bits_and_the_rest_moves(mask: str) -> None:
+def test_what_is_frozen_keeps_its_bits_and_the_rest_moves_and_has_moments(mask: str) -> None:
     trainer = trainer_of(mask)
     before = [(m.lora_A.detach().clone(), m.lora_B.detach().clone()) for m in trainer.adapters]
     trainer.train(MemoryKeeper())
@@ -43,12 +43,6 @@ def test_what_is_frozen_keeps_its_bits_and_the_rest_moves(mask: str) -> None:
         assert torch.equal(module.lora_B[~in_b], B[~in_b])
         assert (module.lora_B[in_b] != 0).all()
         assert mask == "matrix" or (module.lora_A[in_a] != A[in_a]).float().mean() > 0.9
-
-
-@pytest.mark.parametrize("mask", ["entry", "row", "matrix"])
-def test_the_optimizer_holds_moments_of_what_is_trained_alone(mask: str) -> None:
-    trainer = trainer_of(mask)
-    trainer.train(MemoryKeeper())
     head = sum(p.numel() for p in trainer.optimizer.param_groups[-1]["params"])
     held = sum(
         value.numel()
@@ -57,7 +51,7 @@ def test_the_optimizer_holds_moments_of_what_is_trained_alone(mask: str) -> None
         if key in ("exp_avg", "exp_avg_sq")
     )
     trained = sum(int(m.sum()) for module in trainer.adapters for m in trained_mask(module))
-    assert held == 2 * (trained + head)
+    assert held == 2 * (trained + head), "the optimizer holds moments of what is trained alone"
 
 
 def test_drawing_anew_keeps_the_moments_of_what_stays() -> None:

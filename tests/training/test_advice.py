@@ -86,8 +86,8 @@ def test_ranks_of_the_command_train_and_are_what_it_says(
 
 def test_a_range_test_is_the_same_again_and_suggests_a_rate_that_learns(tiny_bert: Path, tiny_data: Path) -> None:
     settings = tiny_config(tiny_bert, tiny_data, strategy={"name": "dynamic", "lr_backoff": 0.1})
-    answer = advise_rate(settings, 60)
-    other = advise_rate(settings.model_copy(update={"train": settings.train.model_copy(update={"lr": 0.5})}), 60)
+    answer = advise_rate(settings, 40)
+    other = advise_rate(settings.model_copy(update={"train": settings.train.model_copy(update={"lr": 0.5})}), 40)
     assert {**answer, "look": None, "default": 0.5} == {**other, "look": None}, "whatever the rate was"
     test = answer["tests"][0]
     assert settings.train.head_lr is not None, "a control lets the head alone learn"

@@ -10,18 +10,12 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import dynlora
+from dynlora.contracts.test_panels import FEW
 from dynlora.errors import NotRecordedError
 from dynlora.viz.kit.theme import DARK, LIGHT, METHODS
 from tests.kinds.train import samples
 
-DRAWN = (
-    "20261205-153533-21b95200",
-    "20261205-150702-62805d63",
-    "20261205-153916-121fd24f",
-    "20261205-145115-dab7e702",
-    "20261205-144211-8f995dd5",
-    "20261205-151110-efee1d61",
-)
+DRAWN = [one.name for one in FEW]
 """Sample runs whose cards are always drawn; together they have data for every panel. The others in `make torture`."""
 
 each_run = pytest.mark.parametrize("folder", samples.TRAININGS, ids=lambda folder: folder.name)
