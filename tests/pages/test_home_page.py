@@ -42,7 +42,7 @@ def test_the_first_page_says_what_dynlora_is_and_leads_on() -> None:
     assert addresses["Compare methods"] == ("compare", "")
     assert addresses["Take the tour"][0] == "tour"
     assert len(charts(app)) == 2
-    assert "Undecided: +0.5 points against lora" in plain(app)
+    assert "Undecided: +0.1 points against lora" in plain(app)
 
 
 @pytest.mark.usefixtures("_samples")
