@@ -50,13 +50,24 @@ def test_the_figure_is_the_verdict_that_a_page_of_one_run_reaches(sample_races: 
         assert alone.decisive.difference == race.contest.difference
 
 
+def means_of(race: Race, metric: str) -> list[float]:
+    sides = race.verdict.baseline.runs, race.contest.group.runs
+    return [
+        sum(float(run_summary(Path(sample_runs_dir()) / run).metrics[metric] or 0) for run in runs) / len(runs)
+        for runs in sides
+    ]
+
+
+def test_a_verdict_is_the_difference_of_the_results_that_the_page_lists(sample_races: list[Race]) -> None:
+    for race in sample_races:
+        before, after = means_of(race, "accuracy")
+        assert race.contest.difference is not None
+        assert race.contest.difference.mean == pytest.approx(100 * (after - before))
+
+
 def test_the_lines_end_where_the_runs_ended(sample_races: list[Race]) -> None:
     for race in sample_races:
-        sides = race.verdict.baseline.runs, race.contest.group.runs
-        means = [
-            sum(float(run_summary(Path(sample_runs_dir()) / run).metrics["loss"] or 0) for run in runs) / len(runs)
-            for runs in sides
-        ]
+        means = means_of(race, "loss")
         drawn = [trace for trace in traces_of(race_figure(race, theme.LIGHT)) if trace.name in race.names]
         assert [trace.name for trace in drawn] == race.names
         assert [trace.y[-1] for trace in drawn] == pytest.approx(means)
