@@ -362,7 +362,7 @@ def race_card(cases: Sequence[Race]) -> None:
     if not cases:
         return
     first, method = first_sentence(conditions(cases[0]))
-    with card(f"Does {cases[0].names[1]} help?", "race", method=method):
+    with card(f"Does {cases[0].names[1]} help on real tasks?", "race", method=method):
         note(first)
         for number, place in enumerate(st.columns(len(cases), gap="small")):
             with place:
