@@ -82,7 +82,13 @@ CASES: list[tuple[str, Callable[[Evidence], Finding | None], dict[str, object], 
         NOTICE,
         "The run started so; 3 reallocations to come.",
     ),
-    ("exceeded once", health.budget, {"line": line([1500, 990])}, NOTICE, "by up to 500 parameters"),
+    (
+        "exceeded once",
+        health.budget,
+        {"line": line([1500, 990])},
+        NOTICE,
+        "until step 0: The adapters exceeded the budget by up to 500 parameters",
+    ),
     ("unused", health.budget, {"line": line([990, 800])}, NOTICE, "200 of 1,000 parameters (20.0 %)"),
     ("starved", health.starved, {"ranks": table([[4] * N, STARVED])}, NOTICE, "query 7 is in the top quarter"),
     ("collapsed", health.gates, {"gates": table([[1.0002] * N])}, NOTICE, "within 0.001 of 1"),
@@ -107,7 +113,7 @@ def test_a_finding_appears_and_only_then(
     finding = check(well(**changes))
     assert finding is not None
     assert finding.level == level
-    assert words in finding.words
+    assert words in f"{finding.title}: {finding.words}"
     assert finding in health.outcome(well(**changes)).findings
 
 

@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 import dynlora
 from dynlora.viz.kit import theme
 from dynlora.viz.ui import run_picker
-from tests.pages.app import ROOT, open_whole
+from tests.pages.app import ROOT, components, open_whole
 
 SAMPLES = ROOT / "sample_runs"
 MOVED, SHRUNK = "20261205-153533-21b95200", "20261205-144905-03e6ddf3"
@@ -106,3 +106,13 @@ SEVERAL: list[tuple[str, str, Callable[[Any], Any]]] = [
 def test_a_notebook_draws_the_figure_of_compare(section: str, key: str, draw: Callable[[Any], Any]) -> None:
     charts = on_page(opened("compare", ("runs", ",".join(COMPARED)), ("section", section)), key)
     assert in_notebook(draw(dynlora.compare(COMPARED, SAMPLES).plot)) == charts
+
+
+def test_a_notebook_plays_the_frames_of_the_page() -> None:
+    own = ("version", "linked", "large")  # when to draw again, whether the step goes to the address, for a room
+    element = components(opened("capacity", ("run", MOVED)))[0]
+    frames = json.loads(element.proto.json)
+    played = {**plot(MOVED).replay().data}
+    assert {key: value for key, value in played.items() if key not in own} == {
+        key: value for key, value in frames.items() if key not in own
+    }

@@ -233,3 +233,13 @@ def test_a_run_that_kept_no_adapter_is_not_offered_beside(
     text = plain(app)
     assert "has no saved adapter, or is this run; select another run" in text
     assert "Adapter predicts" in text
+
+
+def test_umap_that_is_not_installed_says_how_to_get_it(here: Here, run: Path) -> None:
+    pytest.importorskip("sklearn")
+    try:
+        import umap  # noqa: F401  # pyright: ignore
+    except ImportError:
+        app = open_page("inputs", run=run.name, plane="UMAP")
+        assert "pip install" in words(app)
+        assert not app.exception

@@ -81,3 +81,10 @@ def test_a_kind_looks_the_same_whoever_is_beside_it() -> None:
     for kind in KINDS[:3]:
         assert theme.kind_styles([kind, "ff in"])[kind] == whole[kind]
     assert len({style[:2] for style in whole.values()}) == len(KINDS)
+
+
+def test_importance_is_a_share_of_its_step_so_that_early_steps_are_seen() -> None:
+    shares = capacity_frames.step_shares(pd.DataFrame({0: [1e-9, 3e-9], 10: [5.0, 15.0], 20: [0.0, 0.0]}))
+    assert shares[0].tolist() == pytest.approx([25, 75])
+    assert shares[10].tolist() == pytest.approx([25, 75])
+    assert shares[20].isna().all()

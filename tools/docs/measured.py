@@ -85,7 +85,7 @@ def fast_heads() -> Iterator[str]:
             *(f"{sides[side]['loss']:.3f}" for side in (lora, dynamic)),
             _bold(*sides[dynamic][f"loss - {lora}"]),
             *(_bold(*sides[side][f"loss - {other}"]) if side in sides else "not measured" for side, other in parts),
-            "" if reaction is None else f"{-reaction[0]:.3f}, with `gates=module`".replace("-", "−"),
+            "" if reaction is None else f"{-reaction[0]:.3f}, with `gates=module` at the rate of A".replace("-", "−"),
         )
 
 
@@ -131,7 +131,7 @@ def parts() -> Iterator[str]:
         f"{scale['lora']['loss']:.3f}",
         f"{scale['dynamic, scale']['loss']:.3f}",
         *(_bold(*scale[side][f"loss - {other}"]) for side, other in PARTS),
-        f"−{scale['dynamic, gates']['reaction'][0]:.3f}, with `gates=module`",
+        f"−{scale['dynamic, gates']['reaction'][0]:.3f}, with `gates=module` at the rate of A",
     )
     for label, task, rank, method, _ in CELLS:
         runs = cell(task, rank)
@@ -163,7 +163,7 @@ SIDES = {
     "dynamic, scaling 0.5": "`dynamic`, `gates=off`, `alpha / r` = 0.5",
     "dynamic, scale": "`dynamic`, `gates=scale`",
     "dynamic, scale at 10": "`dynamic`, a scale at 10 times the rate",
-    "dynamic, gates": "`dynamic`, `gates=module`",
+    "dynamic, gates": "`dynamic`, `gates=module` at the rate of A",
     "dynamic, gates at 10": "`dynamic`, `gates=module` at 10 times the rate",
     "dynamic, token at 10": "`dynamic`, `gates=token` at 10 times the rate",
     "gates only": "gates without moving rank",
