@@ -190,7 +190,6 @@ DECODE = DecodeKind()
 
 PROBLEM = "Tom has 14 books. Tom buys 9 more. How many books does Tom have?"
 MOST_CHARACTERS = 4000
-MOST_SOLUTION = 20_000
 ASKED = "decode-live"
 """Key of the session: what was asked last, and its stream."""
 

@@ -207,11 +207,6 @@ class Phases:
             )
         return cls(first, last, every, total)
 
-    @property
-    def first_event(self) -> int:
-        """The first step after which capacity may move."""
-        return self.warmup_steps + self.allocate_every
-
     def events(self) -> list[int]:
         """Return the steps after which capacity may move."""
         return [step for step in range(1, self.total + 1) if self.is_event(step)]

@@ -265,15 +265,14 @@ def _effect_cards(run: Chosen, view: InputsReading, drawn: RunView, panels: Mapp
 
 def _matters(run: Chosen, view: InputsReading, drawn: RunView) -> None:
     """Draw what each group loses without a module, where that was measured, and what measures it elsewhere."""
-    panel = registry()["train"].panel("knockouts_by_group")
+    panel: Any = registry()["train"].panel("knockouts_by_group")  # which has a figure
     table = panel.data(drawn)
     with card("Does it matter?", "matters"):
         note(figures.loss_by_group(view.groups))
-        figure = None if table is None else panel.figure(table, colours())
-        if table is None or figure is None:
+        if table is None:
             note("Without each module: not measured.")
         else:
-            chart(figure, panel.caption(table), panel.table(table), "by-group")
+            chart(panel.figure(table, colours()), panel.caption(table), panel.table(table), "by-group")
             st.markdown(f"**{safe(figures.without_a_module(table, view.groups))}**")
         ablation_button(run)
 
